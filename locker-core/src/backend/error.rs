@@ -1,0 +1,118 @@
+//! The one error of every store: what went wrong, and whether it may have had an effect.
+
+use std::error::Error;
+use std::fmt;
+
+/// A request that the store did not answer, or refused.
+///
+/// It is one word in size. Its text never contains a secret, and never repeats its
+/// [`source`](Error::source).
+pub struct BackendError(Box<Inner>);
+
+struct Inner {
+    kind: ErrorKind,
+    effect: Effect,
+    message: String,
+    source: Option<Box<dyn Error + Send + Sync>>,
+}
+
+/// What kind of failure it was; it decides whether asking again makes sense.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ErrorKind {
+    /// The store cannot be reached, or cannot serve now. Ask again.
+    Unavailable,
+    /// No answer came in time. Ask again.
+    Timeout,
+    /// The credentials or rights do not suffice. Asking again is useless.
+    Denied,
+    /// The store refuses this very request. Asking again is useless.
+    Rejected,
+    /// What the store holds for this key cannot be read. Only an operator can help.
+    Corrupt,
+    /// The configuration is wrong. Asking again is useless.
+    Config,
+}
+
+impl ErrorKind {
+    /// Whether the same request may succeed later.
+    pub fn is_transient(self) -> bool {
+        match self {
+            Self::Unavailable | Self::Timeout => true,
+            Self::Denied | Self::Rejected | Self::Corrupt | Self::Config => false,
+        }
+    }
+}
+
+/// Whether a failed request may have changed the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Effect {
+    /// It certainly did nothing and never will.
+    NotApplied,
+    /// It may have taken effect, or may still do so.
+    Unknown,
+}
+
+impl BackendError {
+    /// A failure of this kind, with this effect. The message says what happened, in a sentence
+    /// without a full stop.
+    pub fn new(kind: ErrorKind, effect: Effect, message: impl Into<String>) -> Self {
+        Self(Box::new(Inner {
+            kind,
+            effect,
+            message: message.into(),
+            source: None,
+        }))
+    }
+
+    /// The same failure with its cause.
+    #[must_use]
+    pub fn with_source(mut self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        self.0.source = Some(source.into());
+        self
+    }
+
+    /// No answer came in time; the request may take effect all the same.
+    pub fn timeout() -> Self {
+        Self::new(
+            ErrorKind::Timeout,
+            Effect::Unknown,
+            "the store did not answer within the request timeout",
+        )
+    }
+
+    /// What kind of failure it was.
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    /// Whether the request may have changed the store.
+    pub fn effect(&self) -> Effect {
+        self.0.effect
+    }
+}
+
+impl fmt::Display for BackendError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.message)
+    }
+}
+
+impl fmt::Debug for BackendError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BackendError")
+            .field("kind", &self.0.kind)
+            .field("effect", &self.0.effect)
+            .field("message", &self.0.message)
+            .field("source", &self.0.source)
+            .finish()
+    }
+}
+
+impl Error for BackendError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.0
+            .source
+            .as_deref()
+            .map(|source| source as &(dyn Error + 'static))
+    }
+}
