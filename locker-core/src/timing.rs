@@ -11,7 +11,7 @@ use std::time::Duration;
 /// # use std::time::Duration;
 /// let timing = Timing { liveness_ttl: Duration::from_secs(20), ..Timing::default() };
 /// assert!(timing.validate().is_ok());
-/// assert!(Timing { report_every: Duration::from_secs(10), ..timing }.validate().is_err());
+/// assert!(Timing { report_every: Duration::from_secs(20), ..timing }.validate().is_err());
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]

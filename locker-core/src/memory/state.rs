@@ -262,7 +262,7 @@ impl State {
         prefix: &str,
         page: &Page,
     ) -> Listing<Result<Held, BackendError>> {
-        let after = page.after.as_ref().map(|cursor| cursor.as_str());
+        let after = page.after.as_ref().map(Cursor::as_str);
         let from = after.map_or(Bound::Included(prefix), Bound::Excluded);
         let keys = self
             .locks
@@ -280,7 +280,7 @@ impl State {
         now: Now,
         page: &Page,
     ) -> Listing<Result<ProcessData, BackendError>> {
-        let after = page.after.as_ref().map(|cursor| cursor.as_str());
+        let after = page.after.as_ref().map(Cursor::as_str);
         let living = self
             .processes
             .iter()
