@@ -197,6 +197,10 @@ struct ManualState {
     elapsed: Duration,
     next_sleeper: u64,
     sleepers: BTreeMap<(Instant, u64), Waker>,
+    /// Sleepers that were woken and have not looked yet.
+    woken: u64,
+    /// Threads that say when they have nothing to do.
+    busy_threads: u64,
 }
 
 /// One wait on a [`ManualClock`]; it holds the place of its waker between polls.
@@ -247,9 +251,7 @@ impl ManualClock {
         context: &mut Context<'_>,
     ) -> Poll<()> {
         let mut state = self.lock();
-        if let Some(place) = sleep.place.take() {
-            state.sleepers.remove(&place);
-        }
+        state.forget(sleep);
         if Self::BOOT + state.elapsed >= deadline {
             return Poll::Ready(());
         }
@@ -262,13 +264,39 @@ impl ManualClock {
 
     /// Ends a wait before its time.
     pub fn forget_sleep(&self, sleep: &mut ManualSleep) {
-        if let Some(place) = sleep.place.take() {
-            self.lock().sleepers.remove(&place);
+        self.lock().forget(sleep);
+    }
+
+    /// Says that a thread that lives by this clock has something to do, or has not any more.
+    /// A thread counts as idle before its first call.
+    pub fn set_busy(&self, busy: bool) {
+        let mut state = self.lock();
+        if busy {
+            state.busy_threads += 1;
+        } else {
+            state.busy_threads = state.busy_threads.saturating_sub(1);
         }
+    }
+
+    /// Whether everything that was woken has looked, and no thread has anything to do: only then
+    /// may a test move the clock on, if it wants one history and not a race.
+    pub fn is_quiet(&self) -> bool {
+        let state = self.lock();
+        state.woken == 0 && state.busy_threads == 0
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, ManualState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl ManualState {
+    fn forget(&mut self, sleep: &mut ManualSleep) {
+        if let Some(place) = sleep.place.take()
+            && self.sleepers.remove(&place).is_none()
+        {
+            self.woken = self.woken.saturating_sub(1);
+        }
     }
 }
 

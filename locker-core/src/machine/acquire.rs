@@ -1,0 +1,369 @@
+//! Becoming the owner of a lock, or learning who is.
+//!
+//! Everything is asked under one owner hash, so a question whose answer got lost is simply asked
+//! again. What an attempt of unknown outcome may leave behind is remembered in `unsettled`, also
+//! when a later attempt succeeds: whoever gives the lock back must settle that too (S7).
+//!
+//! # Why a take-over robs nobody (S3)
+//!
+//! A process is taken for dead only by the store's own word, never because of an error, a time-out
+//! or an empty answer; and the take-over compares the very record that was observed, and judges the
+//! process again, at the store. Between the two the process cannot come back: its record is renewed
+//! only while it is there, and created once.
+
+use super::{Jitter, Step};
+use crate::backend::{BackendError, Claim, Claimed, Effect, Held, Hint, Liveness, Observed, Reply};
+use crate::identity::{Key, OwnerHash, ProcessHash, Token};
+use crate::time::{Instant, StoreClock, StoreTime};
+use crate::timing::Timing;
+use std::time::Duration;
+
+/// What an acquisition asks of its store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Request {
+    /// Create the record.
+    TryCreate(Claim),
+    /// Replace the record of a dead process.
+    TakeOver(Claim, Observed),
+    /// Ask whether the holder lives.
+    ReadProcess(ProcessHash),
+    /// Look whether the lock is still free, before trying behind others.
+    ReadLock(Key),
+}
+
+/// How an acquisition ended.
+#[derive(Debug)]
+pub struct End {
+    /// What came of it.
+    pub outcome: Outcome,
+    /// The latest `not_after` of an attempt of unknown outcome. It must be settled, whatever the
+    /// outcome says.
+    pub unsettled: Option<StoreTime>,
+}
+
+/// What came of an acquisition.
+#[derive(Debug)]
+pub enum Outcome {
+    /// The lock is the asker's.
+    Granted {
+        /// Its fencing token.
+        token: Token,
+        /// The moment from which its TTL counts.
+        sent: Instant,
+    },
+    /// Somebody else holds it.
+    Held(Box<Held>),
+    /// The incarnation in the owner hash has ended; ask again as a new one.
+    OwnerDead,
+    /// The store could not be asked.
+    Failed(BackendError),
+}
+
+/// How an acquisition waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Patience {
+    /// Until when to wait for a lock that is held; `None` means not at all.
+    pub wait_until: Option<Instant>,
+    /// Until when to go on asking a store that does not answer.
+    pub ask_until: Instant,
+    /// How often to look without any hint.
+    pub poll_every: Duration,
+    /// How often to ask whether the holder is dead, where that costs next to nothing.
+    pub cheap_death_poll: Option<Duration>,
+}
+
+/// One acquisition.
+#[derive(Debug)]
+pub struct Acquire {
+    owner: OwnerHash,
+    timing: Timing,
+    patience: Patience,
+    store_clock: StoreClock,
+    jitter: Jitter,
+    asked: Asked,
+    unsettled: Option<StoreTime>,
+    too_late: u32,
+}
+
+/// What the machine is waiting for.
+#[derive(Debug)]
+enum Asked {
+    /// The answer to a claim.
+    Claim { sent: Instant, not_after: StoreTime },
+    /// Whether the holder of this record lives; and when the lock was to be tried anyway.
+    Process {
+        held: Box<Held>,
+        try_at: Option<Instant>,
+    },
+    /// Whether the lock is still free.
+    Lock,
+    /// Nothing: the store did not answer, and is asked again.
+    Retry,
+    /// Nothing: the lock is held, and tried again at the given moment at the latest.
+    Free { held: Box<Held>, try_at: Instant },
+    /// Nothing: others were hinted first; look at the lock at that moment.
+    Turn { held: Box<Held> },
+}
+
+/// A step of this machine.
+pub type AcquireStep = Step<Acquire, Request, End>;
+
+/// How much later the k-th process in the order tries.
+pub const TURN: Duration = Duration::from_millis(20);
+
+/// After so many claims in a row that came too late, the store's clock is not to be relied on and
+/// the next one waits.
+const TOO_LATE_IN_A_ROW: u32 = 3;
+
+impl Acquire {
+    /// Begins to ask for the lock of `owner`.
+    pub fn begin(
+        now: Instant,
+        owner: OwnerHash,
+        timing: Timing,
+        patience: Patience,
+        store_clock: StoreClock,
+        seed: u64,
+    ) -> AcquireStep {
+        let acquire = Self {
+            owner,
+            timing,
+            patience,
+            store_clock,
+            jitter: Jitter::new(seed),
+            asked: Asked::Lock,
+            unsettled: None,
+            too_late: 0,
+        };
+        acquire.create(now)
+    }
+
+    /// Whether the machine waits for the lock to become free, so that a hint is of use.
+    pub fn is_waiting(&self) -> bool {
+        matches!(self.asked, Asked::Free { .. } | Asked::Turn { .. })
+    }
+
+    /// Goes on at a moment it asked for, or earlier.
+    pub fn on_wake(mut self, now: Instant) -> AcquireStep {
+        match self.take_asked() {
+            Asked::Turn { .. } => self.look(),
+            Asked::Free { held, .. } if self.is_out_of_time(now) => self.end(Outcome::Held(held)),
+            Asked::Free { held, try_at } if now < try_at => {
+                if self.patience.cheap_death_poll.is_some() {
+                    self.ask_process(held, Some(try_at))
+                } else {
+                    self.asked = Asked::Free { held, try_at };
+                    Step::Sleep(self, try_at)
+                }
+            }
+            // To wake it while a request is in flight is a mistake of the driver; asking once more
+            // under the same owner hash is harmless.
+            Asked::Free { .. }
+            | Asked::Retry
+            | Asked::Claim { .. }
+            | Asked::Process { .. }
+            | Asked::Lock => self.create(now),
+        }
+    }
+
+    /// Takes a hint while it waits.
+    pub fn on_hint(mut self, now: Instant, hint: Hint) -> AcquireStep {
+        match (hint, self.take_asked()) {
+            (
+                Hint::Free { place: place @ 1.. },
+                Asked::Free { held, .. } | Asked::Turn { held },
+            ) => {
+                let turn = now + TURN * place;
+                let turn = self
+                    .patience
+                    .wait_until
+                    .map_or(turn, |until| until.min(turn));
+                self.asked = Asked::Turn { held };
+                Step::Sleep(self, turn)
+            }
+            _ => self.create(now),
+        }
+    }
+
+    /// Takes the answer to a create or a take-over.
+    pub fn on_claimed(
+        mut self,
+        now: Instant,
+        answer: Result<Reply<Claimed>, BackendError>,
+    ) -> AcquireStep {
+        let Asked::Claim { sent, not_after } = self.take_asked() else {
+            return self.create(now);
+        };
+        let reply = match answer {
+            Ok(reply) => reply,
+            Err(error) => {
+                if error.effect() == Effect::Unknown {
+                    self.unsettled = self.unsettled.max(Some(not_after));
+                }
+                return self.failed(now, error);
+            }
+        };
+        self.heard(now, reply.store_time);
+        match reply.value {
+            Claimed::Granted(token) => self.end(Outcome::Granted { token, sent }),
+            Claimed::Held(held) => self.consider(now, Box::new(held)),
+            Claimed::Absent => self.create(now),
+            Claimed::OwnerDead => self.end(Outcome::OwnerDead),
+            Claimed::TooLate => {
+                self.too_late += 1;
+                if self.too_late < TOO_LATE_IN_A_ROW {
+                    // The answer has just told the store's time, so this one is in time.
+                    self.create(now)
+                } else {
+                    self.too_late = 0;
+                    let error = BackendError::new(
+                        crate::ErrorKind::Unavailable,
+                        Effect::NotApplied,
+                        "the store's clock runs away from every claim",
+                    );
+                    self.failed(now, error)
+                }
+            }
+        }
+    }
+
+    /// Takes the answer to the question whether the holder lives.
+    pub fn on_liveness(
+        mut self,
+        now: Instant,
+        answer: Result<Reply<Liveness>, BackendError>,
+    ) -> AcquireStep {
+        let Asked::Process { held, try_at } = self.take_asked() else {
+            return self.create(now);
+        };
+        match answer {
+            Ok(reply) => {
+                self.heard(now, reply.store_time);
+                match reply.value {
+                    Liveness::Dead => self.take_over(now, held.observed),
+                    Liveness::Alive(_) | Liveness::Unknown => self.wait_for(now, held, try_at),
+                }
+            }
+            // No answer is not "dead".
+            Err(error) => self.failed(now, error),
+        }
+    }
+
+    /// Takes the answer to the look at the lock.
+    pub fn on_lock(
+        mut self,
+        now: Instant,
+        answer: Result<Reply<Option<Held>>, BackendError>,
+    ) -> AcquireStep {
+        match answer {
+            Ok(reply) => {
+                self.heard(now, reply.store_time);
+                match reply.value {
+                    None => self.create(now),
+                    Some(held) => self.consider(now, Box::new(held)),
+                }
+            }
+            Err(error) => self.failed(now, error),
+        }
+    }
+
+    /// Decides about a record that somebody else has.
+    fn consider(self, now: Instant, held: Box<Held>) -> AcquireStep {
+        match held.holder {
+            Some(Liveness::Dead) => self.take_over(now, held.observed),
+            Some(Liveness::Alive(_) | Liveness::Unknown) => self.wait_for(now, held, None),
+            None => self.ask_process(held, None),
+        }
+    }
+
+    fn ask_process(mut self, held: Box<Held>, try_at: Option<Instant>) -> AcquireStep {
+        let process = held.data.process().clone();
+        self.asked = Asked::Process { held, try_at };
+        Step::Call(self, Request::ReadProcess(process))
+    }
+
+    /// Waits for a lock that a living process holds. `try_at` is when it was to be tried anyway,
+    /// if that was decided before: asking about the process must not put that off.
+    fn wait_for(mut self, now: Instant, held: Box<Held>, try_at: Option<Instant>) -> AcquireStep {
+        let Some(until) = self.patience.wait_until.filter(|until| now < *until) else {
+            return self.end(Outcome::Held(held));
+        };
+        let try_at = try_at.unwrap_or_else(|| {
+            let poll = now + self.jitter.up_to(self.patience.poll_every);
+            // One tick later than the earliest possible death, by the store's own estimate.
+            let death = now + held.free_in + Duration::from_millis(1);
+            until.min(poll).min(death)
+        });
+        self.asked = Asked::Free { held, try_at };
+        let wake_at = match self.patience.cheap_death_poll {
+            Some(every) => try_at.min(now + every),
+            None => try_at,
+        };
+        Step::Sleep(self, wake_at)
+    }
+
+    fn take_asked(&mut self) -> Asked {
+        std::mem::replace(&mut self.asked, Asked::Lock)
+    }
+
+    fn is_out_of_time(&self, now: Instant) -> bool {
+        self.patience.wait_until.is_none_or(|until| now >= until)
+    }
+
+    fn create(mut self, now: Instant) -> AcquireStep {
+        let claim = self.claim(now);
+        Step::Call(self, Request::TryCreate(claim))
+    }
+
+    fn take_over(mut self, now: Instant, observed: Observed) -> AcquireStep {
+        let claim = self.claim(now);
+        Step::Call(self, Request::TakeOver(claim, observed))
+    }
+
+    fn look(mut self) -> AcquireStep {
+        self.asked = Asked::Lock;
+        let key = self.owner.key().clone();
+        Step::Call(self, Request::ReadLock(key))
+    }
+
+    fn claim(&mut self, now: Instant) -> Claim {
+        let not_after = match self.store_clock.estimate(now) {
+            Some(store_now) => store_now + self.timing.not_after_patience(),
+            // Only a store without a clock has told none by now; it bounds claims by other means.
+            None => StoreTime::from_micros(u64::MAX),
+        };
+        self.asked = Asked::Claim {
+            sent: now,
+            not_after,
+        };
+        Claim {
+            owner: self.owner.clone(),
+            ttl: self.timing.lock_ttl,
+            not_after,
+        }
+    }
+
+    fn heard(&mut self, now: Instant, store_time: Option<StoreTime>) {
+        if let Some(told) = store_time {
+            // Jumps are noticed where reports are made; here only the newest estimate counts.
+            let _ = self.store_clock.observe(now, told, Duration::MAX);
+        }
+    }
+
+    fn failed(mut self, now: Instant, error: BackendError) -> AcquireStep {
+        let until = self.patience.wait_until.unwrap_or(self.patience.ask_until);
+        let again = now + self.jitter.up_to(self.timing.retry_after);
+        if !error.kind().is_transient() || again >= until.max(self.patience.ask_until) {
+            return self.end(Outcome::Failed(error));
+        }
+        self.asked = Asked::Retry;
+        Step::Sleep(self, again)
+    }
+
+    fn end(self, outcome: Outcome) -> AcquireStep {
+        Step::Done(End {
+            outcome,
+            unsettled: self.unsettled,
+        })
+    }
+}

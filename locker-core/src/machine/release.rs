@@ -1,0 +1,169 @@
+//! Giving a lock back for certain.
+//!
+//! There are two ways to come here. A lock that was *held* is released by its owner hash, once,
+//! and repeated until the store has answered. An attempt of *unknown outcome* is settled: released
+//! again and again until the store says that it can take no effect any more (S7). A lock can need
+//! both: its first create may have got lost on the way, its second was granted, and the first could
+//! still land after the release.
+//!
+//! The machine ends when there is nothing left at the store that this owner hash could leave there.
+
+use super::Step;
+use crate::backend::{BackendError, Released, Reply, Settlement};
+use crate::identity::OwnerHash;
+use crate::time::{Instant, StoreTime};
+use crate::timing::Timing;
+use std::time::Duration;
+
+/// What a lock that is given back asks of its store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Request {
+    /// Delete the record if it is this owner's.
+    Release(OwnerHash),
+    /// Delete what an attempt may have left, and say whether it is over.
+    Settle(OwnerHash, StoreTime),
+}
+
+/// How it ended.
+#[derive(Debug)]
+pub enum End {
+    /// The store has confirmed that nothing of this owner is left. It says what it found first.
+    Confirmed(Released),
+    /// The store did not confirm before the record ran out by itself. The error is the last one.
+    RanOut(BackendError),
+}
+
+/// A lock on its way back.
+#[derive(Debug)]
+pub struct Release {
+    owner: OwnerHash,
+    timing: Timing,
+    /// After this the record has run out by itself, if no attempt is unsettled.
+    gone_by: Instant,
+    unsettled: Option<StoreTime>,
+    /// What the first answer found: later ones find nothing, because of the first.
+    found: Option<Released>,
+    open_answers: u32,
+}
+
+/// A step of this machine.
+pub type ReleaseStep = Step<Release, Request, End>;
+
+/// How soon an attempt that may still land is settled again: at once, after 1 s, then at every
+/// recheck.
+const SECOND_LOOK: Duration = Duration::from_secs(1);
+
+impl Release {
+    /// Gives back what `owner` has, or may have, at the store.
+    ///
+    /// `gone_by` is when the record runs out by itself at the latest, by the owner's clock.
+    /// `unsettled` is the latest `not_after` of an attempt of unknown outcome.
+    pub fn begin(
+        owner: OwnerHash,
+        timing: Timing,
+        gone_by: Instant,
+        unsettled: Option<StoreTime>,
+    ) -> ReleaseStep {
+        let release = Self {
+            owner,
+            timing,
+            gone_by,
+            unsettled,
+            found: None,
+            open_answers: 0,
+        };
+        release.ask()
+    }
+
+    /// Whose lock it is.
+    pub fn owner(&self) -> &OwnerHash {
+        &self.owner
+    }
+
+    /// What the store found when it first answered; it may still be asked again.
+    pub fn found(&self) -> Option<&Released> {
+        self.found.as_ref()
+    }
+
+    /// Asks again.
+    pub fn on_wake(self, _now: Instant) -> ReleaseStep {
+        self.ask()
+    }
+
+    /// Takes the answer to a release.
+    pub fn on_released(
+        mut self,
+        now: Instant,
+        answer: Result<Reply<Released>, BackendError>,
+    ) -> ReleaseStep {
+        match answer {
+            Ok(reply) => {
+                let found = self.found.get_or_insert(reply.value).clone();
+                if self.unsettled.is_some() {
+                    self.ask()
+                } else {
+                    Step::Done(End::Confirmed(found))
+                }
+            }
+            Err(error) => self.failed(now, error),
+        }
+    }
+
+    /// Takes the answer to a settlement.
+    pub fn on_settled(
+        mut self,
+        now: Instant,
+        answer: Result<Reply<Settlement>, BackendError>,
+    ) -> ReleaseStep {
+        match answer {
+            Ok(Reply {
+                value: Settlement::Final(released),
+                ..
+            }) => Step::Done(End::Confirmed(self.found.unwrap_or(released))),
+            Ok(Reply {
+                value: Settlement::Open(released),
+                ..
+            }) => {
+                self.found.get_or_insert(released);
+                self.open_answers += 1;
+                let pause = if self.open_answers == 1 {
+                    SECOND_LOOK
+                } else {
+                    self.timing.recheck_every
+                };
+                Step::Sleep(self, now + pause)
+            }
+            Err(error) => self.failed(now, error),
+        }
+    }
+
+    fn ask(self) -> ReleaseStep {
+        let request = match self.unsettled {
+            // What was held is released first, by the cheap way; what may still land comes after.
+            Some(not_after) if self.found.is_some() || self.never_held() => {
+                Request::Settle(self.owner.clone(), not_after)
+            }
+            _ => Request::Release(self.owner.clone()),
+        };
+        Step::Call(self, request)
+    }
+
+    /// Whether there was only an attempt, so that a settlement is all there is to do.
+    fn never_held(&self) -> bool {
+        self.gone_by == Instant::ZERO
+    }
+
+    fn failed(self, now: Instant, error: BackendError) -> ReleaseStep {
+        if self.unsettled.is_none() && now >= self.gone_by {
+            return Step::Done(End::RanOut(error));
+        }
+        // What is unsettled has no end of its own: the record it may leave belongs to a living
+        // process, and nobody else would remove it.
+        let pause = if error.kind().is_transient() {
+            self.timing.retry_after
+        } else {
+            self.timing.recheck_every
+        };
+        Step::Sleep(self, now + pause)
+    }
+}

@@ -1,0 +1,222 @@
+//! The time during which one grant is good: what the job reads and the Reporter writes.
+//!
+//! A tenure joins three limits, and is valid only within all of them:
+//!
+//! * the deadline of the *lock*: the last acknowledged create or extend;
+//! * the deadline of the *process*: the last acknowledged report of the incarnation that the owner
+//!   hash names, and of no other;
+//! * the *beat*: with a required heartbeat, the last beat plus L.
+//!
+//! Reading it costs no I/O and takes no lock. That holds even if the Reporter is stopped: the
+//! limits stay where they are and pass.
+
+use crate::deadline::Deadline;
+use crate::identity::OwnerHash;
+use crate::time::Instant;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+/// Why a lock was lost.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LossReason {
+    /// Somebody else owns the lock.
+    TakenOver(OwnerHash),
+    /// The lock's own time ran out: the job did not beat, or the store did not acknowledge an
+    /// extension in time.
+    Expired,
+    /// The process could not report in time that it lives.
+    LivenessLapsed,
+    /// An operator asked for the lock back.
+    ForceReleased,
+    /// The record is gone, and nobody knows why.
+    Vanished,
+}
+
+impl fmt::Display for LossReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TakenOver(by) => write!(f, "{by} has taken it over"),
+            Self::Expired => f.write_str("its time ran out without a heartbeat or an extension"),
+            Self::LivenessLapsed => {
+                f.write_str("the process could not report in time that it lives")
+            }
+            Self::ForceReleased => f.write_str("an operator asked for it back"),
+            Self::Vanished => f.write_str("its record is gone from the store"),
+        }
+    }
+}
+
+/// A loss: why, and until when the former owner may still clean up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Loss {
+    /// Why.
+    pub reason: LossReason,
+    /// Nobody else owns the lock before this moment. It has usually passed, unless the loss was
+    /// seen coming: then it is the hard deadline, one stop budget later.
+    pub safe_until: Instant,
+}
+
+impl fmt::Display for Loss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the lock is lost: {}", self.reason)
+    }
+}
+
+impl std::error::Error for Loss {}
+
+/// One grant, as long as it is good.
+#[derive(Debug)]
+pub struct Tenure {
+    owner: OwnerHash,
+    lock: Deadline,
+    process: Arc<Deadline>,
+    /// Nanoseconds of the owner's clock.
+    last_beat: AtomicU64,
+    beat_within: Option<Duration>,
+    stop_budget: Duration,
+    loss: OnceLock<Loss>,
+}
+
+impl Tenure {
+    /// A grant to `owner` that is good until `lock`, as long as its process is.
+    ///
+    /// `beat_within` is L where heartbeats are required; `now` counts as the first beat.
+    pub fn new(
+        owner: OwnerHash,
+        now: Instant,
+        lock: Instant,
+        process: Arc<Deadline>,
+        beat_within: Option<Duration>,
+        stop_budget: Duration,
+    ) -> Self {
+        Self {
+            owner,
+            lock: Deadline::new(lock),
+            process,
+            last_beat: AtomicU64::new(now.as_nanos()),
+            beat_within,
+            stop_budget,
+            loss: OnceLock::new(),
+        }
+    }
+
+    /// Whose grant it is.
+    pub fn owner(&self) -> &OwnerHash {
+        &self.owner
+    }
+
+    /// Whether the owner may act as the owner at `now`.
+    pub fn is_valid(&self, now: Instant) -> bool {
+        self.lock.is_valid(now)
+            && self.process.is_valid(now)
+            && self.beat_limit().is_none_or(|limit| now < limit)
+    }
+
+    /// Until when the owner may act, if nothing is renewed; `None` once that is over.
+    pub fn valid_until(&self) -> Option<Instant> {
+        let until = self.lock.get()?.min(self.process.get()?);
+        Some(self.beat_limit().map_or(until, |limit| limit.min(until)))
+    }
+
+    /// Notes that the job is alive, if the tenure is valid at `now`. Answers whether it is.
+    pub fn beat(&self, now: Instant) -> bool {
+        let valid = self.is_valid(now);
+        if valid {
+            // Concurrent beats may land in either order; both are younger than a clock reading ago.
+            self.last_beat.store(now.as_nanos(), Ordering::Release);
+        }
+        valid
+    }
+
+    /// The last beat.
+    pub fn last_beat(&self) -> Instant {
+        Instant::from_nanos(self.last_beat.load(Ordering::Acquire))
+    }
+
+    fn beat_limit(&self) -> Option<Instant> {
+        self.beat_within.map(|within| self.last_beat() + within)
+    }
+
+    /// The loss, once there is one.
+    pub fn loss(&self) -> Option<&Loss> {
+        self.loss.get()
+    }
+
+    /// Decides at `now` whether the job must stop: one stop budget before the process or the lock
+    /// runs out, or when the job has not beaten in time.
+    ///
+    /// # Errors
+    ///
+    /// The loss, which is final: nothing that is acknowledged later revives the tenure. `Ok` says
+    /// when to ask again, at the latest.
+    pub fn judge(&self, now: Instant) -> Result<Instant, Loss> {
+        if let Some(loss) = self.loss.get() {
+            return Err(loss.clone());
+        }
+        let Some(process) = self.process.get() else {
+            return Err(self.lose(LossReason::LivenessLapsed, now));
+        };
+        let Some(lock) = self.lock.get() else {
+            return Err(self.lose(LossReason::Expired, now));
+        };
+        let process_soft = process - self.stop_budget;
+        let lock_soft = lock - self.stop_budget;
+        if now >= process_soft {
+            return Err(self.condemn(LossReason::LivenessLapsed, process));
+        }
+        if now >= lock_soft {
+            return Err(self.condemn(LossReason::Expired, lock));
+        }
+        let next = process_soft.min(lock_soft);
+        match self.beat_limit() {
+            // The limit itself is the end of validity, so the record outlives it by far; what is
+            // still running gets one stop budget before the record goes.
+            Some(limit) if now >= limit => {
+                Err(self.lose(LossReason::Expired, now + self.stop_budget))
+            }
+            Some(limit) => Ok(next.min(limit)),
+            None => Ok(next),
+        }
+    }
+
+    /// Moves the lock's deadline, after the store acknowledged a write. Answers whether the tenure
+    /// is still open.
+    pub(crate) fn extend(&self, now: Instant, until: Instant) -> bool {
+        self.loss.get().is_none() && self.lock.extend(now, until)
+    }
+
+    /// Loses the lock at once. The first loss counts; it is answered.
+    pub fn lose(&self, reason: LossReason, safe_until: Instant) -> Loss {
+        let loss = self
+            .loss
+            .get_or_init(|| Loss { reason, safe_until })
+            .clone();
+        // The reason is there before anybody can see that the tenure is over.
+        self.lock.lose();
+        loss
+    }
+
+    /// Loses the lock, but leaves the owner until `hard` to clean up. The first loss counts.
+    pub fn condemn(&self, reason: LossReason, hard: Instant) -> Loss {
+        let loss = self
+            .loss
+            .get_or_init(|| Loss {
+                reason,
+                safe_until: hard,
+            })
+            .clone();
+        self.lock.condemn(loss.safe_until);
+        loss
+    }
+
+    /// Ends the tenure because its owner gives the lock back. Answers whether it was valid at
+    /// `now`, and until when.
+    pub fn close(&self, now: Instant) -> Option<Instant> {
+        let until = self.is_valid(now).then(|| self.valid_until()).flatten();
+        self.lock.lose();
+        until
+    }
+}
