@@ -6,7 +6,7 @@
 //! extended early, which costs nothing.
 
 use super::Step;
-use super::tenure::{Loss, LossReason, Tenure};
+use super::tenure::{Loss, Tenure};
 use crate::backend::{BackendError, Standing};
 use crate::identity::OwnerHash;
 use crate::time::Instant;
@@ -79,23 +79,17 @@ impl Hold {
         let Some((kind, sent)) = self.in_flight.take() else {
             return self.next(now);
         };
-        let loss = match answer {
-            Ok(Standing::Mine) => {
+        match answer {
+            Ok(standing) => {
+                let extended = (kind == Kind::Extend).then_some(sent);
+                if let Err(loss) = self.tenure.learn(now, standing, extended, &self.timing) {
+                    return Step::Done(loss);
+                }
                 if kind == Kind::Extend {
-                    let until = self.timing.valid_until(sent, self.timing.lock_ttl);
-                    // A late acknowledgement changes nothing: the tenure refuses it (S5).
-                    self.tenure.extend(now, until);
                     self.next_extend = grid(self.origin, now, self.timing.extend_every);
                 }
                 self.next_check = grid(self.origin, now, self.timing.recheck_every);
-                return self.next(now);
             }
-            Ok(Standing::Marked) => {
-                let hard = now + self.timing.stop_budget;
-                self.tenure.condemn(LossReason::ForceReleased, hard)
-            }
-            Ok(Standing::Held(by)) => self.tenure.lose(LossReason::TakenOver(by), now),
-            Ok(Standing::Absent) => self.tenure.lose(LossReason::Vanished, now),
             Err(_) => {
                 // An error says nothing about the lock (S3 for the other side): the deadlines
                 // decide. What cannot be read now is asked again soon.
@@ -104,10 +98,9 @@ impl Hold {
                     Kind::Extend => self.next_extend = again,
                     Kind::Check => self.next_check = again,
                 }
-                return self.next(now);
             }
-        };
-        Step::Done(loss)
+        }
+        self.next(now)
     }
 
     fn next(mut self, now: Instant) -> HoldStep {

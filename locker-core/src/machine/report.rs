@@ -124,6 +124,10 @@ impl Report {
     }
 
     /// Takes the answer to a renewal.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "answers are handed over, to every machine"
+    )]
     pub fn on_renewal(
         mut self,
         now: Instant,
@@ -189,7 +193,11 @@ impl Report {
     }
 
     /// Takes the answer to a retirement.
-    pub fn on_retired(self, now: Instant, answer: &Result<Reply<()>, BackendError>) -> ReportStep {
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "answers are handed over, to every machine"
+    )]
+    pub fn on_retired(self, now: Instant, answer: Result<Reply<()>, BackendError>) -> ReportStep {
         if answer.is_ok() {
             return Step::Done(End::Retired);
         }

@@ -10,9 +10,11 @@
 //! Reading it costs no I/O and takes no lock. That holds even if the Reporter is stopped: the
 //! limits stay where they are and pass.
 
+use crate::backend::Standing;
 use crate::deadline::Deadline;
 use crate::identity::OwnerHash;
 use crate::time::Instant;
+use crate::timing::Timing;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -182,10 +184,38 @@ impl Tenure {
         }
     }
 
-    /// Moves the lock's deadline, after the store acknowledged a write. Answers whether the tenure
-    /// is still open.
-    pub(crate) fn extend(&self, now: Instant, until: Instant) -> bool {
-        self.loss.get().is_none() && self.lock.extend(now, until)
+    /// Takes the store's word on how the lock stands.
+    ///
+    /// `extended` is when the request was sent, if it was an extension: the very request that set
+    /// the TTL.
+    ///
+    /// # Errors
+    ///
+    /// The loss, if the word means one, or if there was one before.
+    pub fn learn(
+        &self,
+        now: Instant,
+        standing: Standing,
+        extended: Option<Instant>,
+        timing: &Timing,
+    ) -> Result<(), Loss> {
+        match standing {
+            Standing::Mine => {
+                if let Some(sent) = extended
+                    && self.loss.get().is_none()
+                {
+                    // A late acknowledgement changes nothing: the deadline refuses it (S5).
+                    self.lock
+                        .extend(now, timing.valid_until(sent, timing.lock_ttl));
+                }
+                self.judge(now).map(|_| ())
+            }
+            Standing::Marked => {
+                Err(self.condemn(LossReason::ForceReleased, now + timing.stop_budget))
+            }
+            Standing::Held(by) => Err(self.lose(LossReason::TakenOver(by), now)),
+            Standing::Absent => Err(self.lose(LossReason::Vanished, now)),
+        }
     }
 
     /// Loses the lock at once. The first loss counts; it is answered.

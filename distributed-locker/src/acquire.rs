@@ -1,0 +1,332 @@
+//! The acquisition on the caller's runtime: the acquire machine, with real requests and real waits.
+
+use crate::error::AcquireError;
+use crate::guard::LockGuard;
+use crate::incarnation::Incarnation;
+use crate::options::{AcquireOptions, HeartbeatPolicy, OnLost, Wait};
+use crate::queue::Turn;
+use crate::registry::Attempt;
+use crate::shared::Shared;
+use crate::time::Time;
+use futures_util::StreamExt;
+use locker_core::backend::{Hint, Watcher};
+use locker_core::machine::acquire::{AcquireStep, End, Outcome, Patience, Request};
+use locker_core::machine::{Acquire, Step, Tenure};
+use locker_core::{Instant, Key, LockData, OwnerHash, ProcessHash, StoreTime, Token};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What came of asking for a lock.
+#[derive(Debug)]
+#[must_use = "a guard that is dropped gives its lock back"]
+pub enum Acquired {
+    /// The lock is held.
+    Guard(LockGuard),
+    /// Somebody else holds it. Nothing was changed.
+    SomeoneElseHoldsLock(LockData),
+}
+
+impl Acquired {
+    /// The guard, if the lock is held.
+    pub fn guard(self) -> Option<LockGuard> {
+        match self {
+            Self::Guard(guard) => Some(guard),
+            Self::SomeoneElseHoldsLock(_) => None,
+        }
+    }
+}
+
+/// Everything one acquisition needs.
+struct Acquisition<'a> {
+    shared: &'a Arc<Shared>,
+    key: &'a Key,
+    options: &'a AcquireOptions,
+    wait_until: Option<Instant>,
+    /// Until when a store that does not answer is asked again.
+    ask_until: Instant,
+}
+
+/// Acquires a lock.
+///
+/// # Cancel safety
+///
+/// At every point the owner hash is either unsent, or in the hands of an [`Attempt`] or a guard,
+/// whose drop gives it back.
+pub(crate) async fn acquire(
+    shared: &Arc<Shared>,
+    key: &Key,
+    options: &AcquireOptions,
+) -> Result<Acquired, AcquireError> {
+    if shared.is_forked() {
+        return Err(AcquireError::Forked);
+    }
+    if options.on_lost == OnLost::Abort && matches!(shared.time, Time::Manual(_)) {
+        return Err(AcquireError::InvalidOptions(
+            "`OnLost::Abort` needs the kernel's clock, and this locker lives by a manual one",
+        ));
+    }
+    let now = shared.time.now();
+    let wait_until = match options.wait {
+        Wait::No => None,
+        Wait::For(limit) => Some(now + limit),
+        Wait::Forever => Some(Instant::FAR_FUTURE),
+    };
+    let ask_until = now + shared.timing.request_timeout * 2 + shared.timing.retry_after;
+    let acquisition = Acquisition {
+        shared,
+        key,
+        options,
+        wait_until,
+        ask_until,
+    };
+    acquisition.run().await
+}
+
+impl Acquisition<'_> {
+    async fn run(self) -> Result<Acquired, AcquireError> {
+        let mut turn = match self.wait_until {
+            None => None,
+            Some(until) => tokio::select! {
+                biased;
+                turn = self.shared.queues.stand(self.key) => Some(turn),
+                // Others of this process stand before us: ask once, to say who holds it.
+                () = self.shared.time.sleep_until(until) => None,
+                reason = self.drained() => return Err(AcquireError::Draining(reason)),
+            },
+        };
+        loop {
+            if let Some(reason) = self.shared.draining.get() {
+                return Err(AcquireError::Draining(reason.clone()));
+            }
+            let life_by = self.ask_until.max(self.wait_until.unwrap_or(Instant::ZERO));
+            let incarnation = self
+                .shared
+                .incarnation(life_by)
+                .await
+                .map_err(AcquireError::NotRunning)?;
+            let seq = self.shared.next_seq();
+            let trace = self.options.trace.as_ref();
+            let owner = OwnerHash::new(self.key, &incarnation.process, seq, trace);
+            // From here on a drop settles whatever was sent.
+            let mut attempt = Attempt::begin(self.shared, &incarnation, owner.clone());
+            let end = self
+                .ask(&mut attempt, owner, &incarnation.process, turn.as_mut())
+                .await?;
+            match end.outcome {
+                Outcome::Granted { token, sent } => {
+                    // Processes are served in the order in which they enrolled: who was served
+                    // enrols anew.
+                    if let Some(head) = turn.as_mut().and_then(Turn::head) {
+                        head.hints = None;
+                    }
+                    let unsettled = end.unsettled;
+                    return self
+                        .granted(attempt, &incarnation, token, sent, unsettled)
+                        .await;
+                }
+                Outcome::Held(held) => {
+                    attempt.known_open(end.unsettled);
+                    return Ok(Acquired::SomeoneElseHoldsLock(held.data));
+                }
+                Outcome::Failed(error) => {
+                    attempt.known_open(end.unsettled);
+                    return Err(AcquireError::Store(error));
+                }
+                Outcome::OwnerDead => {
+                    attempt.known_open(end.unsettled);
+                    drop(attempt);
+                    // The store says that this incarnation has ended; the Reporter learns it at
+                    // its next report. Until then there is nothing to ask with.
+                    if incarnation.is_alive(self.shared.time.now()) {
+                        incarnation.deadline.lose();
+                        self.shared.bells.reports.notify_one();
+                    }
+                    if self.shared.time.now() >= life_by {
+                        return Err(AcquireError::TooLate);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Runs the acquire machine.
+    async fn ask(
+        &self,
+        attempt: &mut Attempt,
+        owner: OwnerHash,
+        process: &ProcessHash,
+        mut turn: Option<&mut Turn<'_>>,
+    ) -> Result<End, AcquireError> {
+        let shared = self.shared;
+        let patience = Patience {
+            wait_until: self.wait_until.filter(|_| turn.is_some()),
+            ask_until: self.ask_until,
+            poll_every: self.options.poll_every.unwrap_or(if shared.limits.hints {
+                Duration::from_secs(5)
+            } else {
+                Duration::from_millis(500)
+            }),
+            cheap_death_poll: shared.limits.cheap_death_poll,
+        };
+        if let Some(turn) = turn.as_deref_mut()
+            && turn.had_to_wait
+        {
+            // The lock is wanted by others: enrol before the first try, not after it.
+            self.subscribe(turn, process).await;
+        }
+        let now = shared.time.now();
+        let seed = owner.seq() ^ u64::from(shared.pid) << 32;
+        let store_clock = shared.store_clock();
+        let mut step = Acquire::begin(now, owner, shared.timing, patience, store_clock, seed);
+        loop {
+            step = match step {
+                Step::Done(end) => return Ok(end),
+                Step::Call(machine, request) => self.call(attempt, machine, request).await,
+                Step::Sleep(machine, until) => {
+                    let waiting = machine.is_waiting();
+                    if waiting
+                        && let Some(turn) = turn.as_deref_mut()
+                        && self.subscribe(turn, process).await
+                    {
+                        // A release may have happened between the try and the subscription.
+                        machine.on_hint(shared.time.now(), Hint::Rebuilt)
+                    } else {
+                        let head = turn.as_deref_mut().and_then(Turn::head);
+                        let hints = head.and_then(|head| head.hints.as_mut());
+                        let hint = async {
+                            match hints {
+                                Some(hints) if waiting => hints.next().await,
+                                _ => std::future::pending().await,
+                            }
+                        };
+                        tokio::select! {
+                            biased;
+                            reason = self.drained(), if waiting => {
+                                return Err(AcquireError::Draining(reason));
+                            }
+                            hint = hint => match hint {
+                                Some(hint) => machine.on_hint(shared.time.now(), hint),
+                                None => {
+                                    // The subscription has ended: the next sleep renews it.
+                                    if let Some(head) = turn.as_deref_mut().and_then(Turn::head) {
+                                        head.hints = None;
+                                    }
+                                    Step::Sleep(machine, until)
+                                }
+                            },
+                            () = shared.time.sleep_until(until) => {
+                                machine.on_wake(shared.time.now())
+                            }
+                        }
+                    }
+                }
+            };
+        }
+    }
+
+    async fn call(&self, attempt: &mut Attempt, machine: Acquire, request: Request) -> AcquireStep {
+        let link = &self.shared.caller;
+        match request {
+            Request::TryCreate(claim) => {
+                attempt.sending(claim.not_after);
+                let answer = link
+                    .call(async |store| store.try_create(&claim).await)
+                    .await;
+                machine.on_claimed(self.shared.time.now(), answer)
+            }
+            Request::TakeOver(claim, observed) => {
+                attempt.sending(claim.not_after);
+                let answer = link
+                    .call(async |store| store.take_over(&claim, &observed).await)
+                    .await;
+                machine.on_claimed(self.shared.time.now(), answer)
+            }
+            Request::ReadProcess(process) => {
+                let answer = link
+                    .call(async |store| store.read_process(&process).await)
+                    .await;
+                machine.on_liveness(self.shared.time.now(), answer)
+            }
+            Request::ReadLock(key) => {
+                let answer = link.call(async |store| store.read_lock(&key).await).await;
+                machine.on_lock(self.shared.time.now(), answer)
+            }
+        }
+    }
+
+    /// Subscribes to the hints of the key, if that is not done. Answers whether it was done now.
+    async fn subscribe(&self, turn: &mut Turn<'_>, process: &ProcessHash) -> bool {
+        if !self.shared.limits.hints {
+            return false;
+        }
+        let Some(head) = turn.head() else {
+            return false;
+        };
+        if head.hints.is_some() {
+            return false;
+        }
+        let watcher = Watcher::Waiter(process.clone());
+        let watching = self
+            .shared
+            .caller
+            .run(async |store| store.watch(self.key, &watcher).await)
+            .await;
+        // Without hints a waiter polls.
+        head.hints = watching.ok();
+        head.hints.is_some()
+    }
+
+    /// Makes a guard of a grant, if it is still worth something.
+    async fn granted(
+        &self,
+        attempt: Attempt,
+        incarnation: &Arc<Incarnation>,
+        token: Token,
+        sent: Instant,
+        unsettled: Option<StoreTime>,
+    ) -> Result<Acquired, AcquireError> {
+        let shared = self.shared;
+        let lock_until = shared.timing.valid_until(sent, shared.timing.lock_ttl);
+        let beat_within = match self.options.heartbeat {
+            HeartbeatPolicy::Required => Some(shared.timing.lock_ttl),
+            HeartbeatPolicy::Automatic => None,
+        };
+        let abort_lead = (self.options.on_lost == OnLost::Abort).then_some(self.options.abort_lead);
+        let now = shared.time.now();
+        let Some(owner) = attempt.owner().cloned() else {
+            return Err(AcquireError::TooLate);
+        };
+        let process = Arc::clone(&incarnation.deadline);
+        let stop_budget = shared.timing.stop_budget;
+        let tenure = Tenure::new(owner, now, lock_until, process, beat_within, stop_budget);
+        // A grant that would have to be given up at once is none: the attempt's drop gives it back.
+        if tenure.judge(now).is_err() {
+            return Err(AcquireError::TooLate);
+        }
+        let Some(entry) = attempt.into_entry(token, Arc::new(tenure), abort_lead, unsettled) else {
+            return Err(AcquireError::TooLate);
+        };
+        let guard = LockGuard::new(Arc::clone(shared), entry);
+        let armed = guard.entry().watch(shared);
+        let armed = shared
+            .time
+            .timeout(shared.timing.request_timeout, armed)
+            .await;
+        if !matches!(armed, Some(Ok(()))) || !guard.is_valid() {
+            // The Reporter is stalled: without its timer the promise of `OnLost::Abort` is empty.
+            return Err(AcquireError::TooLate);
+        }
+        Ok(Acquired::Guard(guard))
+    }
+
+    /// Waits until the locker takes no more work.
+    async fn drained(&self) -> String {
+        loop {
+            let rung = self.shared.registry.left.notified();
+            if let Some(reason) = self.shared.draining.get() {
+                return reason.clone();
+            }
+            rung.await;
+        }
+    }
+}

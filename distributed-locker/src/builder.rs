@@ -1,0 +1,116 @@
+//! Setting up a locker.
+
+use crate::error::{NotRunning, StartError};
+use crate::events::{EventSender, write_to_tracing};
+use crate::link::Link;
+use crate::locker::Locker;
+use crate::reporter;
+use crate::shared::Shared;
+use crate::time::{BootClock, Time};
+use locker_core::backend::{Connect, Side};
+use locker_core::{Host, ManualClock, Timing};
+use std::io;
+use std::sync::Arc;
+
+/// Sets up a locker. See [`Locker::builder`].
+#[derive(Debug)]
+pub struct LockerBuilder {
+    connect: Arc<dyn Connect>,
+    timing: Timing,
+    host: Option<Host>,
+    time: Time,
+}
+
+impl LockerBuilder {
+    pub(crate) fn new(connect: Arc<dyn Connect>) -> Self {
+        let time = Time::Boot(BootClock::new());
+        Self {
+            connect,
+            timing: Timing::default(),
+            host: None,
+            time,
+        }
+    }
+
+    /// Other durations than the default ones. All processes of one store must use the same
+    /// liveness TTL and lock TTL, or none that contradict each other's expectations.
+    #[must_use]
+    pub fn timing(mut self, timing: Timing) -> Self {
+        self.timing = timing;
+        self
+    }
+
+    /// Another name for this machine than the one the operating system gives it.
+    #[must_use]
+    pub fn host(mut self, host: Host) -> Self {
+        self.host = Some(host);
+        self
+    }
+
+    /// A clock that a test advances, the same one that its memory store lives by.
+    #[must_use]
+    pub fn clock(mut self, clock: Arc<ManualClock>) -> Self {
+        self.time = Time::Manual(clock);
+        self
+    }
+
+    /// Opens the store, starts the Reporter, and waits until the store has confirmed that this
+    /// process lives.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`]. Nothing is left running.
+    ///
+    /// # Cancel safety
+    ///
+    /// When it is dropped the Reporter ends by itself.
+    pub async fn start(self) -> Result<Locker, StartError> {
+        self.timing.validate()?;
+        let host = match self.host {
+            Some(host) => host,
+            None => host_name()?,
+        };
+        let caller = Link::new(
+            Arc::clone(&self.connect),
+            Side::Caller,
+            self.time.clone(),
+            self.timing.request_timeout,
+        );
+        let opening = self
+            .time
+            .timeout(self.timing.start_timeout, caller.open())
+            .await;
+        let backend = opening
+            .unwrap_or_else(|| Err(locker_core::BackendError::timeout()))
+            .map_err(StartError::Store)?;
+        let limits = backend.limits();
+        let timing = self.timing.for_store(&limits)?;
+        drop(backend);
+        let events = EventSender::new();
+        let to_tracing = events.subscribe();
+        let shared = Shared::new(self.time, timing, limits, host, caller, events);
+        let locker = Locker::new(Arc::new(shared));
+        reporter::start(locker.shared(), self.connect).map_err(StartError::System)?;
+        tokio::spawn(write_to_tracing(to_tracing));
+        match locker.ensure_running().await {
+            Ok(_) => Ok(locker),
+            Err(NotRunning::Unreported(Some(error))) if !error.kind().is_transient() => Err(
+                StartError::Store(Arc::try_unwrap(error).unwrap_or_else(|error| {
+                    locker_core::BackendError::new(error.kind(), error.effect(), error.to_string())
+                })),
+            ),
+            Err(error) => Err(StartError::NotRunning(error)),
+        }
+    }
+}
+
+fn host_name() -> Result<Host, StartError> {
+    let name = nix::unistd::gethostname().map_err(|error| StartError::System(error.into()))?;
+    let name = name.into_string().map_err(|_| {
+        StartError::System(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "the machine's host name is not UTF-8; set one with `LockerBuilder::host`",
+        ))
+    })?;
+    Host::new(name).map_err(StartError::Host)
+}

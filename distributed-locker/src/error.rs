@@ -1,0 +1,162 @@
+//! What can go wrong, and what the caller then knows about the lock.
+
+use locker_core::machine::Loss;
+use locker_core::{BackendError, InvalidIdentity, InvalidTiming, Key, LockData};
+use std::io;
+use std::sync::Arc;
+use thiserror::Error;
+
+/// A locker that could not be started. No lock is held.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The timing leaves no validity, or the store cannot keep it.
+    #[error(transparent)]
+    Timing(#[from] InvalidTiming),
+    /// The host name breaks the rule of texts.
+    #[error("the host name cannot be used; set one with `LockerBuilder::host`")]
+    Host(#[source] InvalidIdentity),
+    /// The store could not be opened.
+    #[error("the store could not be opened, so no lock is held")]
+    Store(#[source] BackendError),
+    /// The process could not report that it lives within the start timeout.
+    #[error("the process could not report that it lives, so no lock is held")]
+    NotRunning(#[from] NotRunning),
+    /// The operating system refused a thread, a timer or random bits.
+    #[error("the operating system refused what the Reporter needs")]
+    System(#[source] io::Error),
+}
+
+/// The process has no confirmed, recent liveness report, so it can own nothing.
+#[derive(Debug, Clone, Error)]
+#[non_exhaustive]
+pub enum NotRunning {
+    /// No report was confirmed in time.
+    #[error("no liveness report was confirmed in time; the Reporter keeps trying")]
+    Unreported(#[source] Option<Arc<BackendError>>),
+    /// The locker was terminated, or its Reporter has ended.
+    #[error("the locker has ended; start another one")]
+    Ended,
+}
+
+/// An acquisition that failed. Each text says what is known about the lock.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum AcquireError {
+    /// The key breaks the rule of keys. The store was not asked.
+    #[error("the lock is not held: its key cannot be used")]
+    InvalidKey(#[source] InvalidIdentity),
+    /// The options do not fit this locker. The store was not asked.
+    #[error("the lock is not held: {0}")]
+    InvalidOptions(&'static str),
+    /// The locker takes no more work.
+    #[error("the lock is not held: the locker is draining ({0})")]
+    Draining(String),
+    /// The process cannot show that it lives.
+    #[error("the lock is not held: the process cannot show that it lives")]
+    NotRunning(#[source] NotRunning),
+    /// The store could not be asked. If it has granted the lock all the same, the lock is given
+    /// back in the background.
+    #[error("the lock is not held: the store could not be asked")]
+    Store(#[source] BackendError),
+    /// The lock was granted, but the answer came too late to be of use; it is being given back.
+    #[error("the lock is not held: it was granted too late to be used, and is being given back")]
+    TooLate,
+    /// This is a forked child of the process that started the locker.
+    #[error("the lock is not held: a forked child must start its own locker")]
+    Forked,
+}
+
+/// A run that did not complete under its lock.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum RunError<T> {
+    /// The job was not started.
+    #[error("the job was not run")]
+    Acquire(#[from] AcquireError),
+    /// The lock was lost before the job had ended and was confirmed. Somebody else may have run
+    /// the job since.
+    #[error("the job lost its lock")]
+    Lost {
+        /// Why, and until when it was safe to clean up.
+        #[source]
+        loss: Loss,
+        /// What the job returned, if it returned all the same. It was computed after the loss, or
+        /// the loss was seen only when it was done.
+        late: Option<T>,
+    },
+}
+
+/// A mutex that did not run its job to the end.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum MutexError<T> {
+    /// The lock did not become free in time. The job was not run.
+    #[error("the job was not run: the lock {} is held by {}", .holder.owner.key(), .holder.owner)]
+    TimedOut {
+        /// Who holds it.
+        holder: Box<LockData>,
+    },
+    /// The job was not run, or lost its lock.
+    #[error(transparent)]
+    Run(#[from] RunError<T>),
+}
+
+/// A release that was not confirmed as the owner's own.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ReleaseError {
+    /// The lock was lost before it was released. The store has nothing of this owner.
+    #[error("the lock was lost before it was released")]
+    Lost(#[source] Loss),
+    /// The store has not confirmed the release. It is being repeated in the background; the lock
+    /// may be held until then, at most for one lock TTL.
+    #[error("the lock may still be held: its release is not confirmed yet and goes on")]
+    Unconfirmed(#[source] BackendError),
+    /// This is a forked child of the process that started the locker. The lock is its parent's.
+    #[error("the lock is the parent process's: a forked child cannot release it")]
+    Forked,
+}
+
+/// An extension by hand that did not succeed.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ExtendError {
+    /// The lock is lost.
+    #[error("the lock is lost")]
+    Lost(#[source] Loss),
+    /// The store could not be asked. The lock is held until its deadline, and the Reporter goes on
+    /// extending it.
+    #[error("the lock is still held, but was not extended by this call")]
+    Store(#[source] BackendError),
+    /// This is a forked child of the process that started the locker.
+    #[error("the lock is the parent process's: a forked child cannot extend it")]
+    Forked,
+}
+
+/// Why a job should stop.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum Interrupted {
+    /// The lock is lost.
+    #[error(transparent)]
+    Lost(#[from] Loss),
+    /// The locker takes no more work, and waits for this job to end. The lock is still held.
+    #[error("the locker is draining ({0})")]
+    Draining(String),
+}
+
+/// A termination that left jobs running. The process's record and their locks stay until they end.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{} jobs still hold their locks: {}", keys.len(), list(keys))]
+pub struct StillRunning {
+    /// The locks that are held, being acquired, or on their way back.
+    pub keys: Vec<Key>,
+}
+
+fn list(keys: &[Key]) -> String {
+    const SHOWN: usize = 10;
+    let shown: Vec<&str> = keys.iter().take(SHOWN).map(Key::as_str).collect();
+    let more = if keys.len() > SHOWN { ", …" } else { "" };
+    format!("{}{more}", shown.join(", "))
+}

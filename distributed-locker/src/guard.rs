@@ -1,0 +1,267 @@
+//! The guard of a held lock.
+
+use crate::error::{ExtendError, ReleaseError};
+use crate::heartbeat::Heartbeater;
+use crate::registry::{Departure, Entry};
+use crate::shared::Shared;
+use locker_core::backend::Released;
+use locker_core::machine::release::{End, Request};
+use locker_core::machine::{Loss, LossReason, Release, Step};
+use locker_core::{BackendError, Effect, ErrorKind, Instant, Key, OwnerHash, Token};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::oneshot;
+
+/// A held lock.
+///
+/// Dropping it gives the lock back in the background: the drop never blocks, and the Reporter
+/// repeats the release until the store has confirmed it. [`release`](Self::release) does the same
+/// and waits for the answer.
+///
+/// A guard is never more than a local opinion: the machine may be paused between a check and the
+/// write that follows it. What must not be written twice is protected by the
+/// [`token`](Self::token).
+#[derive(Debug)]
+#[must_use = "a guard that is dropped gives its lock back"]
+pub struct LockGuard {
+    shared: Arc<Shared>,
+    entry: Arc<Entry>,
+}
+
+impl LockGuard {
+    pub(crate) fn new(shared: Arc<Shared>, entry: Arc<Entry>) -> Self {
+        Self { shared, entry }
+    }
+
+    pub(crate) fn entry(&self) -> &Arc<Entry> {
+        &self.entry
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// The lock.
+    pub fn key(&self) -> &Key {
+        self.entry.owner().key()
+    }
+
+    /// The identity of this acquisition.
+    pub fn owner_hash(&self) -> &OwnerHash {
+        self.entry.owner()
+    }
+
+    /// The fencing token of this grant: hand it to whatever the job writes to.
+    pub fn token(&self) -> Token {
+        self.entry.token
+    }
+
+    /// Whether the lock is held now. Once this is false it is never true again (S5).
+    ///
+    /// It costs one reading of the clock and no I/O, and is right even when the Reporter is
+    /// stopped.
+    pub fn is_valid(&self) -> bool {
+        self.entry.tenure.is_valid(self.shared.time.now())
+    }
+
+    /// Until when the lock is certainly held, if nothing more is confirmed; `None` once it is lost.
+    pub fn valid_until(&self) -> Option<Instant> {
+        self.entry.tenure.valid_until()
+    }
+
+    /// How long the lock is certainly held from now, if nothing more is confirmed. Zero once it is
+    /// lost.
+    pub fn valid_for(&self) -> Duration {
+        let now = self.shared.time.now();
+        self.valid_until()
+            .map_or(Duration::ZERO, |until| until.since(now))
+    }
+
+    /// The loss, once there is one. The lock may then still be valid for the rest of the stop
+    /// budget, for cleaning up; it is never extended again.
+    pub fn loss(&self) -> Option<Loss> {
+        self.entry.judge(&self.shared).err()
+    }
+
+    /// Waits until the lock is lost: one stop budget before anybody else can own it, where the
+    /// loss can be seen coming.
+    ///
+    /// # Cancel safety
+    ///
+    /// It may be dropped and called again.
+    pub async fn lost(&self) -> Loss {
+        wait_lost(&self.shared, &self.entry).await
+    }
+
+    /// What a job needs: heartbeats and the loss. It outlives the guard, and is then interrupted.
+    pub fn heartbeater(&self) -> Heartbeater {
+        Heartbeater::new(Arc::clone(&self.shared), Arc::clone(&self.entry))
+    }
+
+    /// Extends the lock now, and counts as a heartbeat. There is no need to call it: the Reporter
+    /// extends every held lock.
+    ///
+    /// # Errors
+    ///
+    /// [`ExtendError::Lost`] is final; after [`ExtendError::Store`] the lock is still held.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it changes nothing but whether the lock was extended.
+    pub async fn extend(&self) -> Result<(), ExtendError> {
+        if self.shared.is_forked() {
+            return Err(ExtendError::Forked);
+        }
+        if let Some(loss) = self.loss() {
+            return Err(ExtendError::Lost(loss));
+        }
+        let owners = [self.entry.owner().clone()];
+        let ttl = self.shared.timing.lock_ttl;
+        let sent = self.shared.time.now();
+        let answer = self
+            .shared
+            .caller
+            .call(async |store| store.extend(&owners, ttl).await)
+            .await;
+        let standing = answer.and_then(|reply| {
+            reply.value.into_iter().next().unwrap_or_else(|| {
+                let text = "the store answered nothing about the lock";
+                Err(BackendError::new(ErrorKind::Corrupt, Effect::Unknown, text))
+            })
+        });
+        let now = self.shared.time.now();
+        let tenure = &self.entry.tenure;
+        match standing {
+            Ok(standing) => match tenure.learn(now, standing, Some(sent), &self.shared.timing) {
+                Ok(()) => {
+                    tenure.beat(now);
+                    Ok(())
+                }
+                Err(loss) => {
+                    self.entry.announce(&self.shared, &loss);
+                    Err(ExtendError::Lost(loss))
+                }
+            },
+            Err(error) => Err(ExtendError::Store(error)),
+        }
+    }
+
+    /// Gives the lock back and waits for the store's word, at most two request timeouts.
+    ///
+    /// # Errors
+    ///
+    /// [`ReleaseError::Lost`] when the store says that the lock was not this owner's any more;
+    /// [`ReleaseError::Unconfirmed`] when it has not answered: the Reporter goes on releasing.
+    ///
+    /// # Cancel safety
+    ///
+    /// When it is dropped the release goes on in the background.
+    pub async fn release(self) -> Result<(), ReleaseError> {
+        if self.shared.is_forked() {
+            return Err(ReleaseError::Forked);
+        }
+        let lost_before = self.loss();
+        let Some(departure) = self.entry.depart(&self.shared) else {
+            return Ok(());
+        };
+        match give_back(&self.shared, departure).await {
+            Ok(Released::Done) if lost_before.is_none() => Ok(()),
+            Ok(found) => {
+                let reason = match (lost_before, found) {
+                    (Some(loss), _) => return Err(ReleaseError::Lost(loss)),
+                    (None, Released::Held(by)) => LossReason::TakenOver(by),
+                    (None, Released::Absent | Released::Done) => LossReason::Vanished,
+                };
+                let loss = self.entry.tenure.lose(reason, self.shared.time.now());
+                self.entry.announce(&self.shared, &loss);
+                Err(ReleaseError::Lost(loss))
+            }
+            Err(error) => Err(ReleaseError::Unconfirmed(error)),
+        }
+    }
+}
+
+impl Drop for LockGuard {
+    fn drop(&mut self) {
+        // A forked child has neither the Reporter nor the right; and the registry's lock may have
+        // been held by a thread that does not exist here.
+        if !self.shared.is_forked()
+            && let Some(departure) = self.entry.depart(&self.shared)
+        {
+            departure.hand_over();
+        }
+    }
+}
+
+/// Waits for a loss on the caller's runtime, beside the Reporter: it comes in time even when the
+/// Reporter is stalled.
+pub(crate) async fn wait_lost(shared: &Shared, entry: &Entry) -> Loss {
+    loop {
+        match entry.judge(shared) {
+            Err(loss) => return loss,
+            Ok(look_again) => tokio::select! {
+                biased;
+                loss = entry.lost() => return loss,
+                () = shared.time.sleep_until(look_again) => {}
+            },
+        }
+    }
+}
+
+/// Sends the release on the caller's connection. What is not confirmed by then goes to the
+/// Reporter, whose word is waited for within the bounded time.
+///
+/// # Cancel safety
+///
+/// When it is dropped the departure goes to the Reporter.
+async fn give_back(
+    shared: &Arc<Shared>,
+    mut departure: Departure,
+) -> Result<Released, BackendError> {
+    let give_up = shared.time.now() + shared.timing.request_timeout * 2;
+    let Some(owner) = departure.owner().cloned() else {
+        return Ok(Released::Absent);
+    };
+    let step = Release::begin(owner, shared.timing, departure.gone_by, departure.unsettled);
+    let Step::Call(machine, Request::Release(owner)) = step else {
+        return Ok(Released::Absent);
+    };
+    let answer = shared
+        .caller
+        .call(async |store| store.release(&owner).await)
+        .await;
+    let failure = match &answer {
+        Ok(reply) => {
+            shared.heard(reply);
+            None
+        }
+        Err(error) => Some(BackendError::new(
+            error.kind(),
+            error.effect(),
+            error.to_string(),
+        )),
+    };
+    match (machine.on_released(shared.time.now(), answer), failure) {
+        (Step::Done(End::Confirmed(found)), _) => {
+            departure.finish();
+            Ok(found)
+        }
+        // Confirmed, but an attempt of unknown outcome is still to be settled: in the background.
+        (Step::Call(machine, _), None) => {
+            let found = machine.found().cloned().unwrap_or(Released::Done);
+            departure.hand_over();
+            Ok(found)
+        }
+        (_, failure) => {
+            let (sender, word) = oneshot::channel();
+            departure.reply = Some(sender);
+            departure.hand_over();
+            let left = give_up.since(shared.time.now());
+            match shared.time.timeout(left, word).await {
+                Some(Ok(End::Confirmed(found))) => Ok(found),
+                Some(Ok(End::RanOut(error))) => Err(error),
+                Some(Err(_)) | None => Err(failure.unwrap_or_else(BackendError::timeout)),
+            }
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! Runs a job with a unique key at most once at a time in a whole cluster.
+//!
+//! The lock of a job lives for minutes, so a busy or blocked worker keeps it. Yet the locks of a
+//! dead process are free within seconds, because every process reports from a thread of its own
+//! that it lives. An owner that may have lost its lock stops *before* anybody else can take it over,
+//! and a fencing token protects what it wrote to.
+//!
+//! ```
+//! use distributed_locker::{AcquireOptions, Locker, Run, memory};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! // Unit tests use the memory store; programs connect to a URL.
+//! let locker = Locker::builder(memory()).start().await?;
+//! let run = locker
+//!     .acquire_and_run("import/customers", AcquireOptions::new(), async |job| {
+//!         for _page in 0..10 {
+//!             job.heartbeat()?;
+//!         }
+//!         Ok::<_, distributed_locker::Interrupted>(())
+//!     })
+//!     .await?;
+//! assert!(matches!(run, Run::Completed { value: Ok(()), .. }));
+//! locker.terminate(std::time::Duration::from_secs(5)).await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The promises behind this (S1 to S12, L1 to L8) and their assumptions (A1 to A6) are listed in
+//! the project's README; how they are kept is in ARCHITECTURE.md.
+
+#[cfg(not(target_os = "linux"))]
+compile_error!(
+    "distributed-locker runs on Linux only: its deadlines need CLOCK_BOOTTIME, and its hard stop \
+     needs timer_create on that clock"
+);
+
+mod acquire;
+mod builder;
+mod error;
+mod events;
+mod guard;
+mod heartbeat;
+mod incarnation;
+mod link;
+mod locker;
+mod options;
+mod queue;
+mod registry;
+mod reporter;
+mod run;
+mod shared;
+mod shutdown;
+mod standby;
+mod time;
+mod virtual_time;
+
+pub use acquire::Acquired;
+pub use builder::LockerBuilder;
+pub use error::{
+    AcquireError, ExtendError, Interrupted, MutexError, NotRunning, ReleaseError, RunError,
+    StartError, StillRunning,
+};
+pub use events::{Event, Events, ReporterEvent};
+pub use guard::LockGuard;
+pub use heartbeat::Heartbeater;
+pub use locker::{Locker, OwnerHashStatus};
+pub use options::{AcquireOptions, HeartbeatPolicy, OnLost, Wait};
+pub use run::{Release, Run};
+pub use shutdown::Shutdown;
+pub use standby::Standby;
+pub use time::BootClock;
+pub use virtual_time::pass;
+
+pub use locker_core::backend::{Force, Released};
+pub use locker_core::machine::{Loss, LossReason};
+pub use locker_core::memory::Memory;
+pub use locker_core::{
+    Backend, BackendError, Clock, Connect, Effect, ErrorKind, Host, Instant, InvalidIdentity,
+    InvalidTiming, Key, LockData, ManualClock, OwnerHash, ProcessData, ProcessHash, Timestamp,
+    Timing, Token, Trace,
+};
+
+use std::sync::Arc;
+
+/// An empty store in memory, for unit tests and examples.
+pub fn memory() -> Arc<dyn Connect> {
+    Arc::new(Memory::new(Arc::new(BootClock::new())))
+}

@@ -1,0 +1,130 @@
+//! One side's connection to the store: opened when it is needed, closed after a time-out, and every
+//! request on it bounded in time.
+
+use crate::time::Time;
+use locker_core::backend::{Answer, Connect, Side};
+use locker_core::{Backend, BackendError, Effect, ErrorKind};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::runtime::Handle;
+use tokio::sync::Mutex;
+
+/// A connection that is rebuilt after it failed.
+///
+/// The old connection is closed before the next one is opened: the link gives up its own hold, and
+/// requests still in flight on it end by their own time-outs.
+#[derive(Debug)]
+pub(crate) struct Link {
+    connect: Arc<dyn Connect>,
+    side: Side,
+    /// Connections belong to this runtime, whoever asks for them.
+    runtime: Handle,
+    time: Time,
+    timeout: Duration,
+    current: Mutex<Current>,
+}
+
+#[derive(Debug, Default)]
+struct Current {
+    backend: Option<Arc<dyn Backend>>,
+    generation: u64,
+}
+
+impl Link {
+    /// A link of the runtime on which this is called.
+    pub(crate) fn new(
+        connect: Arc<dyn Connect>,
+        side: Side,
+        time: Time,
+        timeout: Duration,
+    ) -> Self {
+        let runtime = Handle::current();
+        Self {
+            connect,
+            side,
+            runtime,
+            time,
+            timeout,
+            current: Mutex::default(),
+        }
+    }
+
+    /// Sends one request, within the request timeout, connection included.
+    ///
+    /// # Cancel safety
+    ///
+    /// When it is dropped the request was sent or not; the backend sees to it that it is never
+    /// half done.
+    pub(crate) async fn call<T, F>(&self, request: impl FnOnce(Arc<dyn Backend>) -> F) -> Answer<T>
+    where
+        F: Future<Output = Answer<T>>,
+    {
+        self.run(request).await
+    }
+
+    /// The same for a request whose answer bears no time.
+    pub(crate) async fn run<T, F>(
+        &self,
+        request: impl FnOnce(Arc<dyn Backend>) -> F,
+    ) -> Result<T, BackendError>
+    where
+        F: Future<Output = Result<T, BackendError>>,
+    {
+        let deadline = self.time.now() + self.timeout;
+        let opened = self.time.timeout(self.timeout, self.backend()).await;
+        let (backend, generation) = opened.unwrap_or_else(|| {
+            Err(BackendError::new(
+                ErrorKind::Timeout,
+                Effect::NotApplied,
+                "the store could not be connected within the request timeout",
+            ))
+        })?;
+        let left = deadline
+            .since(self.time.now())
+            .max(Duration::from_millis(1));
+        let answer = self.time.timeout(left, request(backend)).await;
+        let answer = answer.unwrap_or_else(|| Err(BackendError::timeout()));
+        if let Err(error) = &answer
+            && error.kind().is_transient()
+        {
+            self.reset(generation).await;
+        }
+        answer
+    }
+
+    /// The connection, opened if there is none.
+    async fn backend(&self) -> Result<(Arc<dyn Backend>, u64), BackendError> {
+        let mut current = self.current.lock().await;
+        if let Some(backend) = &current.backend {
+            return Ok((Arc::clone(backend), current.generation));
+        }
+        let connect = Arc::clone(&self.connect);
+        let side = self.side;
+        let opening = self
+            .runtime
+            .spawn(async move { connect.connect(side).await });
+        let backend = opening.await.unwrap_or_else(|_| {
+            Err(BackendError::new(
+                ErrorKind::Unavailable,
+                Effect::NotApplied,
+                "the runtime on which the locker was started has ended",
+            ))
+        })?;
+        current.generation += 1;
+        current.backend = Some(Arc::clone(&backend));
+        Ok((backend, current.generation))
+    }
+
+    /// Closes the connection that failed, unless a newer one has taken its place.
+    async fn reset(&self, generation: u64) {
+        let mut current = self.current.lock().await;
+        if current.generation == generation {
+            current.backend = None;
+        }
+    }
+
+    /// Opens the connection now.
+    pub(crate) async fn open(&self) -> Result<Arc<dyn Backend>, BackendError> {
+        self.backend().await.map(|(backend, _)| backend)
+    }
+}

@@ -1,0 +1,103 @@
+//! What a caller may ask of an acquisition.
+
+use locker_core::Trace;
+use std::time::Duration;
+
+/// How to acquire a lock. The default does not wait, cancels the job on loss, and requires
+/// heartbeats.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct AcquireOptions {
+    pub(crate) wait: Wait,
+    pub(crate) trace: Option<Trace>,
+    pub(crate) on_lost: OnLost,
+    pub(crate) heartbeat: HeartbeatPolicy,
+    pub(crate) poll_every: Option<Duration>,
+    pub(crate) abort_lead: Duration,
+}
+
+impl AcquireOptions {
+    /// The default options.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// How long to wait for a lock that somebody else holds.
+    #[must_use]
+    pub fn wait(mut self, wait: Wait) -> Self {
+        self.wait = wait;
+        self
+    }
+
+    /// A note for people, kept in the lock's record.
+    #[must_use]
+    pub fn trace(mut self, trace: Trace) -> Self {
+        self.trace = Some(trace);
+        self
+    }
+
+    /// What happens to the job when its lock is lost.
+    #[must_use]
+    pub fn on_lost(mut self, on_lost: OnLost) -> Self {
+        self.on_lost = on_lost;
+        self
+    }
+
+    /// Whether the job must beat to keep its lock.
+    #[must_use]
+    pub fn heartbeat(mut self, policy: HeartbeatPolicy) -> Self {
+        self.heartbeat = policy;
+        self
+    }
+
+    /// How often a waiter looks at the lock without any hint. 5 s where the store hints, else
+    /// 500 ms.
+    #[must_use]
+    pub fn poll_every(mut self, every: Duration) -> Self {
+        self.poll_every = Some(every.max(Duration::from_millis(1)));
+        self
+    }
+
+    /// With [`OnLost::Abort`]: how long before the hard deadline the kernel ends the process. Zero.
+    #[must_use]
+    pub fn abort_lead(mut self, lead: Duration) -> Self {
+        self.abort_lead = lead;
+        self
+    }
+}
+
+/// How long an acquisition waits for a lock that somebody else holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Wait {
+    /// Not at all.
+    #[default]
+    No,
+    /// So long. Once it is over nothing more is asked; a request in flight is waited for.
+    For(Duration),
+    /// Without limit, also while the store cannot be reached.
+    Forever,
+}
+
+/// What happens to a job when its lock is lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum OnLost {
+    /// Its future is dropped, one stop budget before anybody else can own the lock.
+    #[default]
+    Cancel,
+    /// It is told ([`Heartbeater::lost`](crate::Heartbeater::lost)), and must stop by itself within
+    /// the stop budget.
+    Signal,
+    /// Its future is dropped; and if the process still holds the guard at the hard deadline, a
+    /// timer of the kernel ends the process, whatever is blocked, stalled or stopped.
+    Abort,
+}
+
+/// Whether a job must beat.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum HeartbeatPolicy {
+    /// A job that does not beat for one lock TTL loses its lock: a job that hangs does not keep it
+    /// for ever.
+    #[default]
+    Required,
+    /// The lock is kept as long as the process lives.
+    Automatic,
+}

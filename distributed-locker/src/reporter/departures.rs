@@ -1,0 +1,80 @@
+//! The loop that finishes what callers could not: releases that were not confirmed, and attempts of
+//! unknown outcome.
+
+use crate::link::Link;
+use crate::registry::Departure;
+use crate::shared::Shared;
+use locker_core::machine::release::{End, Release, ReleaseStep, Request};
+use locker_core::machine::{Step, release};
+use std::sync::Arc;
+use tokio::sync::Semaphore;
+
+/// How many departures ask the store at a time. The others wait for their turn.
+const AT_A_TIME: usize = 32;
+
+/// Sees every departure to its end, for ever.
+pub(super) async fn run(shared: &Arc<Shared>, link: &Arc<Link>) {
+    let turns = Arc::new(Semaphore::new(AT_A_TIME));
+    loop {
+        for departure in shared.registry.take_departures() {
+            let shared = Arc::clone(shared);
+            let link = Arc::clone(link);
+            let turns = Arc::clone(&turns);
+            tokio::spawn(async move { see_off(&shared, &link, &turns, departure).await });
+        }
+        shared.bells.departures.notified().await;
+    }
+}
+
+async fn see_off(shared: &Shared, link: &Link, turns: &Semaphore, mut departure: Departure) {
+    let Some(owner) = departure.owner().cloned() else {
+        return;
+    };
+    let mut step = Release::begin(owner, shared.timing, departure.gone_by, departure.unsettled);
+    let end = loop {
+        step = match step {
+            Step::Done(end) => break end,
+            Step::Sleep(machine, until) => {
+                shared.time.sleep_until(until).await;
+                machine.on_wake(shared.time.now())
+            }
+            Step::Call(machine, request) => {
+                // The semaphore is never closed.
+                let _turn = turns.acquire().await;
+                call(shared, link, machine, request).await
+            }
+        };
+        // What the store found is known as soon as it has first answered; what may still land is
+        // settled without keeping anybody waiting.
+        if let Step::Sleep(machine, _) | Step::Call(machine, _) = &step
+            && let Some(found) = machine.found()
+            && let Some(reply) = departure.reply.take()
+        {
+            let _ = reply.send(End::Confirmed(found.clone()));
+        }
+    };
+    if let Some(reply) = departure.reply.take() {
+        let _ = reply.send(end);
+    }
+    departure.finish();
+}
+
+async fn call(
+    shared: &Shared,
+    link: &Link,
+    machine: Release,
+    request: release::Request,
+) -> ReleaseStep {
+    match request {
+        Request::Release(owner) => {
+            let answer = link.call(async |store| store.release(&owner).await).await;
+            machine.on_released(shared.time.now(), answer)
+        }
+        Request::Settle(owner, not_after) => {
+            let answer = link
+                .call(async |store| store.settle(&owner, not_after).await)
+                .await;
+            machine.on_settled(shared.time.now(), answer)
+        }
+    }
+}

@@ -1,0 +1,260 @@
+//! The loop that says "I am alive".
+
+use crate::events::{Event, ReporterEvent};
+use crate::incarnation::Incarnation;
+use crate::link::Link;
+use crate::shared::{Life, Shared};
+use crate::time::{Alarm, Time};
+use locker_core::machine::report::{End, Report, ReportStep, Request};
+use locker_core::machine::{Jitter, Step};
+use locker_core::{Instant, ProcessHash, Timestamp};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Lives one incarnation after the other, until the locker is drained and nothing is left.
+pub(super) async fn run(shared: &Arc<Shared>, link: &Link, upkeep: &Arc<Link>) {
+    let Ok(alarm) = Alarm::new(&shared.time) else {
+        return;
+    };
+    let mut reports = Reports {
+        shared,
+        link,
+        upkeep,
+        alarm,
+        jitter: Jitter::new(u64::from(shared.pid)),
+        stillborn: 0,
+        wall_gap: None,
+    };
+    while !reports.is_done() {
+        reports.incarnation().await;
+    }
+}
+
+struct Reports<'a> {
+    shared: &'a Arc<Shared>,
+    link: &'a Link,
+    upkeep: &'a Arc<Link>,
+    alarm: Alarm,
+    jitter: Jitter,
+    /// How many births in a row have failed.
+    stillborn: u32,
+    /// Wall clock minus boot clock at the last report, in microseconds.
+    wall_gap: Option<i64>,
+}
+
+impl Reports<'_> {
+    fn is_done(&self) -> bool {
+        self.shared.draining.get().is_some() && self.shared.registry.is_empty()
+    }
+
+    async fn incarnation(&mut self) {
+        let shared = self.shared;
+        let Ok((nonce, seed)) = random() else {
+            return self.pause(shared.timing.report_every).await;
+        };
+        let process = ProcessHash::new(&shared.host, shared.pid, nonce);
+        let mut born: Option<Arc<Incarnation>> = None;
+        let mut step = Report::begin(shared.time.now(), process.clone(), shared.timing, seed);
+        let end = loop {
+            step = match step {
+                Step::Done(end) => break end,
+                Step::Call(machine, request) => self.call(machine, request).await,
+                Step::Sleep(machine, until) => {
+                    if born.is_none()
+                        && let Some(deadline) = machine.deadline()
+                    {
+                        let incarnation =
+                            Arc::new(Incarnation::new(process.clone(), Arc::clone(deadline)));
+                        born = Some(Arc::clone(&incarnation));
+                        self.stillborn = 0;
+                        shared
+                            .events
+                            .send(Event::Reporter(ReporterEvent::Born(process.clone())));
+                        shared.life.send_replace(Life::Alive(incarnation));
+                    }
+                    self.rest(machine, until).await
+                }
+            };
+            // A confirmed report has moved the deadlines; an ended one has lost them.
+            shared.bells.watchdog.notify_one();
+        };
+        self.ended(end, process, born).await;
+    }
+
+    /// Waits for the next report; retires instead when nothing depends on this process any more.
+    async fn rest(&mut self, machine: Report, until: Instant) -> ReportStep {
+        loop {
+            if self.is_done() {
+                return machine.retire(self.shared.time.now());
+            }
+            if machine
+                .deadline()
+                .is_some_and(|deadline| deadline.get().is_none())
+            {
+                return machine.on_wake(self.shared.time.now());
+            }
+            tokio::select! {
+                () = self.alarm.ring(until) => {
+                    if self.shared.time.now() >= until {
+                        return machine.on_wake(self.shared.time.now());
+                    }
+                }
+                () = self.shared.bells.reports.notified() => {}
+                // While draining, whatever leaves may be the last.
+                () = self.shared.registry.left.notified(),
+                    if self.shared.draining.get().is_some() => {}
+            }
+        }
+    }
+
+    async fn call(&mut self, machine: Report, request: Request) -> ReportStep {
+        let shared = self.shared;
+        let ttl = shared.timing.liveness_ttl;
+        match request {
+            Request::Create(process) => {
+                let answer = self
+                    .link
+                    .call(async |store| store.create_process(&process, ttl).await)
+                    .await;
+                answer
+                    .as_ref()
+                    .map(|reply| shared.heard(reply))
+                    .unwrap_or_default();
+                machine.on_birth(shared.time.now(), answer)
+            }
+            Request::Renew(process) => {
+                let answer = self
+                    .link
+                    .call(async |store| store.renew_process(&process, ttl).await)
+                    .await;
+                match &answer {
+                    Ok(reply) => shared.heard(reply),
+                    Err(error) => {
+                        let text = error.to_string();
+                        shared
+                            .events
+                            .send(Event::Reporter(ReporterEvent::Failed(text)));
+                    }
+                }
+                self.compare_clocks();
+                machine.on_renewal(shared.time.now(), answer)
+            }
+            Request::Retire(process) => {
+                let answer = self
+                    .link
+                    .call(async |store| store.retire_process(&process).await)
+                    .await;
+                machine.on_retired(shared.time.now(), answer)
+            }
+        }
+    }
+
+    async fn ended(&mut self, end: End, process: ProcessHash, born: Option<Arc<Incarnation>>) {
+        let shared = self.shared;
+        let ended = |why| {
+            Event::Reporter(ReporterEvent::Ended {
+                process: process.clone(),
+                why,
+            })
+        };
+        match end {
+            End::Retired => {
+                shared
+                    .events
+                    .send(Event::Reporter(ReporterEvent::Retired(process)));
+                return;
+            }
+            End::Stillborn(error) => {
+                self.stillborn += 1;
+                if let Some(error) = &error {
+                    let text = error.to_string();
+                    shared
+                        .events
+                        .send(Event::Reporter(ReporterEvent::Failed(text)));
+                }
+                shared.life.send_replace(Life::Unborn(error.map(Arc::new)));
+                // The store may be down for everybody: after the second failure, spread.
+                let longest = if self.stillborn < 3 {
+                    shared.timing.retry_after
+                } else {
+                    shared.timing.report_every
+                };
+                let pause = self.jitter.up_to(longest);
+                return self.pause(pause).await;
+            }
+            End::Lapsed => shared.events.send(ended("it could not report in time")),
+            End::Gone => shared
+                .events
+                .send(ended("its record is gone from the store")),
+        }
+        shared.life.send_replace(Life::Unborn(None));
+        if let Some(incarnation) = born {
+            let upkeep = Arc::clone(self.upkeep);
+            let shared = Arc::clone(shared);
+            tokio::spawn(retire_when_empty(shared, upkeep, incarnation));
+        }
+    }
+
+    async fn pause(&mut self, duration: Duration) {
+        let until = self.shared.time.now() + duration;
+        while self.shared.time.now() < until && !self.is_done() {
+            tokio::select! {
+                () = self.alarm.ring(until) => {}
+                () = self.shared.bells.reports.notified() => {}
+            }
+        }
+    }
+
+    /// Notices a wall clock that was stepped, or a boot clock that was stopped (A4).
+    fn compare_clocks(&mut self) {
+        if matches!(self.shared.time, Time::Manual(_)) {
+            return;
+        }
+        let wall: Timestamp = self.shared.time.wall();
+        let boot = self.shared.time.now().as_nanos() / 1000;
+        let gap = wall
+            .as_micros()
+            .cast_signed()
+            .wrapping_sub(boot.cast_signed());
+        if let Some(last) = self.wall_gap.replace(gap) {
+            let moved = Duration::from_micros(gap.abs_diff(last));
+            if moved > self.shared.timing.hard_margin {
+                let event = ReporterEvent::WallClockJumped(moved);
+                self.shared.events.send(Event::Reporter(event));
+            }
+        }
+    }
+}
+
+/// The record of an incarnation that has ended here may live on at the store: its last renewal may
+/// have been executed after all. As soon as none of its jobs is left, it is retired, so that nobody
+/// waits for it.
+async fn retire_when_empty(shared: Arc<Shared>, link: Arc<Link>, incarnation: Arc<Incarnation>) {
+    incarnation.wait_empty().await;
+    let process = incarnation.process.clone();
+    let mut step = Report::retire_ended(shared.time.now(), process, shared.timing);
+    loop {
+        step = match step {
+            Step::Done(_) => return,
+            Step::Sleep(machine, until) => {
+                shared.time.sleep_until(until).await;
+                machine.on_wake(shared.time.now())
+            }
+            Step::Call(machine, request) => {
+                let (Request::Create(process) | Request::Renew(process) | Request::Retire(process)) =
+                    request;
+                let answer = link
+                    .call(async |store| store.retire_process(&process).await)
+                    .await;
+                machine.on_retired(shared.time.now(), answer)
+            }
+        };
+    }
+}
+
+/// 128 bits for the process hash, and a seed for the jitter.
+fn random() -> Result<(u128, u64), getrandom::Error> {
+    let mut nonce = [0; 16];
+    getrandom::fill(&mut nonce)?;
+    Ok((u128::from_ne_bytes(nonce), getrandom::u64()?))
+}

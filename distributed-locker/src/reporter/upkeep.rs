@@ -1,0 +1,151 @@
+//! The loop that extends and checks the held locks.
+//!
+//! The hold machines put their requests on a common grid, so whatever is due is due together: the
+//! loop gathers it, and sends it in batches of the store's size (L7).
+
+use crate::link::Link;
+use crate::registry::Entry;
+use crate::shared::Shared;
+use crate::time::Alarm;
+use locker_core::backend::Standing;
+use locker_core::machine::hold::{Hold, Request};
+use locker_core::machine::{Loss, Step};
+use locker_core::{BackendError, Effect, ErrorKind, Instant, OwnerHash};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// Keeps the held locks, for ever.
+pub(super) async fn run(shared: &Arc<Shared>, link: &Link) {
+    let Ok(mut alarm) = Alarm::new(&shared.time) else {
+        return;
+    };
+    let mut holds: HashMap<u64, (Arc<Entry>, Hold)> = HashMap::new();
+    loop {
+        let next = round(shared, link, &mut holds).await;
+        alarm.ring(next).await;
+    }
+}
+
+/// What one kind of request is to be sent for.
+#[derive(Default)]
+struct Due {
+    holds: Vec<(Arc<Entry>, Hold)>,
+    owners: Vec<OwnerHash>,
+}
+
+impl Due {
+    fn push(&mut self, entry: Arc<Entry>, hold: Hold, owner: OwnerHash) {
+        self.holds.push((entry, hold));
+        self.owners.push(owner);
+    }
+}
+
+/// Asks the store about everything that is due, and answers when the next round is.
+async fn round(
+    shared: &Arc<Shared>,
+    link: &Link,
+    holds: &mut HashMap<u64, (Arc<Entry>, Hold)>,
+) -> Instant {
+    let now = shared.time.now();
+    let mut extends = Due::default();
+    let mut checks = Due::default();
+    // The grid has a point at every recheck, so a lock that is acquired meanwhile is in time.
+    let mut next = now + shared.timing.recheck_every;
+    let mut kept = HashMap::with_capacity(holds.len());
+    for entry in shared.registry.held() {
+        let step = match holds.remove(&entry.id()) {
+            Some((_, hold)) => hold.on_wake(now),
+            None => Hold::begin(now, Arc::clone(&entry.tenure), shared.timing, shared.origin),
+        };
+        match step {
+            Step::Call(hold, Request::Extend(owner)) => extends.push(entry, hold, owner),
+            Step::Call(hold, Request::Check(owner)) => checks.push(entry, hold, owner),
+            Step::Sleep(hold, until) => {
+                next = next.min(until);
+                kept.insert(entry.id(), (entry, hold));
+            }
+            Step::Done(loss) => lost(shared, link, &entry, &loss).await,
+        }
+    }
+    // What is left has departed.
+    *holds = kept;
+    for (due, extend) in [(extends, true), (checks, false)] {
+        next = next.min(send(shared, link, due, extend, holds).await);
+    }
+    next
+}
+
+/// Sends what is due in batches, and feeds the answers. Answers when the next of these is due.
+async fn send(
+    shared: &Arc<Shared>,
+    link: &Link,
+    due: Due,
+    extend: bool,
+    holds: &mut HashMap<u64, (Arc<Entry>, Hold)>,
+) -> Instant {
+    let mut next = Instant::FAR_FUTURE;
+    let ttl = shared.timing.lock_ttl;
+    let mut waiting = due.holds.into_iter();
+    for owners in due.owners.chunks(shared.limits.batch.max(1)) {
+        let answer = if extend {
+            link.call(async |store| store.extend(owners, ttl).await)
+                .await
+        } else {
+            link.call(async |store| store.check(owners).await).await
+        };
+        let mut answers = match answer {
+            Ok(reply) => Ok(reply.value.into_iter()),
+            Err(error) => Err(error),
+        };
+        for (entry, hold) in waiting.by_ref().take(owners.len()) {
+            // A lock that was given back meanwhile has no standing any more.
+            if entry.has_departed() {
+                continue;
+            }
+            let standing = member(&mut answers);
+            match hold.on_standing(shared.time.now(), standing) {
+                Step::Done(loss) => lost(shared, link, &entry, &loss).await,
+                Step::Sleep(hold, until) => {
+                    next = next.min(until);
+                    holds.insert(entry.id(), (entry, hold));
+                }
+                Step::Call(hold, _) => {
+                    // Due again already: in the next round, which is now. The machine is begun
+                    // anew there, because it waits for an answer that nobody will give.
+                    drop(hold);
+                    next = shared.time.now();
+                }
+            }
+        }
+    }
+    next
+}
+
+/// The answer for the next lock of a batch.
+fn member(
+    answers: &mut Result<impl Iterator<Item = Result<Standing, BackendError>>, BackendError>,
+) -> Result<Standing, BackendError> {
+    match answers {
+        Ok(answers) => answers.next().unwrap_or_else(|| {
+            let text = "the store's answer is shorter than the request";
+            Err(BackendError::new(ErrorKind::Corrupt, Effect::Unknown, text))
+        }),
+        Err(error) => Err(BackendError::new(
+            error.kind(),
+            error.effect(),
+            error.to_string(),
+        )),
+    }
+}
+
+/// Tells a loss. When the former owner has had its time, what it left is deleted, even if its guard
+/// is still somewhere.
+async fn lost(shared: &Arc<Shared>, link: &Link, entry: &Arc<Entry>, loss: &Loss) {
+    entry.announce(shared, loss);
+    if shared.time.now() >= loss.safe_until && entry.let_go() {
+        // Scoped to the owner, and repeated when the guard goes: an error costs nothing.
+        let _ = link
+            .call(async |store| store.release(entry.owner()).await)
+            .await;
+    }
+}

@@ -1,0 +1,119 @@
+//! Running a job under a lock.
+//!
+//! The job is polled only after its lock has been found valid (S12): after a suspend of an hour,
+//! not one step of a job that lost its lock is taken, whatever timer was late. Dropping a future
+//! does not stop blocking closures and tasks that it has spawned: those ask
+//! [`Heartbeater::is_valid`] or wait for [`Heartbeater::lost`].
+
+use crate::acquire::{Acquired, acquire};
+use crate::error::{AcquireError, MutexError, ReleaseError, RunError};
+use crate::guard::{LockGuard, wait_lost};
+use crate::heartbeat::Heartbeater;
+use crate::options::{AcquireOptions, OnLost, Wait};
+use crate::shared::Shared;
+use locker_core::machine::Loss;
+use locker_core::{BackendError, Key, LockData};
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+/// How a run ended that did not lose its lock.
+#[derive(Debug)]
+#[must_use]
+pub enum Run<T> {
+    /// The job ran to its end under its lock.
+    Completed {
+        /// What it returned, be that success or failure of its own.
+        value: T,
+        /// Whether the store has confirmed that the lock is free again.
+        release: Release,
+    },
+    /// Somebody else holds the lock. The job was not run.
+    SomeoneElseHoldsLock(LockData),
+}
+
+/// Whether a release was confirmed.
+#[derive(Debug)]
+pub enum Release {
+    /// The store has confirmed it.
+    Confirmed,
+    /// The store has not answered in time. The release goes on in the background; the lock may be
+    /// held until then.
+    Unconfirmed(BackendError),
+}
+
+/// See [`Locker::acquire_and_run`](crate::Locker::acquire_and_run).
+pub(crate) async fn acquire_and_run<T>(
+    shared: &Arc<Shared>,
+    key: &Key,
+    options: &AcquireOptions,
+    job: impl AsyncFnOnce(Heartbeater) -> T,
+) -> Result<Run<T>, RunError<T>> {
+    let guard = match acquire(shared, key, options).await? {
+        Acquired::Guard(guard) => guard,
+        Acquired::SomeoneElseHoldsLock(data) => return Ok(Run::SomeoneElseHoldsLock(data)),
+    };
+    let value = match options.on_lost {
+        OnLost::Signal => job(guard.heartbeater()).await,
+        OnLost::Cancel | OnLost::Abort => {
+            let job = job(guard.heartbeater());
+            supervise(&guard, job)
+                .await
+                .map_err(|loss| RunError::Lost { loss, late: None })?
+        }
+    };
+    // A loss that was there when the job ended makes its value a late one (S6), and so does a
+    // release that finds nothing to release.
+    match guard.release().await {
+        Ok(()) => Ok(Run::Completed {
+            value,
+            release: Release::Confirmed,
+        }),
+        Err(ReleaseError::Unconfirmed(error)) => Ok(Run::Completed {
+            value,
+            release: Release::Unconfirmed(error),
+        }),
+        Err(ReleaseError::Lost(loss)) => Err(RunError::Lost {
+            loss,
+            late: Some(value),
+        }),
+        Err(ReleaseError::Forked) => Err(RunError::Acquire(AcquireError::Forked)),
+    }
+}
+
+/// Runs the job as long as its lock is good, and drops it otherwise.
+async fn supervise<T>(guard: &LockGuard, job: impl Future<Output = T>) -> Result<T, Loss> {
+    let mut job = pin!(job);
+    let mut lost = pin!(wait_lost(guard.shared(), guard.entry()));
+    poll_fn(|context| {
+        if let Err(loss) = guard.entry().judge(guard.shared()) {
+            return Poll::Ready(Err(loss));
+        }
+        if let Poll::Ready(loss) = lost.as_mut().poll(context) {
+            return Poll::Ready(Err(loss));
+        }
+        job.as_mut().poll(context).map(Ok)
+    })
+    .await
+}
+
+/// See [`Locker::mutex`](crate::Locker::mutex).
+pub(crate) async fn mutex<T>(
+    shared: &Arc<Shared>,
+    key: &Key,
+    timeout: Duration,
+    recheck: Duration,
+    job: impl AsyncFnOnce(Heartbeater) -> T,
+) -> Result<T, MutexError<T>> {
+    let options = AcquireOptions::new()
+        .wait(Wait::For(timeout))
+        .poll_every(recheck);
+    match acquire_and_run(shared, key, &options, job).await? {
+        Run::Completed { value, .. } => Ok(value),
+        Run::SomeoneElseHoldsLock(holder) => Err(MutexError::TimedOut {
+            holder: Box::new(holder),
+        }),
+    }
+}

@@ -1,0 +1,193 @@
+//! What the callers and the Reporter of one locker share.
+
+use crate::error::NotRunning;
+use crate::events::{Event, EventSender, ReporterEvent};
+use crate::incarnation::Incarnation;
+use crate::link::Link;
+use crate::queue::Queues;
+use crate::registry::Registry;
+use crate::time::Time;
+use locker_core::backend::{Limits, Reply};
+use locker_core::time::StoreClock;
+use locker_core::{BackendError, Host, Instant, ProcessHash, Timing};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use tokio::sync::{Notify, watch};
+
+/// What the callers and the Reporter of one locker share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) time: Time,
+    pub(crate) timing: Timing,
+    pub(crate) limits: Limits,
+    pub(crate) host: Host,
+    /// The process that started the locker; a forked child is another (S8).
+    pub(crate) pid: u32,
+    /// Where the grid of extends and checks begins.
+    pub(crate) origin: Instant,
+    pub(crate) caller: Link,
+    pub(crate) registry: Registry,
+    pub(crate) queues: Queues,
+    pub(crate) life: watch::Sender<Life>,
+    pub(crate) events: EventSender,
+    pub(crate) bells: Bells,
+    pub(crate) draining: OnceLock<String>,
+    store_clock: Mutex<StoreClock>,
+    next_seq: AtomicU64,
+}
+
+/// What wakes the loops of the Reporter.
+#[derive(Debug, Default)]
+pub(crate) struct Bells {
+    pub(crate) watchdog: Notify,
+    pub(crate) departures: Notify,
+    /// Draining has begun, or something left the registry while draining.
+    pub(crate) reports: Notify,
+}
+
+/// How the process stands at the store.
+#[derive(Debug, Clone)]
+pub(crate) enum Life {
+    /// No report has been confirmed, or the last incarnation has ended. The text is why.
+    Unborn(Option<Arc<BackendError>>),
+    /// It lives.
+    Alive(Arc<Incarnation>),
+    /// The Reporter has ended, for ever.
+    Ended,
+}
+
+impl Shared {
+    pub(crate) fn new(
+        time: Time,
+        timing: Timing,
+        limits: Limits,
+        host: Host,
+        caller: Link,
+        events: EventSender,
+    ) -> Self {
+        let origin = time.now();
+        Self {
+            time,
+            timing,
+            limits,
+            host,
+            pid: std::process::id(),
+            origin,
+            caller,
+            registry: Registry::default(),
+            queues: Queues::default(),
+            life: watch::Sender::new(Life::Unborn(None)),
+            events,
+            bells: Bells::default(),
+            draining: OnceLock::new(),
+            store_clock: Mutex::default(),
+            next_seq: AtomicU64::new(0),
+        }
+    }
+
+    /// A number that no other acquisition of this locker has.
+    pub(crate) fn next_seq(&self) -> u64 {
+        self.next_seq.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// When a record that was last written before `now` has run out by itself, by the owner's
+    /// clock and whatever the drift.
+    pub(crate) fn runs_out_by(&self, now: Instant) -> Instant {
+        let drift = self.timing.lock_ttl * self.timing.drift_permille / 500;
+        now + self.timing.lock_ttl + drift + self.timing.not_after_patience()
+    }
+
+    /// Notes the store's time in an answer; a jump of it is an event.
+    pub(crate) fn heard<T>(&self, reply: &Reply<T>) {
+        let Some(told) = reply.store_time else { return };
+        let now = self.time.now();
+        let tolerance = self.timing.hard_margin + self.timing.request_timeout;
+        let jump = self.lock_clock().observe(now, told, tolerance);
+        if let Some(jump) = jump {
+            self.events
+                .send(Event::Reporter(ReporterEvent::StoreClockJumped(jump)));
+        }
+    }
+
+    /// What is known about the store's clock.
+    pub(crate) fn store_clock(&self) -> StoreClock {
+        *self.lock_clock()
+    }
+
+    fn lock_clock(&self) -> std::sync::MutexGuard<'_, StoreClock> {
+        self.store_clock
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The living incarnation, waited for until `deadline`.
+    ///
+    /// "Living" means that its last report is recent enough that a lock granted now would not have
+    /// to be given up at once.
+    pub(crate) async fn incarnation(
+        &self,
+        deadline: Instant,
+    ) -> Result<Arc<Incarnation>, NotRunning> {
+        let mut life = self.life.subscribe();
+        let found = async {
+            loop {
+                let seen = life.borrow_and_update().clone();
+                match seen {
+                    Life::Alive(incarnation) if self.is_recent(&incarnation) => {
+                        return Ok(incarnation);
+                    }
+                    Life::Ended => return Err(NotRunning::Ended),
+                    Life::Alive(_) | Life::Unborn(_) => {}
+                }
+                // An incarnation becomes recent by a report, which is not a change of this value.
+                let look_again = self.time.now() + self.timing.retry_after;
+                tokio::select! {
+                    changed = life.changed() => changed.map_err(|_| NotRunning::Ended)?,
+                    () = self.time.sleep_until(look_again) => {}
+                }
+            }
+        };
+        tokio::select! {
+            biased;
+            found = found => found,
+            () = self.time.sleep_until(deadline) => Err(self.why_not_running()),
+        }
+    }
+
+    fn is_recent(&self, incarnation: &Incarnation) -> bool {
+        let now = self.time.now();
+        incarnation.is_alive(now)
+            && incarnation
+                .deadline
+                .get()
+                .is_some_and(|hard| now < self.timing.soft(hard))
+    }
+
+    fn why_not_running(&self) -> NotRunning {
+        match &*self.life.borrow() {
+            Life::Unborn(Some(error)) => NotRunning::Unreported(Some(Arc::clone(error))),
+            Life::Unborn(None) | Life::Alive(_) => NotRunning::Unreported(None),
+            Life::Ended => NotRunning::Ended,
+        }
+    }
+
+    /// The hash of the living incarnation, or of the last one.
+    pub(crate) fn process_hash(&self) -> Option<ProcessHash> {
+        match &*self.life.borrow() {
+            Life::Alive(incarnation) => Some(incarnation.process.clone()),
+            Life::Unborn(_) | Life::Ended => None,
+        }
+    }
+
+    /// Whether this is a forked child of the process that started the locker.
+    pub(crate) fn is_forked(&self) -> bool {
+        std::process::id() != self.pid
+    }
+
+    /// Refuses new acquisitions from now on, and tells the jobs. The first reason counts.
+    pub(crate) fn drain(&self, reason: String) {
+        let _ = self.draining.set(reason);
+        self.bells.reports.notify_one();
+        self.registry.left.notify_waiters();
+    }
+}

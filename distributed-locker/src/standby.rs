@@ -1,0 +1,75 @@
+//! Holding a lock whenever it is free.
+
+use crate::acquire::{Acquired, acquire};
+use crate::error::AcquireError;
+use crate::guard::LockGuard;
+use crate::options::{AcquireOptions, Wait};
+use crate::shared::Shared;
+use locker_core::{ErrorKind, Key};
+use std::sync::Arc;
+
+/// Stands by for a lock: becomes its owner on its release, on the crash of its owner, and by
+/// looking at it periodically.
+///
+/// ```no_run
+/// # use distributed_locker::{AcquireOptions, Locker};
+/// # async fn consume() {}
+/// # async fn run(locker: Locker) -> Result<(), Box<dyn std::error::Error>> {
+/// let mut standby = locker.standby("consumer", AcquireOptions::new())?;
+/// loop {
+///     let guard = standby.next().await?;
+///     tokio::select! {
+///         () = consume() => {}
+///         loss = guard.lost() => tracing::warn!("{loss}; standing by again"),
+///     }
+/// }
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Standby {
+    shared: Arc<Shared>,
+    key: Key,
+    options: AcquireOptions,
+}
+
+impl Standby {
+    pub(crate) fn new(shared: Arc<Shared>, key: Key, options: AcquireOptions) -> Self {
+        Self {
+            shared,
+            key,
+            options: options.wait(Wait::Forever),
+        }
+    }
+
+    /// The lock.
+    pub fn key(&self) -> &Key {
+        &self.key
+    }
+
+    /// Waits until this process holds the lock. Outages of the store are waited out.
+    ///
+    /// # Errors
+    ///
+    /// [`AcquireError`] only where waiting is useless: the locker is draining or has ended, or the
+    /// store refuses.
+    ///
+    /// # Cancel safety
+    ///
+    /// When it is dropped nothing is held.
+    pub async fn next(&mut self) -> Result<LockGuard, AcquireError> {
+        loop {
+            match acquire(&self.shared, &self.key, &self.options).await {
+                Ok(Acquired::Guard(guard)) => return Ok(guard),
+                Ok(Acquired::SomeoneElseHoldsLock(_)) | Err(AcquireError::TooLate) => {}
+                Err(AcquireError::Store(error)) if is_passing(error.kind()) => {}
+                Err(error) => return Err(error),
+            }
+            let pause = self.shared.time.now() + self.shared.timing.retry_after;
+            self.shared.time.sleep_until(pause).await;
+        }
+    }
+}
+
+fn is_passing(kind: ErrorKind) -> bool {
+    kind.is_transient() || kind == ErrorKind::Corrupt
+}
