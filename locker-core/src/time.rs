@@ -227,9 +227,9 @@ impl ManualClock {
             state.elapsed += by;
             let now = Self::BOOT + state.elapsed;
             let later = state.sleepers.split_off(&(now, u64::MAX));
-            std::mem::replace(&mut state.sleepers, later)
-                .into_values()
-                .collect()
+            let due = std::mem::replace(&mut state.sleepers, later);
+            state.woken += due.len() as u64;
+            due.into_values().collect()
         };
         due.into_iter().for_each(Waker::wake);
     }
