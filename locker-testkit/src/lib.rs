@@ -32,3 +32,8 @@ pub mod wrap;
 pub use case::{Case, run};
 pub use cases::{CASES, NamedCase};
 pub use fixture::{Exceptions, Fixture, Impossible, Missing, Planted, Time};
+
+/// The examples of the README run as well.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
