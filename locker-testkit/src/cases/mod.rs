@@ -1,6 +1,6 @@
 //! The conformance cases, in one list, by theme.
 //!
-//! A case is an async function that takes a [`Case`](crate::Case) and panics when the store does not
+//! A case is an async function that takes a [`Case`] and panics when the store does not
 //! do what the contract says. Its doc comment names the promise (S1, L3), attack or hazard (CU-7,
 //! PG-2, F27) that it is about. The list below is the only one: the tests of every store are made
 //! from it, and so is [`CASES`].

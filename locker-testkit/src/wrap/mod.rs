@@ -1,4 +1,4 @@
-//! Stores around stores: each is a [`Connect`] around another one, and changes one thing about it.
+//! Stores around stores: each is a [`Connect`](locker_core::Connect) around another one, and changes one thing about it.
 //!
 //! | wrapper | what it changes |
 //! | --- | --- |
