@@ -67,26 +67,41 @@ fn refuse_remains(path: &Path) -> Result<(), BackendError> {
 }
 
 /// Looks into an existing file without the right to write, so that a file that is refused stays as
-/// it is, its log not even checkpointed.
+/// it is: no companions are made, and its log is not even checkpointed.
 async fn inspect_untouched(config: &Config) -> Result<(), BackendError> {
-    let empty = std::fs::metadata(&config.path).map_or(true, |file| file.len() == 0);
-    if empty {
+    let empty = |path: &Path| std::fs::metadata(path).map_or(true, |file| file.len() == 0);
+    if empty(&config.path) {
         return Ok(());
     }
-    let inspected = async {
-        let mut connection = options(config).read_only(true).connect().await?;
-        let found = content(&mut connection).await;
-        connection.close().await.ok();
-        found
-    };
-    match inspected.await {
-        Ok(found) => found.judge(&config.path).map(|_| ()),
-        // A file that only a writer can read (a log to be recovered) is left to the writer below.
-        Err(error) => match error::from_sqlx(error, Stage::Opening) {
-            error if error.kind() == ErrorKind::Config => Err(not_a_database(config, error)),
-            _ => Ok(()),
-        },
+    // `immutable` looks at nothing but the main file. It may be misled by what others are writing,
+    // but not into taking their database for ours; what it cannot read is left to the next look.
+    let looks = [
+        options(config).read_only(true).immutable(true),
+        options(config).read_only(true),
+    ];
+    let log = beside(&config.path, "-wal");
+    let worth = if empty(&log) { 1 } else { 2 };
+    for look in looks.into_iter().take(worth) {
+        let inspected = async {
+            let mut connection = look.connect().await?;
+            let found = content(&mut connection).await;
+            connection.close().await.ok();
+            found
+        };
+        match inspected.await {
+            Ok(found) => {
+                found.judge(&config.path)?;
+            }
+            // A file that only a writer can read (with a log to be recovered) is left to the writer.
+            Err(error) => match error::from_sqlx(error, Stage::Opening) {
+                error if error.kind() == ErrorKind::Config => {
+                    return Err(not_a_database(config, error));
+                }
+                _ => {}
+            },
+        }
     }
+    Ok(())
 }
 
 fn not_a_database(config: &Config, cause: BackendError) -> BackendError {

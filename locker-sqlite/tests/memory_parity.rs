@@ -137,7 +137,11 @@ async fn short_records_expire_as_in_memory() {
     let first = common::granted(store.try_create(&short).await.unwrap().value);
     tokio::time::sleep(Duration::from_millis(60)).await;
     assert_eq!(store.read_lock(&key("k")).await.unwrap().value, None);
-    let standing = store.extend(&[owner.clone()], ttl).await.unwrap().value;
+    let standing = store
+        .extend(std::slice::from_ref(&owner), ttl)
+        .await
+        .unwrap()
+        .value;
     assert_eq!(format!("{standing:?}"), "[Ok(Absent)]");
     let released = store.release(&owner).await.unwrap().value;
     assert_eq!(format!("{released:?}"), "Absent");

@@ -149,11 +149,17 @@ pub struct Ready {
     lines: BufReader<std::process::ChildStdout>,
 }
 
+impl From<Child> for Ready {
+    /// A child that need not say so.
+    fn from(mut child: Child) -> Self {
+        let lines = BufReader::new(child.stdout.take().unwrap());
+        Self { child, lines }
+    }
+}
+
 impl Ready {
     pub fn spawn(role: &str, argument: &Path) -> Self {
-        let mut child = command(role, argument).spawn().unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap());
-        let mut ready = Self { child, lines };
+        let mut ready = Self::from(command(role, argument).spawn().unwrap());
         ready.wait_for("ready");
         ready
     }
