@@ -303,11 +303,8 @@ pub async fn a_grant_of_an_ended_incarnation_is_worth_nothing<F: Fixture>(world:
     let store = world.store().await;
     let options = AcquireOptions::new().wait(Wait::For(world.timing().liveness_ttl * 2));
     let acquiring = locker.acquire("k", options);
-    let ending = async {
-        world.timing_sleep(world.timing().retry_after).await;
-        store.retire_process(&former).await.unwrap();
-    };
-    let (acquired, ()) = world
+    let ending = async { store.retire_process(&former).await.unwrap() };
+    let (acquired, _) = world
         .during(async { tokio::join!(acquiring, ending) })
         .await;
     if let Some(guard) = acquired.unwrap().guard() {
