@@ -27,6 +27,16 @@ impl Caller for Nobody {
     fn begins(&mut self) {}
 }
 
+/// What a release has to say, and what it found out.
+#[derive(Debug, Default)]
+struct Wakes {
+    letters: Letters,
+    /// Who is written to: enrolment and socket.
+    enrolments: Vec<(i64, String)>,
+    /// Enrolments to be deleted.
+    gone: Vec<(i64, String)>,
+}
+
 impl Session {
     /// Enrols a watcher.
     pub(crate) async fn watch(
@@ -61,16 +71,27 @@ impl Session {
         step.finish(enrolled).await.map(|reply| reply.value)
     }
 
-    /// Hints to everybody who watches one of these keys. The lock is free whether this works or not.
+    /// Hints to everybody who watches one of these keys. The locks are free whether this works or
+    /// not.
     pub(crate) async fn wake(&mut self, keys: &[Key]) {
+        let mut wakes = Wakes::default();
         for key in keys {
-            if let Err(error) = self.wake_one(key).await {
+            if let Err(error) = self.gather(key, &mut wakes).await {
                 tracing::debug!(%error, "waiters were not woken; they poll");
             }
         }
+        // One letter for each socket, whatever the number of keys: its queue is short.
+        let dead = wakes.letters.send(&self.config().path);
+        let unreachable = wakes.enrolments.into_iter();
+        wakes
+            .gone
+            .extend(unreachable.filter(|(_, socket)| dead.contains(socket)));
+        if let Err(error) = self.forget(&mut Nobody, &wakes.gone).await {
+            tracing::debug!(%error, "dead enrolments are left to the next one who wakes");
+        }
     }
 
-    async fn wake_one(&mut self, key: &Key) -> Result<(), BackendError> {
+    async fn gather(&mut self, key: &Key, wakes: &mut Wakes) -> Result<(), BackendError> {
         let step = self.read().await?;
         let rows = sqlx::query(concat!(
             "SELECT w.id, w.socket, w.process IS NULL, ",
@@ -85,33 +106,24 @@ impl Session {
         .await
         .map_err(failed)?;
         let scope = step.scope;
-        let mut letters = Letters::default();
-        let mut enrolments: Vec<(i64, String)> = Vec::with_capacity(rows.len());
-        let mut gone: Vec<(i64, String)> = Vec::new();
         let mut place = 0;
         for row in &rows {
             let id: i64 = row.try_get(0).map_err(failed)?;
             let socket: String = row.try_get(1).map_err(failed)?;
             if row.try_get(2).map_err(failed)? {
-                letters.free(&socket, id, 0);
+                wakes.letters.free(&socket, id, 0);
             } else if Process::decode(row, 3)?.is_some_and(|process| process.lives(scope)) {
-                letters.free(&socket, id, place);
+                wakes.letters.free(&socket, id, place);
                 place += 1;
             } else {
                 // A dead process has no place in the order, and delays nobody a second time.
-                letters.gone(&socket, id);
-                gone.push((id, socket));
+                wakes.letters.gone(&socket, id);
+                wakes.gone.push((id, socket));
                 continue;
             }
-            enrolments.push((id, socket));
+            wakes.enrolments.push((id, socket));
         }
-        let dead = letters.send(&self.config().path);
-        gone.extend(
-            enrolments
-                .into_iter()
-                .filter(|(_, socket)| dead.contains(socket)),
-        );
-        self.forget(&mut Nobody, &gone).await
+        Ok(())
     }
 
     /// Deletes enrolments. The socket is compared because numbers may be given a second time.

@@ -28,13 +28,13 @@ async fn child() {
                     .value,
             );
             println!("\nready {me}");
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
         "writer" => {
             let mut raw = common::raw(&path).await;
             common::sql(&mut raw, "BEGIN IMMEDIATE; DELETE FROM waiters;").await;
             println!("\nready");
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
         // A retired process leaves at once; one that ends without a word, too.
         other => panic!("no such role: {other}"),

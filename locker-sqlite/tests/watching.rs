@@ -1,6 +1,6 @@
 //! Wake-ups: within milliseconds, in the order of enrolment, across processes, past the dead; and
 //! waiters that hear nothing lose nothing but time (attacks 20 and 36).
-#![allow(clippy::unwrap_used)] // A test.
+#![allow(clippy::unwrap_used, clippy::print_stdout)] // A test, and its children speak.
 
 mod common;
 
@@ -27,7 +27,7 @@ async fn child() {
             println!("\nready");
             let hint = hints.next().await;
             println!("\nwoken {hint:?}");
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
         // Adds one to a number in a file, again and again, under the lock.
         "counter" => count(&store, &path).await,
