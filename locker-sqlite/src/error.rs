@@ -191,4 +191,66 @@ mod tests {
             );
         }
     }
+
+    async fn fail(connection: &mut sqlx::SqliteConnection, sql: &'static str) -> sqlx::Error {
+        sqlx::raw_sql(sql).execute(connection).await.unwrap_err()
+    }
+
+    /// Errors that SQLite itself makes, not numbers that we believe it makes.
+    #[tokio::test]
+    async fn real_failures_have_their_kind() {
+        use sqlx::ConnectOptions;
+        use sqlx::sqlite::SqliteConnectOptions;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("db");
+        let options = || {
+            SqliteConnectOptions::new()
+                .filename(&path)
+                .busy_timeout(std::time::Duration::from_millis(1))
+        };
+        let kind = |error| from_sqlx(error, Stage::BeforeCommit).kind();
+
+        let missing = options().connect().await.unwrap_err();
+        assert_eq!(from_sqlx(missing, Stage::Opening).kind(), ErrorKind::Denied);
+        let mut writer = options().create_if_missing(true).connect().await.unwrap();
+        let setup = "PRAGMA journal_mode = WAL; CREATE TABLE t (x INTEGER UNIQUE) STRICT; \
+                     INSERT INTO t VALUES (1);";
+        sqlx::raw_sql(setup).execute(&mut writer).await.unwrap();
+
+        let mut other = options().connect().await.unwrap();
+        let begin = "BEGIN IMMEDIATE";
+        sqlx::raw_sql(begin).execute(&mut writer).await.unwrap();
+        let busy = fail(&mut other, begin).await;
+        assert_eq!(kind(busy), ErrorKind::Unavailable);
+        sqlx::raw_sql("ROLLBACK")
+            .execute(&mut writer)
+            .await
+            .unwrap();
+
+        let mut reader = options().read_only(true).connect().await.unwrap();
+        let readonly = fail(&mut reader, "INSERT INTO t VALUES (2)").await;
+        assert_eq!(kind(readonly), ErrorKind::Denied);
+
+        let full = "PRAGMA max_page_count = 3; CREATE TABLE big (x); \
+                    INSERT INTO big VALUES (zeroblob(100000));";
+        assert_eq!(kind(fail(&mut other, full).await), ErrorKind::Unavailable);
+        for refused in [
+            "INSERT INTO t VALUES (1)",
+            "INSERT INTO t VALUES (x'00')",
+            "SELECT nonsense",
+            "COMMIT",
+        ] {
+            let error = fail(&mut other, refused).await;
+            assert_eq!(kind(error), ErrorKind::Rejected, "{refused}");
+        }
+        let row = sqlx::query("SELECT 'text'").fetch_one(&mut other).await;
+        let decode = sqlx::Row::try_get::<i64, _>(&row.unwrap(), 0).unwrap_err();
+        assert_eq!(kind(decode), ErrorKind::Corrupt);
+
+        let letter = folder.path().join("letter");
+        std::fs::write(&letter, "dear aunt, ".repeat(500)).unwrap();
+        let mut letter = options().filename(&letter).connect().await.unwrap();
+        let foreign = fail(&mut letter, "SELECT * FROM t").await;
+        assert_eq!(kind(foreign), ErrorKind::Config);
+    }
 }

@@ -43,6 +43,8 @@ pub(crate) struct Session {
     pub(crate) hub: Arc<Hub>,
     /// Where this connection is woken; bound by the first watch.
     pub(crate) mailbox: Option<Mailbox>,
+    /// Enrolments (number and socket) that are to be deleted when there is time.
+    pub(crate) forgettable: Vec<(i64, String)>,
 }
 
 /// What every step needs to know besides the connection.
@@ -71,6 +73,7 @@ impl Session {
             in_doubt: false,
             hub: Arc::new(Hub::new()),
             mailbox: None,
+            forgettable: Vec::new(),
         }
     }
 
@@ -93,6 +96,7 @@ impl Session {
                 if self.file.replace(database.file) != Some(database.file) {
                     // The enrolments stayed behind in the old file.
                     self.hub.end_all();
+                    self.forgettable.clear();
                 }
                 self.database = Some(database);
                 self.in_doubt = false;

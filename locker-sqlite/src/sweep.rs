@@ -22,18 +22,18 @@ struct Kind {
 
 /// A lock's last token may go when the clock has passed it by the retention (S2).
 const LOCKS: Kind = Kind {
-    find: "SELECT key, (owner IS NULL OR expires <= ?3) AND token <= ?4 FROM locks \
+    find: "SELECT key, (owner IS NULL OR expires <= ?3) AND token < ?4 FROM locks \
            WHERE namespace = ?1 AND key > CAST(?2 AS TEXT) ORDER BY key LIMIT ?5",
     delete: "DELETE FROM locks WHERE namespace = ?1 AND key = CAST(?2 AS TEXT) \
-             AND (owner IS NULL OR expires <= ?3) AND token <= ?4",
+             AND (owner IS NULL OR expires <= ?3) AND token < ?4",
 };
 
 /// A dead process's name may go when nothing that could repeat its birth is under way.
 const PROCESSES: Kind = Kind {
-    find: "SELECT process, expires <= ?3 AND expires <= ?4 FROM processes \
+    find: "SELECT process, expires <= ?3 AND expires < ?4 FROM processes \
            WHERE namespace = ?1 AND process > CAST(?2 AS TEXT) ORDER BY process LIMIT ?5",
     delete: "DELETE FROM processes WHERE namespace = ?1 AND process = CAST(?2 AS TEXT) \
-             AND expires <= ?3 AND expires <= ?4",
+             AND expires <= ?3 AND expires < ?4",
 };
 
 impl Session {

@@ -179,6 +179,27 @@ async fn a_dropped_stream_and_a_dropped_connection_withdraw() {
     assert_eq!(sockets.count(), 0);
 }
 
+/// Cleaning up after the dead is not at the expense of who releases.
+#[tokio::test]
+async fn a_release_does_not_wait_for_the_removal_of_dead_waiters() {
+    let place = Place::new();
+    let store = place.open().await;
+    let me = born(&store, 1).await;
+    let gone = born(&store, 2).await;
+    let _stream = watch(&store, "k", &Watcher::Waiter(gone.clone())).await;
+    store.retire_process(&gone).await.unwrap();
+    let x = owner("k", &me, 1);
+    granted(store.try_create(&claim(&x)).await.unwrap().value);
+    let mut raw = place.raw().await;
+    // Whoever deletes from now on waits, and fails.
+    let trigger = "CREATE TRIGGER t BEFORE DELETE ON waiters BEGIN SELECT RAISE(ABORT, 'no'); END;";
+    common::sql(&mut raw, trigger).await;
+    store.release(&x).await.unwrap();
+    common::sql(&mut raw, "DROP TRIGGER t").await;
+    store.read_lock(&key("k")).await.unwrap();
+    until(async || rows(&place).await == 0).await;
+}
+
 /// A withdrawal that meets a writer is written later, not lost.
 #[tokio::test]
 async fn a_withdrawal_waits_for_a_busy_database() {

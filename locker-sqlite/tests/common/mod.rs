@@ -19,6 +19,7 @@ use tempfile::TempDir;
 
 pub const LONG: Duration = Duration::from_secs(300);
 
+#[derive(Debug)]
 pub struct Place {
     folder: TempDir,
 }
