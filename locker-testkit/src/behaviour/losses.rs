@@ -136,7 +136,6 @@ pub async fn an_operator_gets_the_lock_after_its_owner_has_stopped<F: Fixture>(w
     world
         .until(limit, "the operator gets the lock", async || {
             let free = world.is_free(&b, "k").await;
-            println!("{:?} {free} {:?} {:?}", world.now(), guard.loss(), a.keys());
             assert!(!(free && guard.is_valid()), "two owners");
             free
         })

@@ -5,6 +5,9 @@
 //! test or promise, the attacks that concern the driver, and the faults that can be played inside
 //! one process. What needs processes that die is elsewhere.
 
+// The bodies of tests: what goes wrong here is a failed expectation.
+#![allow(clippy::unwrap_used, clippy::large_futures)]
+
 pub mod ending;
 pub mod faults;
 pub mod heartbeats;

@@ -155,7 +155,7 @@ pub async fn a_waiter_that_leaves_holds_up_nobody<F: Fixture>(world: World<F>) {
         released
     };
     let staying = async { (staying.await.unwrap(), world.now()) };
-    let (_, released, (acquired, at)) = world
+    let ((), released, (acquired, at)) = world
         .during(async { tokio::join!(leaving, releasing, staying) })
         .await;
     assert!(acquired.guard().is_some());
@@ -177,10 +177,10 @@ pub async fn a_standby_takes_over_on_release<F: Fixture>(world: World<F>) {
         .await;
     let first = taken.unwrap();
     // It stands by again after it has lost or given up what it held.
-    let token = first.token();
+    let before = first.token();
     world.during(first.release()).await.unwrap();
     let second = world.during(standby.next()).await.unwrap();
-    assert!(second.token() > token);
+    assert!(second.token() > before);
 }
 
 /// PgIpLock: the owner crashes.
