@@ -13,25 +13,39 @@ use std::time::Duration;
 async fn main() -> Result<(), Box<dyn Error>> {
     let folder = tempfile::tempdir()?;
     let locks = format!("sqlite:{}", folder.path().join("locks.db").display());
-    let data = format!("sqlite:{}?mode=rwc", folder.path().join("data.db").display());
+    let data = format!(
+        "sqlite:{}?mode=rwc",
+        folder.path().join("data.db").display()
+    );
 
     let pool = SqlitePool::connect(&data).await?;
     sqlx::query("CREATE TABLE fence (resource TEXT PRIMARY KEY, token INTEGER NOT NULL)")
         .execute(&pool)
         .await?;
-    sqlx::query("CREATE TABLE report (text TEXT NOT NULL)").execute(&pool).await?;
+    sqlx::query("CREATE TABLE report (text TEXT NOT NULL)")
+        .execute(&pool)
+        .await?;
 
     let locker = Locker::builder(connect(&locks)?).start().await?;
     let first = acquire(&locker).await?;
     let paused = first.token();
     assert!(write(&pool, paused, "by the first").await?);
-    assert!(write(&pool, paused, "by the first again").await?, "a job may write more than once");
+    assert!(
+        write(&pool, paused, "by the first again").await?,
+        "a job may write more than once"
+    );
     first.release().await?;
 
     let second = acquire(&locker).await?;
     assert!(write(&pool, second.token(), "by the second").await?);
-    assert!(!write(&pool, paused, "by the first, much later").await?, "fenced");
-    println!("a write under token {paused} was refused after one under {}", second.token());
+    assert!(
+        !write(&pool, paused, "by the first, much later").await?,
+        "fenced"
+    );
+    println!(
+        "a write under token {paused} was refused after one under {}",
+        second.token()
+    );
 
     second.release().await?;
     locker.terminate(Duration::from_secs(5)).await?;

@@ -1,6 +1,6 @@
 //! The example of the README, word for word.
 
-use distributed_locker::{AcquireOptions, Locker, Run, connect};
+use distributed_locker::{AcquireOptions, Heartbeater, Interrupted, Locker, Run, connect};
 use std::time::Duration;
 
 #[tokio::main]
@@ -9,14 +9,15 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let store = connect(&format!("sqlite:{}", file.display()))?;
     let locker = Locker::builder(store).start().await?;
 
-    let job = async |hb: distributed_locker::Heartbeater| {
+    let job = async |hb: Heartbeater| {
         for page in 1..=3 {
             hb.heartbeat()?; // An error as soon as the lock is lost: stop working.
-            println!("page {page}, written under token {}", hb.token());
+            println!("page {page}");
         }
-        Ok::<_, distributed_locker::Interrupted>("three pages")
+        Ok::<_, Interrupted>("three pages")
     };
-    match locker.acquire_and_run("nightly", AcquireOptions::new(), job).await? {
+    let options = AcquireOptions::new();
+    match locker.acquire_and_run("nightly", options, job).await? {
         Run::Completed { value, .. } => println!("done: {}", value?),
         Run::SomeoneElseHoldsLock(holder) => println!("{} is at it", holder.owner),
     }

@@ -12,8 +12,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let first = Locker::builder(connect(&address)?).start().await?;
     let second = Locker::builder(connect(&address)?).start().await?;
 
-    let mut leader = first.standby("leader", AcquireOptions::new());
-    let mut follower = second.standby("leader", AcquireOptions::new());
+    let mut leader = first.standby("leader", AcquireOptions::new())?;
+    let mut follower = second.standby("leader", AcquireOptions::new())?;
 
     let guard = leader.next().await?;
     println!("the first leads, under token {}", guard.token());
@@ -29,7 +29,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
     first.terminate(Duration::from_secs(5)).await?;
 
     let guard = follows.await??;
-    println!("the second leads after {:?}, under token {}", ended.elapsed(), guard.token());
+    println!(
+        "the second leads after {:?}, under token {}",
+        ended.elapsed(),
+        guard.token()
+    );
     assert!(guard.token() > first_token, "tokens only grow");
     guard.release().await?;
     second.terminate(Duration::from_secs(5)).await?;
