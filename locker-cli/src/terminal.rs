@@ -4,6 +4,7 @@
 
 use nix::unistd::{Pid, getpgrp, isatty, tcgetpgrp, tcsetpgrp};
 use std::io;
+use std::os::fd::AsFd;
 
 /// Whether the command's group shall get the terminal: only if stdin *and* stdout are that terminal
 /// and this process is in its foreground. With `locker run k -- make | less` the terminal belongs
@@ -15,7 +16,6 @@ pub(crate) fn is_ours_to_give() -> bool {
 
 fn same_terminal() -> bool {
     let device = |fd| nix::sys::stat::fstat(fd).map(|stat| stat.st_rdev);
-    use std::os::fd::AsFd;
     match (device(io::stdin().as_fd()), device(io::stdout().as_fd())) {
         (Ok(stdin), Ok(stdout)) => stdin == stdout,
         _ => false,

@@ -73,7 +73,10 @@ pub(crate) fn children() -> Vec<Pid> {
 /// one of our own children must be in it. A member that is none of our children hangs below one,
 /// and becomes ours when that one ends.
 pub(crate) fn signal_group(group: Pid, signal: Signal, children: &[Pid]) {
-    if children.iter().any(|child| getpgid(Some(*child)) == Ok(group)) {
+    if children
+        .iter()
+        .any(|child| getpgid(Some(*child)) == Ok(group))
+    {
         // It fails only if everybody in it is gone, or belongs to another user by now; the latter
         // keep the lock until they end by themselves.
         let _ = killpg(group, signal);
@@ -97,11 +100,11 @@ pub(crate) fn kill_all(group: Option<Pid>) {
 /// Asks the group and every child to end, each once.
 pub(crate) fn ask_all(group: Option<Pid>, asked: &mut HashSet<Pid>) {
     let children = children();
-    if let Some(group) = group {
-        if asked.insert(group) {
-            for signal in [Signal::SIGTERM, Signal::SIGCONT] {
-                signal_group(group, signal, &children);
-            }
+    if let Some(group) = group
+        && asked.insert(group)
+    {
+        for signal in [Signal::SIGTERM, Signal::SIGCONT] {
+            signal_group(group, signal, &children);
         }
     }
     for child in children {

@@ -23,8 +23,9 @@ pub(crate) mod wire;
 
 use crate::exit::Exit;
 use nix::errno::Errno;
+use nix::sys::prctl;
 use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::{Pid, dup2_stdin};
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Write as _};
@@ -42,24 +43,25 @@ const EXEC_STAGE: &str = "__exec";
 /// Runs as a keeper or as the exec stage, if that is what this process was started for.
 pub(crate) fn stage(arguments: &[OsString]) -> Option<Exit> {
     let (first, command) = arguments.split_first()?;
-    let outcome = if first == OsStr::new(KEEPER) {
-        keep(command)
-    } else if first == OsStr::new(EXEC_STAGE) {
-        // Who cannot become the command has told the keeper why.
-        Err(exec::become_command(command))
-    } else {
+    if first == OsStr::new(EXEC_STAGE) {
+        // Why it failed is told by the wrapper, which hears it from the keeper.
+        exec::become_command(command);
+        return Some(Exit::INTERNAL);
+    }
+    if first != OsStr::new(KEEPER) {
         return None;
-    };
-    Some(match outcome {
+    }
+    Some(match keep(command) {
         Ok(()) => Exit::SUCCESS,
         Err(error) => {
-            let _ = writeln!(io::stderr(), "locker: keeper: {error}");
+            let _ = writeln!(io::stderr(), "locker: the keeper fails: {error}");
             Exit::INTERNAL
         }
     })
 }
 
 fn keep(command: &[OsString]) -> io::Result<()> {
+    prctl::set_name(c"locker-keeper")?;
     let socket = io::stdin().as_fd().try_clone_to_owned()?;
     dup2_stdin(std::fs::File::open("/dev/null")?)?;
     process::Keeper::new(socket, command.to_vec())?.live()
@@ -82,6 +84,7 @@ impl Keeper {
         family::adopt_orphans()?;
         let (socket, theirs) = wire::pair()?;
         let child = Command::new("/proc/self/exe")
+            .arg0("locker")
             .arg(KEEPER)
             .args(command)
             .process_group(0)
@@ -116,9 +119,10 @@ impl Keeper {
 
     /// Continues a keeper that somebody stopped: a keeper at rest cannot keep anything.
     pub(crate) fn wake_if_stopped(&self) -> bool {
-        let flags = WaitPidFlag::WNOHANG | WaitPidFlag::WUNTRACED;
+        // Without WEXITED, so that a dead keeper stays to be reaped and keeps its number.
+        let flags = WaitPidFlag::WNOHANG | WaitPidFlag::WSTOPPED;
         let stopped = matches!(
-            waitpid(self.pid, Some(flags)),
+            waitid(Id::Pid(self.pid), flags),
             Ok(WaitStatus::Stopped(..))
         );
         stopped && kill(self.pid, Signal::SIGCONT).is_ok()

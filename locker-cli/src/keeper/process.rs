@@ -41,7 +41,7 @@ pub(super) struct Keeper {
     /// SIGKILL to this process, by the kernel, at the deadline.
     executioner: Option<Timer>,
     /// Kept open until the last process is gone.
-    _held: Vec<OwnedFd>,
+    held: Vec<OwnedFd>,
     argv: Vec<OsString>,
     command: Option<Running>,
     ending: Option<Ending>,
@@ -83,7 +83,7 @@ impl Keeper {
                 TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK,
             )?,
             executioner: None,
-            _held: Vec::new(),
+            held: Vec::new(),
             argv,
             command: None,
             ending: None,
@@ -136,7 +136,7 @@ impl Keeper {
 
     fn execute(&mut self, order: Order, descriptor: Option<OwnedFd>) -> io::Result<()> {
         match order {
-            Order::Hold => self._held.extend(descriptor),
+            Order::Hold => self.held.extend(descriptor),
             Order::Start(start) => self.start(start, descriptor)?,
             Order::Deadline { at } => {
                 if let Some(running) = &mut self.command {
@@ -146,6 +146,9 @@ impl Keeper {
             Order::Signal { number } => {
                 if let (Some(running), Ok(signal)) = (&self.command, Signal::try_from(number)) {
                     family::signal_group(running.pid, signal, &family::children());
+                    if signal == Signal::SIGCONT {
+                        self.tell(Report::Continued);
+                    }
                 }
             }
             Order::End { grace, cause } => self.end(clock::now() + grace, cause),
@@ -157,8 +160,12 @@ impl Keeper {
     fn start(&mut self, start: Start, stdin: Option<OwnedFd>) -> io::Result<()> {
         let (ours, theirs) = wire::pair()?;
         // From here on a keeper that stands still is killed in time, whatever it waits for.
-        self.executioner = Some(executioner(deadline_of_executioner(&start, start.deadline))?);
+        self.executioner = Some(executioner(deadline_of_executioner(
+            &start,
+            start.deadline,
+        ))?);
         let spawned = Command::new("/proc/self/exe")
+            .arg0("locker")
             .arg(super::EXEC_STAGE)
             .args(&self.argv)
             .process_group(0)
@@ -264,6 +271,7 @@ impl Keeper {
                 let status = status.unwrap_or(Status::Killed(Signal::SIGKILL as i32));
                 let cause = ending.as_ref().map_or(Cause::Itself, |ending| ending.cause);
                 self.executioner = None;
+                self.held.clear();
                 self.tell(Report::Gone { status, cause });
                 Next::Finish
             }

@@ -96,6 +96,8 @@ pub(crate) enum Report {
         /// Its number.
         signal: i32,
     },
+    /// It was continued, as ordered: whatever was reported to have stopped it before is over.
+    Continued,
     /// The command has ended; what it left behind is being ended.
     CommandEnded,
     /// The last process is gone.
