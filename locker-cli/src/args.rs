@@ -1,6 +1,6 @@
 //! The raw arguments, as they were typed. What they mean is decided where they are used.
 
-use crate::exit::TABLE;
+use crate::exit::{Exit, TABLE};
 use clap::{Args, Parser, Subcommand};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -24,7 +24,7 @@ pub(crate) struct Cli {
 pub(crate) struct Global {
     /// The store, as an URL: sqlite:PATH, redis://…, postgres://…, etcd://…
     ///
-    /// Without it: $LOCKER_STORE, else a file in the user's state directory.
+    /// Without it: what `LOCKER_STORE` says, else a file in the user's state directory.
     #[arg(long, value_name = "URL", global = true, conflicts_with = "store_file")]
     pub(crate) store: Option<String>,
     /// A file that holds the store's URL, for an URL with a password.
@@ -93,6 +93,10 @@ pub(crate) enum Command {
 
 /// `locker run`.
 #[derive(Debug, Args)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "each is a switch of the command line"
+)]
 #[command(override_usage = "locker run [OPTIONS] KEY -- CMD [ARGS]...", after_help = TABLE)]
 pub(crate) struct Run {
     /// Do not wait if the lock is held (the default).
@@ -102,10 +106,10 @@ pub(crate) struct Run {
     #[arg(short, long, value_name = "SECS", value_parser = patience)]
     pub(crate) wait: Option<Patience>,
     /// Exit with this code if the lock is held by somebody else.
-    #[arg(short = 'E', long, value_name = "N", default_value_t = 75)]
+    #[arg(short = 'E', long, value_name = "N", default_value_t = Exit::BUSY.number())]
     pub(crate) conflict_exit_code: u8,
     /// Exit with this code if the lock was lost.
-    #[arg(long, value_name = "N", default_value_t = 76)]
+    #[arg(long, value_name = "N", default_value_t = Exit::LOST.number())]
     pub(crate) lost_exit_code: u8,
     /// If the lock is held by somebody else, exit 0 and say nothing.
     #[arg(short, long, conflicts_with = "conflict_exit_code")]
@@ -124,7 +128,7 @@ pub(crate) struct Run {
     /// End the command after this long, and exit 124.
     #[arg(long, value_name = "SECS", value_parser = seconds)]
     pub(crate) timeout: Option<Duration>,
-    /// Let the command see the store: keep (or set) LOCKER_STORE in its environment.
+    /// Let the command see the store: set `LOCKER_STORE` in its environment.
     #[arg(long)]
     pub(crate) pass_store: bool,
     /// How long a process that does not report counts as alive. All other times of liveness

@@ -14,6 +14,7 @@ impl Exit {
     pub(crate) const UNAVAILABLE: Self = Self(69);
     pub(crate) const INTERNAL: Self = Self(70);
     pub(crate) const BUSY: Self = Self(75);
+    /// What `--lost-exit-code` moves.
     pub(crate) const LOST: Self = Self(76);
     pub(crate) const DENIED: Self = Self(77);
     pub(crate) const CONFIG: Self = Self(78);
@@ -24,6 +25,11 @@ impl Exit {
     /// A code that the user chose, or the command's own.
     pub(crate) const fn code(code: u8) -> Self {
         Self(code)
+    }
+
+    /// The number itself.
+    pub(crate) const fn number(self) -> u8 {
+        self.0
     }
 
     /// The convention of shells for an end by a signal.

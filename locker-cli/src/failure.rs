@@ -2,6 +2,7 @@
 
 use crate::exit::Exit;
 use locker_core::{BackendError, Effect, ErrorKind};
+use serde_json::json;
 use std::error::Error;
 use std::fmt;
 use std::io::{self, Write};
@@ -73,6 +74,13 @@ impl Failure {
         Self::new(exit, format!("{doing}: {}", chain(error)))
             .lock(lock)
             .hint(hint)
+    }
+
+    /// Writes it for programs, in one line.
+    pub(crate) fn tell_json(&self, mut out: impl Write) -> io::Result<()> {
+        let (exit, what, lock, hint) = (self.exit.number(), &self.what, &self.lock, &self.hint);
+        let value = json!({ "error": what, "exit": exit, "lock": lock, "hint": hint });
+        writeln!(out, "{value}")
     }
 
     /// Writes it for people.

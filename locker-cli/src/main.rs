@@ -2,18 +2,22 @@
 
 mod args;
 mod clock;
+mod commands;
 mod exit;
 mod failure;
 mod keeper;
+mod output;
 mod run;
 mod signals;
+mod store;
 mod supervise;
 mod terminal;
 
 use clap::Parser;
 use exit::Exit;
-use std::io::{self, Write};
+use std::io;
 use std::process::ExitCode;
+use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args_os().skip(1).collect();
@@ -32,16 +36,27 @@ fn main() -> ExitCode {
             .into();
         }
     };
-    let outcome = match &cli.command {
-        args::Command::Run(args) => run::run(args),
-        _ => Ok(Exit::SUCCESS),
-    };
-    match outcome {
+    log();
+    match commands::dispatch(&cli.command, &cli.global) {
         Ok(exit) => exit.into(),
         Err(failure) => {
-            let _ = failure.tell(io::stderr().lock());
-            let _ = io::stderr().flush();
+            let err = io::stderr().lock();
+            // Nobody who closed stderr wants to hear of it.
+            let _ = if cli.global.json {
+                failure.tell_json(err)
+            } else {
+                failure.tell(err)
+            };
             failure.exit.into()
         }
     }
+}
+
+/// What the library tells its operators goes to stderr; `LOCKER_LOG` says how much of it.
+fn log() {
+    let filter = EnvFilter::try_from_env("LOCKER_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .init();
 }

@@ -99,7 +99,7 @@ pub(crate) fn stop(signal: Signal, scope: Scope) -> nix::Result<()> {
         Scope::Group => Pid::from_raw(0),
         Scope::Process => nix::unistd::getpid(),
     };
-    let sent = kill(target, signal);
+    let outcome = kill(target, signal);
     set.thread_block()?;
-    sent
+    outcome
 }

@@ -13,6 +13,7 @@ use locker_core::Instant;
 use nix::sys::signal::Signal;
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::Pid;
+use std::fmt;
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, OwnedFd};
 use std::pin::pin;
@@ -23,8 +24,17 @@ use tokio::io::unix::AsyncFd;
 pub(crate) trait Grant {
     /// For how long it is certainly valid; zero when it is lost.
     fn valid_for(&self) -> Duration;
-    /// Resolves when it is lost, with the reason.
-    fn lost(&self) -> impl Future<Output = String>;
+    /// Resolves when it is lost.
+    fn lost(&self) -> impl Future<Output = Lost>;
+}
+
+/// A lock that was lost.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Lost {
+    /// Why, as the end of a sentence.
+    pub(crate) why: String,
+    /// For how long certainly nobody else owns it yet.
+    pub(crate) left: Duration,
 }
 
 /// How a command is to be watched.
@@ -68,10 +78,24 @@ pub(crate) enum End {
     KeeperDied,
 }
 
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Gone(Status::Exited(code)) => write!(f, "the command exited with {code}"),
+            Self::Gone(Status::Killed(signal)) => {
+                write!(f, "the command was killed by signal {signal}")
+            }
+            Self::NotStarted(_) => f.write_str("the command could not be started"),
+            Self::KeeperDied => f.write_str("the keeper died"),
+        }
+    }
+}
+
 /// Signals to this process, as something to wait for.
 #[derive(Debug)]
 pub(crate) struct Signals {
-    descriptor: AsyncFd<SignalFd>,
+    descriptor: SignalFd,
+    readiness: AsyncFd<OwnedFd>,
     /// What is blocked.
     pub(crate) blocked: Blocked,
 }
@@ -79,9 +103,11 @@ pub(crate) struct Signals {
 impl Signals {
     pub(crate) fn new(blocked: Blocked) -> io::Result<Self> {
         let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
-        let descriptor = AsyncFd::new(SignalFd::with_flags(&blocked.set, flags)?)?;
+        let descriptor = SignalFd::with_flags(&blocked.set, flags)?;
+        let readiness = readable(descriptor.as_fd().try_clone_to_owned()?)?;
         Ok(Self {
             descriptor,
+            readiness,
             blocked,
         })
     }
@@ -89,8 +115,8 @@ impl Signals {
     /// The next signal. Dropping the future loses none.
     pub(crate) async fn next(&self) -> io::Result<Signal> {
         loop {
-            let mut ready = self.descriptor.readable().await?;
-            if let Some(info) = self.descriptor.get_ref().read_signal()? {
+            let mut ready = self.readiness.readable().await?;
+            if let Some(info) = self.descriptor.read_signal()? {
                 let number = i32::try_from(info.ssi_signo).unwrap_or(0);
                 if let Ok(signal) = Signal::try_from(number) {
                     return Ok(signal);
@@ -102,6 +128,17 @@ impl Signals {
     }
 }
 
+/// Something to wait for until a descriptor, of which this is a duplicate, can be read.
+fn readable(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // Newer tokio asks for `unsafe` here, because a type of one's own may lie about its descriptor.
+    // This one is the standard library's.
+    #[allow(
+        deprecated,
+        reason = "sound for `OwnedFd`; the workspace has no unsafe"
+    )]
+    AsyncFd::new(descriptor)
+}
+
 /// Starts the command and watches over it to its end.
 pub(crate) async fn supervise(
     keeper: Keeper,
@@ -109,7 +146,7 @@ pub(crate) async fn supervise(
     grant: &impl Grant,
     watch: &Watch,
 ) -> io::Result<Ended> {
-    let readiness = AsyncFd::new(keeper.readiness()?)?;
+    let readiness = readable(keeper.readiness()?)?;
     let mut state = Supervisor {
         keeper,
         signals,
@@ -191,9 +228,9 @@ impl<G: Grant> Supervisor<'_, G> {
                     }
                 }
                 signal = self.signals.next() => self.on_signal(signal?)?,
-                reason = &mut lost, if self.lost.is_none() => {
-                    self.lost = Some(reason);
-                    self.end_within(self.watch.grace.min(self.watch.stop_budget));
+                Lost { why, left } = &mut lost, if self.lost.is_none() => {
+                    self.lost = Some(why);
+                    self.end_within(self.watch.grace.min(self.watch.stop_budget).min(left));
                 }
                 () = &mut time_up, if !self.timed_out => {
                     self.timed_out = true;

@@ -1,5 +1,6 @@
 //! A store of its own for each test, the real binary, and a look at the processes below it.
-#![allow(dead_code, reason = "each test binary uses its part")]
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
