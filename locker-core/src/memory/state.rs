@@ -298,11 +298,12 @@ impl State {
                 .record
                 .as_ref()
                 .is_some_and(|record| record.expires > now.instant);
-            // A token may be forgotten only when the clock has passed it (S2).
-            held || Timestamp::from_micros(lock.last_token.get()) + retention > now.wall
+            // A token may be forgotten only when the clock has passed it (S2): in the very
+            // microsecond of the token, the next one would repeat it.
+            held || Timestamp::from_micros(lock.last_token.get()) + retention >= now.wall
         });
         self.processes
-            .retain(|_, process| process.expires + retention > now.instant);
+            .retain(|_, process| process.expires + retention >= now.instant);
         (before - self.locks.len() - self.processes.len()) as u64
     }
 }
@@ -330,4 +331,35 @@ fn one_page<'a, T>(page: &Page, mut items: impl Iterator<Item = (&'a str, T)>) -
         listing.next = last;
     }
     listing
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::Host;
+
+    /// S2: the token of a lock that was granted and released in this microsecond is remembered.
+    #[test]
+    fn a_sweep_in_the_microsecond_of_a_token_keeps_it() {
+        let now = Now {
+            instant: Instant::from_nanos(1_000_000_000),
+            wall: Timestamp::from_micros(7_000_000),
+        };
+        let process = ProcessHash::new(&Host::new("web-1").unwrap(), 1, 1);
+        let ttl = Duration::from_secs(10);
+        let mut state = State::default();
+        state.create_process(now, &process, ttl);
+        let grant = |state: &mut State, seq| {
+            let owner = OwnerHash::new(&Key::new("k").unwrap(), &process, seq, None);
+            let claimed = state.create(now, &owner, ttl);
+            state.release(now, &owner);
+            match claimed {
+                Claimed::Granted(token) => token,
+                other => panic!("the lock is free, but: {other:?}"),
+            }
+        };
+        let first = grant(&mut state, 1);
+        assert_eq!(state.sweep(now, Duration::ZERO), 0);
+        assert!(grant(&mut state, 2) > first);
+    }
 }

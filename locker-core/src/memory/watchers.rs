@@ -38,12 +38,14 @@ impl Watchers {
                     place += 1;
                     Hint::Free { place: place - 1 }
                 }
-                Watcher::Waiter(_) => return false,
+                Watcher::Waiter(_) => {
+                    // Its stream has ended: whoever still polls it must come and see that.
+                    enrolment.wake();
+                    return false;
+                }
             };
             enrolment.hint = Some(hint);
-            if let Some(waker) = enrolment.waker.take() {
-                waker.wake();
-            }
+            enrolment.wake();
             true
         });
         if enrolments.is_empty() {
@@ -56,6 +58,14 @@ impl Watchers {
             .get_mut(key)?
             .iter_mut()
             .find(|enrolment| enrolment.id == id)
+    }
+}
+
+impl Enrolment {
+    fn wake(&mut self) {
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
     }
 }
 
@@ -120,5 +130,38 @@ impl Drop for Hints {
                 watchers.by_key.remove(&self.key);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::Host;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::task::Wake;
+
+    #[derive(Default)]
+    struct Flag(AtomicBool);
+
+    impl Wake for Flag {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn the_stream_of_a_dead_waiter_ends_and_says_so() {
+        let state = Arc::new(Mutex::new(State::default()));
+        let key = Key::new("k").unwrap();
+        let process = ProcessHash::new(&Host::new("web-1").unwrap(), 1, 1);
+        let mut hints = Hints::enrol(&state, &key, &Watcher::Waiter(process));
+        let flag = Arc::new(Flag::default());
+        let waker = Waker::from(Arc::clone(&flag));
+        let mut context = Context::from_waker(&waker);
+        assert!(Pin::new(&mut hints).poll_next(&mut context).is_pending());
+        state.lock().unwrap().watchers.wake(&key, |_| false);
+        assert!(flag.0.load(Ordering::Relaxed), "nobody would poll it again");
+        let next = Pin::new(&mut hints).poll_next(&mut context);
+        assert_eq!(next, Poll::Ready(None));
     }
 }

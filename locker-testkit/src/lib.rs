@@ -1,0 +1,39 @@
+//! Proves that a store of Locker keeps the contract of `locker_core::backend`, and lets tests of
+//! everything above a store say what the store does, and when.
+//!
+//! | module | idea |
+//! | --- | --- |
+//! | [`fixture`] | what a store's author writes: a fresh namespace per case, and its time |
+//! | [`case`] | what a case holds: processes, time that passes, bounded waits |
+//! | [`cases`] | the cases, by theme, in one list |
+//! | [`memory`] | the fixture of the memory store, in virtual time |
+//! | [`wrap`] | stores around stores: one counts, one fails on demand, one lies |
+//!
+//! A store's test file is three lines, once it has a fixture:
+//!
+//! ```
+//! use locker_testkit::memory::MemoryFixture;
+//!
+//! locker_testkit::conformance!(MemoryFixture);
+//! ```
+//!
+//! That makes one `#[test]` of every case. They share nothing, so they run in parallel. A server
+//! that cannot be had fails every one of them, and says what to install: nothing is skipped.
+
+// A failed expectation of a test kit is a panic whose message speaks to the author of the store.
+#![allow(clippy::missing_panics_doc)]
+
+pub mod case;
+pub mod cases;
+pub mod fixture;
+pub mod memory;
+pub mod wrap;
+
+pub use case::{Case, run};
+pub use cases::{CASES, NamedCase};
+pub use fixture::{Exceptions, Fixture, Impossible, Missing, Planted, Time};
+
+/// The examples of the README run as well.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
