@@ -112,7 +112,7 @@ pub(crate) struct Run {
     #[arg(long, value_name = "N", default_value_t = Exit::LOST.number())]
     pub(crate) lost_exit_code: u8,
     /// If the lock is held by somebody else, exit 0 and say nothing.
-    #[arg(short, long, conflicts_with = "conflict_exit_code")]
+    #[arg(short = 'q', long, conflicts_with = "conflict_exit_code")]
     pub(crate) skip: bool,
     /// A note for those who find the lock held: a ticket, a request, a user.
     #[arg(long, value_name = "TEXT")]
@@ -142,7 +142,6 @@ pub(crate) struct Run {
     #[arg(
         required = true,
         trailing_var_arg = true,
-        allow_hyphen_values = true,
         value_names = ["KEY", "-- CMD"],
         num_args = 1..
     )]

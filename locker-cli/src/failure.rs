@@ -29,7 +29,9 @@ impl Failure {
 
     /// Arguments that make no sense. No store was touched.
     pub(crate) fn usage(what: impl Into<String>) -> Self {
-        Self::new(Exit::USAGE, what).lock("nothing was asked of any store, and no lock is held")
+        Self::new(Exit::USAGE, what)
+            .lock("nothing was asked of any store, and no lock is held")
+            .hint("`locker --help` explains the arguments")
     }
 
     /// What is known about the lock.

@@ -33,6 +33,16 @@ struct Plan<'a> {
     timing: Timing,
 }
 
+/// What came of asking for the lock.
+enum Turn {
+    Ours(LockGuard),
+    SomebodyElses(LockData),
+    Interrupted(Signal),
+}
+
+/// How long a process that was told to end waits for what it need not wait for.
+const BRIEFLY: Duration = Duration::from_millis(100);
+
 pub(crate) fn run(args: &Run, global: &Global) -> Result<Exit, Failure> {
     let plan = Plan::new(args, global)?;
     let store = Store::choose(global)?;
@@ -55,9 +65,18 @@ pub(crate) fn run(args: &Run, global: &Global) -> Result<Exit, Failure> {
             }
             signal = asleep => return Ok(Exit::signal(signal? as i32)),
         };
-        let exit = plan.execute(&store, &locker, &signals, keeper).await;
-        // It fails only if a lock is still held, which then ends with this process.
-        let _ = locker.terminate(plan.timing.request_timeout).await;
+        let mut grace = plan.timing.request_timeout;
+        let exit = match plan.acquire(&store, &locker, &signals).await {
+            Ok(Turn::Ours(guard)) => plan.execute(&store, &locker, &signals, keeper, guard).await,
+            Ok(Turn::SomebodyElses(data)) => Ok(plan.busy(&data)),
+            Ok(Turn::Interrupted(signal)) => {
+                grace = BRIEFLY;
+                Ok(Exit::signal(signal as i32))
+            }
+            Err(failure) => Err(failure),
+        };
+        // What is not settled by then ends with this process.
+        let _ = locker.terminate(grace).await;
         exit
     })
 }
@@ -95,23 +114,33 @@ impl<'a> Plan<'a> {
         })
     }
 
-    /// Acquires, runs, releases.
+    /// Asks for the lock, until it is ours, or we are told to stop.
+    async fn acquire(
+        &self,
+        store: &Store,
+        locker: &Locker,
+        signals: &Signals,
+    ) -> Result<Turn, Failure> {
+        let acquired = tokio::select! {
+            acquired = locker.acquire(self.key.as_str(), self.options.clone()) => acquired,
+            signal = asleep_until_told(signals) => return Ok(Turn::Interrupted(signal?)),
+        };
+        match acquired {
+            Ok(Acquired::Guard(guard)) => Ok(Turn::Ours(guard)),
+            Ok(Acquired::SomeoneElseHoldsLock(data)) => Ok(Turn::SomebodyElses(data)),
+            Err(error) => Err(cannot_acquire(store, error)),
+        }
+    }
+
+    /// Runs the command under its lock, and releases it.
     async fn execute(
         &self,
         store: &Store,
         locker: &Locker,
         signals: &Signals,
         keeper: Keeper,
+        guard: LockGuard,
     ) -> Result<Exit, Failure> {
-        let acquired = tokio::select! {
-            acquired = locker.acquire(self.key.as_str(), self.options.clone()) => acquired,
-            signal = asleep_until_told(signals) => return Ok(Exit::signal(signal? as i32)),
-        };
-        let guard = match acquired {
-            Ok(Acquired::Guard(guard)) => guard,
-            Ok(Acquired::SomeoneElseHoldsLock(data)) => return Ok(self.busy(&data)),
-            Err(error) => return Err(cannot_acquire(store, error)),
-        };
         let acquired_at = clock::now();
         self.say(|| format!("acquired {}", printable(guard.owner_hash().as_str())));
         let watch = self.watch(store, locker.timing(), &guard);

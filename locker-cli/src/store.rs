@@ -6,9 +6,9 @@ use crate::failure::Failure;
 use locker_core::backend::Side;
 use locker_core::{Backend, Connect};
 use locker_sqlite::{Liveness, Sqlite};
+use nix::unistd::{AccessFlags, access};
 use std::env;
 use std::fs;
-use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -79,6 +79,7 @@ impl Store {
         }
         let path = Path::new(rest);
         check_folder(path)?;
+        check_file(path)?;
         let doing = format!("cannot open the store {}", redact(&url));
         let liveness = Liveness::beside(path).map_err(|error| Failure::backend(&doing, &error))?;
         let sqlite = Sqlite::new(path)
@@ -167,7 +168,7 @@ fn default_url() -> Result<String, Failure> {
         .create(&folder);
     made.map_err(|error| {
         let what = format!("cannot make the folder {}: {error}", folder.display());
-        unusable_folder(what, &error).hint("name the store: --store sqlite:PATH, or LOCKER_STORE")
+        unusable_folder(what).hint("name the store: --store sqlite:PATH, or LOCKER_STORE")
     })?;
     let path = folder.join("locker.db");
     let path = path.to_str().ok_or_else(|| {
@@ -186,25 +187,40 @@ fn check_folder(path: &Path) -> Result<(), Failure> {
         Some(folder) => folder,
         None => Path::new("/"),
     };
+    let shown = folder.display();
     match fs::metadata(folder) {
-        Ok(data) if data.is_dir() => Ok(()),
-        Ok(_) => {
-            let what = format!("{} is not a folder", folder.display());
-            Err(unusable_folder(what, &io::ErrorKind::NotADirectory.into()))
-        }
+        Ok(data) if data.is_dir() => {}
+        Ok(_) => return Err(unusable_folder(format!("{shown} is not a folder"))),
         Err(error) => {
-            let what = format!("the store's folder {}: {error}", folder.display());
-            Err(unusable_folder(what, &error))
+            return Err(unusable_folder(format!(
+                "the store's folder {shown}: {error}"
+            )));
         }
     }
+    // Every process of the store writes files beside it.
+    access(folder, AccessFlags::W_OK | AccessFlags::X_OK)
+        .map_err(|error| unusable_folder(format!("cannot write to the folder {shown}: {error}")))
 }
 
-fn unusable_folder(what: String, error: &io::Error) -> Failure {
-    let exit = match error.kind() {
-        io::ErrorKind::PermissionDenied => Exit::DENIED,
-        _ => Exit::UNAVAILABLE,
+/// A file that is there must be readable and writable; why it is not decides the exit code.
+fn check_file(path: &Path) -> Result<(), Failure> {
+    if !path.exists() {
+        return Ok(());
+    }
+    let refuse = |exit, doing: &str, error: nix::Error| {
+        Failure::new(
+            exit,
+            format!("cannot {doing} the store {}: {error}", path.display()),
+        )
+        .lock("no store was asked, and no lock is held")
+        .hint("every process of a store reads and writes it: change its owner or its mode")
     };
-    Failure::new(exit, what)
+    access(path, AccessFlags::R_OK).map_err(|error| refuse(Exit::CONFIG, "read", error))?;
+    access(path, AccessFlags::W_OK).map_err(|error| refuse(Exit::DENIED, "write", error))
+}
+
+fn unusable_folder(what: String) -> Failure {
+    Failure::new(Exit::UNAVAILABLE, what)
         .lock("no store was asked, and no lock is held")
         .hint("create the folder (or mount what belongs there), or choose another store")
 }

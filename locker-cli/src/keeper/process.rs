@@ -174,9 +174,7 @@ impl Keeper {
         let child = match spawned {
             Ok(child) => Pid::from_raw(child.id().cast_signed()),
             Err(error) => {
-                self.tell(Report::NotStarted {
-                    errno: error.raw_os_error().unwrap_or(0),
-                });
+                self.not_started(error.raw_os_error().unwrap_or(0));
                 return Ok(());
             }
         };
@@ -195,17 +193,21 @@ impl Keeper {
         drop(stdin);
         match wire::receive::<ExecFailed>(&ours, true)? {
             Some((failed, _)) => {
-                self.command = None;
                 let _ = nix::sys::wait::waitpid(child, None);
-                self.tell(Report::NotStarted {
-                    errno: failed.errno,
-                });
+                self.not_started(failed.errno);
             }
             None => self.tell(Report::Started {
                 pid: child.as_raw(),
             }),
         }
         Ok(())
+    }
+
+    /// There is nothing to keep, and nothing more to hear.
+    fn not_started(&mut self, errno: i32) {
+        self.command = None;
+        self.tell(Report::NotStarted { errno });
+        self.wrapper = false;
     }
 
     /// Reaps, ends and kills what is due.

@@ -193,8 +193,9 @@ pub(crate) fn receive<M: DeserializeOwned>(
         let mut parts = [IoSliceMut::new(&mut bytes)];
         match recvmsg(&socket, &mut parts, &mut ancillary, flags) {
             Err(rustix::io::Errno::INTR) => {}
-            // Who dies with unread orders in its queue resets the connection.
-            Err(rustix::io::Errno::CONNRESET) => return Ok(None),
+            // Who dies with unread messages resets the connection. The kernel says so once, before
+            // it hands out what the dead had sent: its last words are still to come.
+            Err(rustix::io::Errno::CONNRESET) => {}
             Err(error) => return Err(error.into()),
             Ok(received) => break received.bytes,
         }
@@ -242,6 +243,17 @@ mod tests {
         let (ours, theirs) = pair().unwrap();
         drop(ours);
         assert!(receive::<Order>(&theirs, true).unwrap().is_none());
+    }
+
+    #[test]
+    fn the_last_words_of_who_died_with_unread_messages_are_heard() {
+        let (ours, theirs) = pair().unwrap();
+        send(&ours, &Order::Deadline { at: 1 }, None).unwrap();
+        send(&theirs, &Report::CommandEnded, None).unwrap();
+        drop(theirs);
+        let heard = receive::<Report>(&ours, false).unwrap();
+        assert_eq!(heard.map(|(report, _)| report), Some(Report::CommandEnded));
+        assert!(receive::<Report>(&ours, false).unwrap().is_none());
     }
 
     #[test]
