@@ -1,0 +1,205 @@
+//! The raw arguments, as they were typed. What they mean is decided where they are used.
+
+use crate::exit::{Exit, TABLE};
+use clap::{Args, Parser, Subcommand};
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Runs a command under a lock: at most once at a time in a whole cluster.
+///
+/// `locker run KEY -- CMD` takes the lock KEY, runs CMD, and releases the lock when the last process
+/// that CMD has started is gone. If this machine stops being the owner, CMD is ended first.
+#[derive(Debug, Parser)]
+#[command(name = "locker", version, after_help = TABLE, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Global {
+    /// The store, as an URL: sqlite:PATH, redis://…, postgres://…, etcd://…
+    ///
+    /// Without it: what `LOCKER_STORE` says, else a file in the user's state directory.
+    #[arg(long, value_name = "URL", global = true, conflicts_with = "store_file")]
+    pub(crate) store: Option<String>,
+    /// A file that holds the store's URL, for an URL with a password.
+    #[arg(long, value_name = "PATH", global = true)]
+    pub(crate) store_file: Option<PathBuf>,
+    /// Locks of one namespace do not see those of another.
+    #[arg(long, value_name = "NAME", global = true, default_value = "locker")]
+    pub(crate) namespace: String,
+    /// Prints JSON, one value per line, for programs.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a command under a lock.
+    Run(Run),
+    /// List the locks that are held.
+    List {
+        /// Only keys that begin like this.
+        #[arg(default_value = "")]
+        prefix: String,
+    },
+    /// Show who holds a lock. Exits 1 if it is free.
+    Show {
+        /// The lock.
+        key: String,
+    },
+    /// List the processes that hold or want locks.
+    Ps,
+    /// Wait until a lock is free, without taking it.
+    Wait {
+        /// How long: seconds, or "inf". Exits 75 when it is over.
+        #[arg(short, long, value_name = "SECS", default_value = "inf", value_parser = patience)]
+        wait: Patience,
+        /// The lock.
+        key: String,
+    },
+    /// Take a lock away from its owner.
+    ///
+    /// The owner is told and stops first; the lock is free when it has stopped, or is dead. Exits 1
+    /// if the lock is not this owner's; then nothing was changed.
+    Release {
+        /// The lock.
+        key: String,
+        /// The owner hash, as `locker show` prints it.
+        #[arg(long, value_name = "HASH")]
+        owner: String,
+        /// Delete the record at once, whatever the owner is doing: somebody else may start while
+        /// it still runs.
+        #[arg(long)]
+        now: bool,
+    },
+    /// Prepare the store, where that is a step of its own, and say which version it has.
+    Migrate,
+    /// Check the store and this machine, and say what is wrong.
+    Doctor,
+    /// Print shell completions.
+    Completions {
+        /// For which shell.
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page.
+    Man,
+}
+
+/// `locker run`.
+#[derive(Debug, Args)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "each is a switch of the command line"
+)]
+#[command(override_usage = "locker run [OPTIONS] KEY -- CMD [ARGS]...", after_help = TABLE)]
+pub(crate) struct Run {
+    /// Do not wait if the lock is held (the default).
+    #[arg(short, long, conflicts_with = "wait")]
+    pub(crate) nonblock: bool,
+    /// Wait for the lock: seconds, with decimals, or "inf".
+    #[arg(short, long, value_name = "SECS", value_parser = patience)]
+    pub(crate) wait: Option<Patience>,
+    /// Exit with this code if the lock is held by somebody else.
+    #[arg(short = 'E', long, value_name = "N", default_value_t = Exit::BUSY.number())]
+    pub(crate) conflict_exit_code: u8,
+    /// Exit with this code if the lock was lost.
+    #[arg(long, value_name = "N", default_value_t = Exit::LOST.number())]
+    pub(crate) lost_exit_code: u8,
+    /// If the lock is held by somebody else, exit 0 and say nothing.
+    #[arg(short = 'q', long, conflicts_with = "conflict_exit_code")]
+    pub(crate) skip: bool,
+    /// A note for those who find the lock held: a ticket, a request, a user.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) trace: Option<String>,
+    /// Keep the lock at least this long after it was acquired, even if the command ends sooner.
+    ///
+    /// For jobs that are shorter than the clocks of the machines that start them differ.
+    #[arg(long, value_name = "SECS", value_parser = seconds)]
+    pub(crate) min_hold: Option<Duration>,
+    /// From TERM to KILL, when the command or what it left behind has to end.
+    #[arg(long, value_name = "SECS", default_value = "5", value_parser = seconds)]
+    pub(crate) grace: Duration,
+    /// End the command after this long, and exit 124.
+    #[arg(long, value_name = "SECS", value_parser = seconds)]
+    pub(crate) timeout: Option<Duration>,
+    /// Let the command see the store: set `LOCKER_STORE` in its environment.
+    #[arg(long)]
+    pub(crate) pass_store: bool,
+    /// How long a process that does not report counts as alive. All other times of liveness
+    /// follow in proportion. Every locker of a store should use the same.
+    #[arg(long, value_name = "SECS", default_value = "10", value_parser = seconds)]
+    pub(crate) liveness_ttl: Duration,
+    /// Say what happens.
+    #[arg(short, long)]
+    pub(crate) verbose: bool,
+    /// The lock, then "--", then the command and its arguments.
+    #[arg(
+        required = true,
+        trailing_var_arg = true,
+        value_names = ["KEY", "-- CMD"],
+        num_args = 1..
+    )]
+    pub(crate) key_and_command: Vec<OsString>,
+}
+
+/// For how long somebody waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Patience {
+    /// So long.
+    For(Duration),
+    /// Without limit.
+    Forever,
+}
+
+fn patience(text: &str) -> Result<Patience, String> {
+    if text == "inf" {
+        return Ok(Patience::Forever);
+    }
+    seconds(text).map(Patience::For)
+}
+
+/// Seconds with decimals.
+fn seconds(text: &str) -> Result<Duration, String> {
+    const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+    text.parse::<f64>()
+        .ok()
+        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+        .filter(|duration| *duration <= LONGEST)
+        .ok_or_else(|| "seconds are a number, with decimals if need be, up to 100 years".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definition_has_no_contradictions() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn options_end_at_the_key() {
+        let cli = Cli::try_parse_from(["locker", "run", "-w", "1.5", "k", "--", "-n", "--", "x"]);
+        let Command::Run(run) = cli.unwrap().command else {
+            panic!("not run");
+        };
+        assert_eq!(run.key_and_command, ["k", "--", "-n", "--", "x"]);
+        assert_eq!(run.wait, Some(Patience::For(Duration::from_millis(1500))));
+    }
+
+    #[test]
+    fn seconds_are_refused_when_they_are_none() {
+        for text in ["", "-1", "nan", "inf", "1e300", "5s"] {
+            assert!(seconds(text).is_err(), "{text:?}");
+        }
+        assert_eq!(patience("inf"), Ok(Patience::Forever));
+        assert_eq!(seconds("0"), Ok(Duration::ZERO));
+    }
+}

@@ -1,0 +1,66 @@
+//! The commands that hold no lock: they look, wait, and now and then take a lock from its owner.
+
+mod doctor;
+mod extras;
+mod list;
+mod release;
+mod wait;
+
+use crate::args::{Command, Global};
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::output::Output;
+use crate::store::Store;
+use locker_core::{BackendError, Key};
+
+/// Runs a command other than `run`.
+pub(crate) fn dispatch(command: &Command, global: &Global) -> Result<Exit, Failure> {
+    let mut out = Output::new(global.json);
+    match command {
+        Command::Completions { shell } => return extras::completions(*shell, &mut out),
+        Command::Man => return extras::man(&mut out),
+        Command::Run(run) => return crate::run::run(run, global),
+        _ => {}
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        match command {
+            Command::List { prefix } => {
+                list::locks(&Store::choose(global)?, prefix, &mut out).await
+            }
+            Command::Show { key } => {
+                let key = parse_key(key)?;
+                list::show(&Store::choose(global)?, &key, &mut out).await
+            }
+            Command::Ps => list::processes(&Store::choose(global)?, &mut out).await,
+            Command::Wait { wait, key } => {
+                let key = parse_key(key)?;
+                wait::wait(&Store::choose(global)?, &key, *wait, &mut out).await
+            }
+            Command::Release { key, owner, now } => {
+                let key = parse_key(key)?;
+                let owner = release::parse_owner(owner, &key)?;
+                release::release(&Store::choose(global)?, &owner, *now, &mut out).await
+            }
+            Command::Migrate => doctor::migrate(&Store::choose(global)?, &mut out).await,
+            Command::Doctor => doctor::doctor(global, &mut out).await,
+            Command::Run(_) | Command::Completions { .. } | Command::Man => Ok(Exit::SUCCESS),
+        }
+    })
+}
+
+/// A key, by the rule of keys.
+pub(crate) fn parse_key(text: &str) -> Result<Key, Failure> {
+    Key::new(text).map_err(|error| {
+        Failure::usage(error.to_string())
+            .hint("a key is 1 to 512 bytes of UTF-8 without NUL, like \"reports/nightly\"")
+    })
+}
+
+/// What a failed look at the store means.
+fn failed(store: &Store) -> impl Fn(BackendError) -> Failure {
+    let doing = format!("cannot ask the store {}", store.shown());
+    move |error| Failure::backend(&doing, &error)
+}

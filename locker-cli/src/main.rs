@@ -1,0 +1,62 @@
+//! The `locker` command. See `locker --help`, or the README.
+
+mod args;
+mod clock;
+mod commands;
+mod exit;
+mod failure;
+mod keeper;
+mod output;
+mod run;
+mod signals;
+mod store;
+mod supervise;
+mod terminal;
+
+use clap::Parser;
+use exit::Exit;
+use std::io;
+use std::process::ExitCode;
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
+    let arguments: Vec<_> = std::env::args_os().skip(1).collect();
+    if let Some(exit) = keeper::stage(&arguments) {
+        return exit.into();
+    }
+    let cli = match args::Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return if error.use_stderr() {
+                Exit::USAGE
+            } else {
+                Exit::SUCCESS
+            }
+            .into();
+        }
+    };
+    log();
+    match commands::dispatch(&cli.command, &cli.global) {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            let err = io::stderr().lock();
+            // Nobody who closed stderr wants to hear of it.
+            let _ = if cli.global.json {
+                failure.tell_json(err)
+            } else {
+                failure.tell(err)
+            };
+            failure.exit.into()
+        }
+    }
+}
+
+/// What the library tells its operators goes to stderr; `LOCKER_LOG` says how much of it.
+fn log() {
+    let filter = EnvFilter::try_from_env("LOCKER_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .init();
+}

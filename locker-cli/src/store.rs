@@ -1,0 +1,261 @@
+//! Which store: from the arguments, the environment or the default, to something to connect to.
+
+use crate::args::Global;
+use crate::exit::Exit;
+use crate::failure::Failure;
+use locker_core::backend::Side;
+use locker_core::{Backend, Connect};
+use locker_sqlite::{Liveness, Sqlite};
+use nix::unistd::{AccessFlags, access};
+use std::env;
+use std::fs;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// The environment variable that names the store.
+pub(crate) const VARIABLE: &str = "LOCKER_STORE";
+
+/// The stores that are compiled in, by the schemes of their URLs, each with its cargo feature.
+const STORES: [(&str, &str); 8] = [
+    ("sqlite", "sqlite"),
+    ("redis", "redis"),
+    ("rediss", "redis"),
+    ("redis+cluster", "redis"),
+    ("redis+sentinel", "redis"),
+    ("postgres", "postgres"),
+    ("postgresql", "postgres"),
+    ("etcd", "etcd"),
+];
+
+/// A store that was chosen. Nothing is opened yet.
+#[derive(Debug)]
+pub(crate) struct Store {
+    url: String,
+    connect: Arc<dyn Connect>,
+    /// The embedded store's liveness descriptor, of which the keeper gets a duplicate.
+    liveness: Option<Liveness>,
+}
+
+impl Store {
+    /// The store that these options, or the environment, name.
+    pub(crate) fn choose(global: &Global) -> Result<Self, Failure> {
+        let url = match (&global.store, &global.store_file) {
+            (Some(url), _) => url.clone(),
+            (None, Some(path)) => read_url(path)?,
+            (None, None) => match env::var(VARIABLE) {
+                Ok(url) => url,
+                Err(env::VarError::NotPresent) => default_url()?,
+                Err(env::VarError::NotUnicode(_)) => {
+                    return Err(Failure::usage(format!("{VARIABLE} is not UTF-8")));
+                }
+            },
+        };
+        Self::of_url(url, &global.namespace)
+    }
+
+    fn of_url(url: String, namespace: &str) -> Result<Self, Failure> {
+        let Some((scheme, rest)) = url.split_once(':') else {
+            let what = format!("the store {:?} is not an URL", redact(&url));
+            let hint = format!(
+                "for a file: --store sqlite:{url}; the others are {}",
+                schemes()
+            );
+            return Err(Failure::usage(what).hint(hint));
+        };
+        let Some((_, feature)) = STORES.iter().find(|(known, _)| *known == scheme) else {
+            let what = format!("there is no store for URLs that begin with {scheme:?}");
+            return Err(Failure::usage(what).hint(format!("the stores are {}", schemes())));
+        };
+        if scheme != "sqlite" {
+            let what = format!("the {feature} store is not compiled into this binary");
+            let hint = format!("cargo install locker-cli --features {feature}");
+            return Err(Failure::new(Exit::CONFIG, what)
+                .lock("no store was asked, and no lock is held")
+                .hint(hint));
+        }
+        if rest.is_empty() {
+            return Err(Failure::usage("the store has no path").hint("--store sqlite:PATH"));
+        }
+        let path = Path::new(rest);
+        check_folder(path)?;
+        check_file(path)?;
+        let doing = format!("cannot open the store {}", redact(&url));
+        let liveness = Liveness::beside(path).map_err(|error| Failure::backend(&doing, &error))?;
+        let sqlite = Sqlite::new(path)
+            .namespace(namespace)
+            .liveness(liveness.clone());
+        Ok(Self {
+            url,
+            connect: Arc::new(sqlite),
+            liveness: Some(liveness),
+        })
+    }
+
+    /// Its URL, secrets included: for the command that asked for it, never for people.
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Its URL without secrets.
+    pub(crate) fn shown(&self) -> String {
+        redact(&self.url)
+    }
+
+    /// What makes connections to it.
+    pub(crate) fn connect(&self) -> Arc<dyn Connect> {
+        Arc::clone(&self.connect)
+    }
+
+    /// The embedded store's liveness descriptor.
+    pub(crate) fn liveness(&self) -> Option<&Liveness> {
+        self.liveness.as_ref()
+    }
+
+    /// A connection for commands that hold no lock.
+    pub(crate) async fn open(&self) -> Result<Arc<dyn Backend>, Failure> {
+        let doing = format!("cannot open the store {}", self.shown());
+        let opened = self.connect.connect(Side::Caller).await;
+        opened.map_err(|error| Failure::backend(&doing, &error))
+    }
+}
+
+fn schemes() -> String {
+    let names: Vec<_> = STORES
+        .iter()
+        .map(|(scheme, _)| format!("{scheme}:"))
+        .collect();
+    names.join(" ")
+}
+
+fn read_url(path: &Path) -> Result<String, Failure> {
+    let text = fs::read_to_string(path).map_err(|error| {
+        let what = format!(
+            "cannot read the store's URL from {}: {error}",
+            path.display()
+        );
+        Failure::new(Exit::CONFIG, what)
+            .lock("no store was asked, and no lock is held")
+            .hint("--store-file names a file whose first line is the URL")
+    })?;
+    let url = text.lines().next().unwrap_or_default().trim();
+    if url.is_empty() {
+        let what = format!("{} holds no URL in its first line", path.display());
+        return Err(Failure::new(Exit::CONFIG, what)
+            .lock("no store was asked, and no lock is held")
+            .hint("--store-file names a file whose first line is the URL"));
+    }
+    Ok(url.to_owned())
+}
+
+/// The file in the user's state directory, whose folder is made if need be, for this user alone.
+fn default_url() -> Result<String, Failure> {
+    let absolute = |name: &str| {
+        let path = env::var_os(name).map(PathBuf::from);
+        path.filter(|path| path.is_absolute())
+    };
+    let state = absolute("XDG_STATE_HOME")
+        .or_else(|| Some(absolute("HOME")?.join(".local/state")))
+        .ok_or_else(|| {
+            Failure::new(Exit::CONFIG, "there is no state directory: HOME is not set")
+                .lock("no store was asked, and no lock is held")
+                .hint("name the store: --store sqlite:PATH, or LOCKER_STORE")
+        })?;
+    let folder = state.join("locker");
+    let made = fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&folder);
+    made.map_err(|error| {
+        let what = format!("cannot make the folder {}: {error}", folder.display());
+        unusable_folder(what).hint("name the store: --store sqlite:PATH, or LOCKER_STORE")
+    })?;
+    let path = folder.join("locker.db");
+    let path = path.to_str().ok_or_else(|| {
+        Failure::new(Exit::CONFIG, "the path of the state directory is not UTF-8")
+            .lock("no store was asked, and no lock is held")
+            .hint("name the store: --store sqlite:PATH, or LOCKER_STORE")
+    })?;
+    Ok(format!("sqlite:{path}"))
+}
+
+/// A path that was given is taken as it is: a folder that is not there may be a file system that
+/// is not mounted, and a lock in an empty folder would be nobody's.
+fn check_folder(path: &Path) -> Result<(), Failure> {
+    let folder = match path.parent() {
+        Some(folder) if folder.as_os_str().is_empty() => Path::new("."),
+        Some(folder) => folder,
+        None => Path::new("/"),
+    };
+    let shown = folder.display();
+    match fs::metadata(folder) {
+        Ok(data) if data.is_dir() => {}
+        Ok(_) => return Err(unusable_folder(format!("{shown} is not a folder"))),
+        Err(error) => {
+            return Err(unusable_folder(format!(
+                "the store's folder {shown}: {error}"
+            )));
+        }
+    }
+    // Every process of the store writes files beside it.
+    access(folder, AccessFlags::W_OK | AccessFlags::X_OK)
+        .map_err(|error| unusable_folder(format!("cannot write to the folder {shown}: {error}")))
+}
+
+/// A file that is there must be readable and writable; why it is not decides the exit code.
+fn check_file(path: &Path) -> Result<(), Failure> {
+    if !path.exists() {
+        return Ok(());
+    }
+    let refuse = |exit, doing: &str, error: nix::Error| {
+        Failure::new(
+            exit,
+            format!("cannot {doing} the store {}: {error}", path.display()),
+        )
+        .lock("no store was asked, and no lock is held")
+        .hint("every process of a store reads and writes it: change its owner or its mode")
+    };
+    access(path, AccessFlags::R_OK).map_err(|error| refuse(Exit::CONFIG, "read", error))?;
+    access(path, AccessFlags::W_OK).map_err(|error| refuse(Exit::DENIED, "write", error))
+}
+
+fn unusable_folder(what: String) -> Failure {
+    Failure::new(Exit::UNAVAILABLE, what)
+        .lock("no store was asked, and no lock is held")
+        .hint("create the folder (or mount what belongs there), or choose another store")
+}
+
+/// An URL without its password and without its query, which may hold one as well.
+fn redact(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return url.to_owned();
+    };
+    let rest = rest.split(['?', '#']).next().unwrap_or_default();
+    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    // A password may contain anything unescaped, an `/` too: then the last `@` is further right.
+    match rest.rfind('@') {
+        Some(at) if at < authority.len() => {
+            format!("{scheme}://***@{}{path}", &authority[at + 1..])
+        }
+        Some(at) => format!("{scheme}://***@{}", &rest[at + 1..]),
+        None => format!("{scheme}://{authority}{path}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_are_never_shown() {
+        for (url, shown) in [
+            ("sqlite:/var/lib/x.db", "sqlite:/var/lib/x.db"),
+            ("redis://h:1/0", "redis://h:1/0"),
+            ("redis://u:s3cret@h:1/0", "redis://***@h:1/0"),
+            ("redis://:s3/cr@et@h/0", "redis://***@h/0"),
+            ("postgres://h/db?password=s3cret", "postgres://h/db"),
+        ] {
+            assert_eq!(redact(url), shown);
+        }
+    }
+}
