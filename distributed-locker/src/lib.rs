@@ -89,3 +89,8 @@ use std::sync::Arc;
 pub fn memory() -> Arc<dyn Connect> {
     Arc::new(Memory::new(Arc::new(BootClock::new())))
 }
+
+/// The README's example runs as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -41,7 +41,7 @@ impl Worker {
             let (micros, what) = line.split_once(' ').expect("a time and a text");
             if let Some(rest) = what.strip_prefix(beginning) {
                 return (
-                    Duration::from_micros(micros.parse().unwrap()),
+                    Duration::from_micros(micros.parse().expect("microseconds")),
                     rest.trim().to_owned(),
                 );
             }
@@ -126,7 +126,7 @@ async fn a_blocked_runtime_keeps_its_lock() {
     let store = Store::new();
     let locker = store.locker().await;
     let mut worker = Worker::start("blocked", &store);
-    let (_, token) = worker.wait_for("acquired");
+    let (_, first) = worker.wait_for("acquired");
     let taking = tokio::spawn(async move { take(&locker).await });
     let ((released, _), valid) = tokio::task::spawn_blocking(move || {
         let (_, valid) = worker.wait_for("valid");
@@ -136,7 +136,7 @@ async fn a_blocked_runtime_keeps_its_lock() {
     .unwrap();
     assert_eq!(valid, "");
     let (guard, taken) = taking.await.unwrap();
-    assert!(guard.token() > token.parse::<Token>().unwrap());
+    assert!(guard.token() > first.parse::<Token>().unwrap());
     assert!(
         taken + Duration::from_millis(50) > released,
         "taken before it was released"

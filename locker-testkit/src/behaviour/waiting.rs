@@ -273,9 +273,10 @@ impl<F: Fixture> World<F> {
     pub(super) async fn timing_sleep(&self, duration: Duration) {
         let until = self.now() + duration;
         while self.now() < until {
-            match self.is_virtual() {
-                true => tokio::task::yield_now().await,
-                false => tokio::time::sleep(until.since(self.now())).await,
+            if self.is_virtual() {
+                tokio::task::yield_now().await;
+            } else {
+                tokio::time::sleep(until.since(self.now())).await;
             }
         }
     }
