@@ -87,13 +87,16 @@ pub(crate) fn check(database: &Path) -> Result<(), BackendError> {
         Ok(_) => return Err(error::config(format!("{shown} is not a regular file"))),
         Err(_) => None,
     };
-    for (path, what) in [(Some(folder), "folder"), (file, "file")] {
-        let Some(path) = path else { continue };
+    // Where SQLite may not write it says so late and vaguely, or opens for reading only.
+    let (log, memory) = (beside(database, "-wal"), beside(database, "-shm"));
+    let files = [database, &log, &memory];
+    let files = files.into_iter().filter(|path| path.exists());
+    for path in std::iter::once(folder).chain(files) {
         let writable = faccessat(AT_FDCWD, path, AccessFlags::W_OK, AtFlags::AT_EACCESS);
         if let Err(cause @ (Errno::EACCES | Errno::EROFS | Errno::EPERM)) = writable {
             return Err(error::denied(format!(
-                "the {what} {} is read-only for this user; every process of the store writes the \
-                 database and files beside it",
+                "{} is read-only for this user; every process of the store writes the folder, the \
+                 database and the files beside it",
                 path.display()
             ))
             .with_source(cause));

@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{LONG, Place, born, claim, granted, held, key, number, owner, process, sql, until};
+use common::{LONG, Place, born, claim, granted, held, key, number, owner, process, sql};
 use futures_util::FutureExt;
 use locker_core::backend::{Claim, Claimed, Page, Released, Settlement, Side, Standing};
 use locker_core::{Backend, Connect, Effect, ErrorKind, StoreTime};
@@ -182,16 +182,9 @@ async fn a_dropped_backend_closes_its_connection() {
     let place = Place::new();
     let store = place.open().await;
     born(&store, 1).await;
-    let descriptors = || {
-        let open = std::fs::read_dir("/proc/self/fd").unwrap();
-        let paths = open.filter_map(|entry| std::fs::read_link(entry.unwrap().path()).ok());
-        paths
-            .filter(|path| path.starts_with(place.folder()))
-            .count()
-    };
-    assert!(descriptors() >= 3);
+    assert!(place.descriptors() >= 3);
     drop(store);
-    until(async || descriptors() == 0).await;
+    place.closed().await;
 }
 
 /// S11, and attack 3: a record that cannot be read is an error of its own key and of no other.
@@ -273,7 +266,7 @@ async fn a_damaged_file_is_told() {
     let store = place.open().await;
     let me = born(&store, 1).await;
     drop(store);
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    place.closed().await;
     let mut bytes = std::fs::read(place.path()).unwrap();
     for byte in &mut bytes[4096..] {
         *byte = 0x5A;

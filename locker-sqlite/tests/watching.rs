@@ -90,6 +90,25 @@ async fn a_release_wakes_the_living_in_order_and_observers_first() {
 }
 
 #[tokio::test]
+async fn a_release_in_another_namespace_wakes_nobody() {
+    use locker_core::Connect;
+    use locker_core::backend::Side;
+    let place = Place::new();
+    let store = place.open().await;
+    let other = locker_sqlite::Sqlite::new(place.path()).namespace("other");
+    let other = other.connect(Side::Caller).await.unwrap();
+    let mut here = watch(&store, "k", &Watcher::Observer).await;
+    let mut there = watch(&other, "k", &Watcher::Observer).await;
+    let me = born(&store, 1).await;
+    let x = owner("k", &me, 1);
+    granted(store.try_create(&claim(&x)).await.unwrap().value);
+    store.release(&x).await.unwrap();
+    assert_eq!(soon(&mut here).await, Some(Hint::Free { place: 0 }));
+    tokio::time::sleep(Duration::from_millis(30)).await;
+    assert_eq!(there.next().now_or_never(), None);
+}
+
+#[tokio::test]
 async fn a_retirement_wakes_the_waiters_of_all_its_locks() {
     let place = Place::new();
     let store = place.open().await;
