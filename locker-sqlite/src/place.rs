@@ -82,7 +82,14 @@ pub(crate) fn check(database: &Path) -> Result<(), BackendError> {
             );
         }
     }
-    let file = match std::fs::metadata(database) {
+    // SQLite follows a link and puts its log beside the target; the liveness file would lie beside the
+    // link. Under two names of one file neither log nor bytes would be shared.
+    let file = match std::fs::symlink_metadata(database) {
+        Ok(metadata) if metadata.is_symlink() || (metadata.is_file() && metadata.nlink() > 1) => {
+            return Err(error::config(format!(
+                "{shown} is a link; give the store the one real path of the file, for all processes"
+            )));
+        }
         Ok(metadata) if metadata.is_file() => Some(database),
         Ok(_) => return Err(error::config(format!("{shown} is not a regular file"))),
         Err(_) => None,

@@ -307,6 +307,37 @@ async fn a_step_that_fails_half_way_is_rolled_back_whole() {
     granted(store.try_create(&claim(&x)).await.unwrap().value);
 }
 
+/// Of a COMMIT that fails nothing is assumed, and its transaction does not stay open: it would keep
+/// everybody from writing.
+#[tokio::test]
+async fn a_failing_commit_is_unknown_and_lets_the_write_lock_go() {
+    let place = Place::new();
+    let (store, other) = (place.open().await, place.open().await);
+    let me = born(&store, 1).await;
+    let mut raw = place.raw().await;
+    // A reference that leads nowhere is noticed by COMMIT, not by the statement.
+    sql(
+        &mut raw,
+        "CREATE TABLE there (id INTEGER PRIMARY KEY);
+         CREATE TABLE here (id REFERENCES there DEFERRABLE INITIALLY DEFERRED);
+         CREATE TRIGGER bad AFTER INSERT ON locks BEGIN INSERT INTO here VALUES (7); END;",
+    )
+    .await;
+    let x = owner("k", &me, 1);
+    let error = store.try_create(&claim(&x)).await.unwrap_err();
+    assert_eq!(error.effect(), Effect::Unknown, "{error:?}");
+    let start = Instant::now();
+    born(&other, 2).await;
+    assert!(
+        start.elapsed() < Duration::from_millis(900),
+        "the write lock is free"
+    );
+    sql(&mut raw, "DROP TRIGGER bad").await;
+    // The connection was opened anew, and the process still lives.
+    assert_eq!(store.release(&x).await.unwrap().value, Released::Absent);
+    granted(store.try_create(&claim(&x)).await.unwrap().value);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_connections_race_for_one_key_and_one_wins() {
     let place = Place::new();

@@ -107,6 +107,39 @@ async fn a_folder_and_a_nameless_path_are_refused() {
     assert_eq!(refused(Path::new("/")).await.kind(), ErrorKind::Config);
 }
 
+/// Under two names of one file neither the log nor the liveness bytes would be shared.
+#[tokio::test]
+async fn links_to_a_store_are_refused() {
+    let place = Place::new();
+    drop(place.open().await);
+    place.closed().await;
+    let link = place.folder().join("link.db");
+    std::os::unix::fs::symlink(place.path(), &link).unwrap();
+    assert_eq!(refused(&link).await.kind(), ErrorKind::Config);
+    std::fs::remove_file(&link).unwrap();
+    // A link to nothing would be followed by the creation.
+    std::os::unix::fs::symlink(place.folder().join("nothing"), &link).unwrap();
+    assert_eq!(refused(&link).await.kind(), ErrorKind::Config);
+    std::fs::remove_file(&link).unwrap();
+    std::fs::hard_link(place.path(), &link).unwrap();
+    for path in [&link, &place.path()] {
+        assert_eq!(refused(path).await.kind(), ErrorKind::Config);
+    }
+    std::fs::remove_file(&link).unwrap();
+    drop(place.open().await);
+    // A folder on the way may be a link: what lies in it is the same.
+    let folder = place.folder().join("folder");
+    std::os::unix::fs::symlink(place.folder(), &folder).unwrap();
+    let (one, two) = (
+        place.open().await,
+        common::open(&folder.join("locks.db")).await,
+    );
+    let me = born(&one, 1).await;
+    drop(one);
+    let two = two.unwrap();
+    common::until(async || two.read_process(&me).await.unwrap().value == Standing::Dead).await;
+}
+
 #[tokio::test]
 async fn a_file_that_is_no_database_is_refused_and_untouched() {
     let place = Place::new();
