@@ -274,6 +274,33 @@ async fn waiters_without_a_socket_are_enrolled_and_poll() {
     assert_eq!(rows(&place).await, 1);
 }
 
+/// S11: a damaged enrolment harms nobody who stands behind it.
+#[tokio::test]
+async fn a_damaged_enrolment_hides_nobody() {
+    let place = Place::new();
+    let store = place.open().await;
+    let me = born(&store, 1).await;
+    let mut raw = place.raw().await;
+    common::sql(
+        &mut raw,
+        "INSERT INTO waiters (namespace, key, process, socket) VALUES
+             ('locker', 'k', NULL, CAST(x'FF' AS TEXT)),
+             ('locker', 'k', 'nonsense', CAST(x'FF' AS TEXT)),
+             ('locker', 'k', NULL, '../../locks.db'),
+             ('locker', 'k', NULL, '');",
+    )
+    .await;
+    let mut stream = watch(&store, "k", &Watcher::Waiter(me.clone())).await;
+    let x = owner("k", &me, 1);
+    granted(store.try_create(&claim(&x)).await.unwrap().value);
+    store.release(&x).await.unwrap();
+    assert_eq!(soon(&mut stream).await, Some(Hint::Free { place: 0 }));
+    assert_eq!(store.sweep(LONG).await.unwrap().value, 0);
+    // What names no socket at all is forgotten; nothing outside the folder was touched.
+    until(async || rows(&place).await == 3).await;
+    assert!(place.path().exists());
+}
+
 /// S10: nobody needs to be trusted with a socket.
 #[tokio::test]
 async fn forged_datagrams_change_nothing() {
