@@ -57,7 +57,7 @@ pub(crate) fn from_sqlx(error: sqlx::Error, stage: Stage) -> BackendError {
     let (kind, message) = match &error {
         sqlx::Error::Database(database) => {
             let code = database.code().and_then(|code| code.parse().ok());
-            of_code(code.unwrap_or(1), stage)
+            of_code(code.unwrap_or(1))
         }
         sqlx::Error::Io(_) | sqlx::Error::Tls(_) => {
             (ErrorKind::Unavailable, "the database could not be reached")
@@ -100,9 +100,9 @@ pub(crate) fn from_sqlx(error: sqlx::Error, stage: Stage) -> BackendError {
     BackendError::new(kind, effect, message).with_source(error)
 }
 
-/// All primary result codes of SQLite; the extended ones say more only to people, with two
-/// exceptions. See <https://www.sqlite.org/rescode.html>.
-fn of_code(extended: i32, stage: Stage) -> (ErrorKind, &'static str) {
+/// All primary result codes of SQLite; the extended ones say more only to people, with one
+/// exception. See <https://www.sqlite.org/rescode.html>.
+fn of_code(extended: i32) -> (ErrorKind, &'static str) {
     use ErrorKind::{Config, Corrupt, Denied, Rejected, Unavailable};
     const READONLY_DBMOVED: i32 = 8 | (4 << 8);
     if extended == READONLY_DBMOVED {
@@ -119,15 +119,9 @@ fn of_code(extended: i32, stage: Stage) -> (ErrorKind, &'static str) {
         4 | 9 | 15 | 17 => (Unavailable, "the database gave up this attempt"),
         10 => (Unavailable, "the disk failed to read or write"),
         13 => (Unavailable, "the disk is full"),
-        14 => match stage {
-            Stage::Opening => (
-                Denied,
-                "the database, or a file beside it, cannot be opened for writing by this user",
-            ),
-            Stage::BeforeCommit | Stage::Commit => {
-                (Unavailable, "a file of the database cannot be opened")
-            }
-        },
+        // CANTOPEN: no descriptor is left, or somebody removes folders. Missing rights were looked for
+        // before anything was opened.
+        14 => (Unavailable, "a file of the database cannot be opened"),
         // PERM, READONLY, AUTH.
         3 | 8 | 23 => (Denied, "the database is read-only for this user"),
         // CORRUPT, FORMAT.
@@ -155,7 +149,10 @@ mod tests {
     #[test]
     fn every_primary_code_has_its_kind() {
         let table = [
-            (ErrorKind::Unavailable, &[4, 5, 6, 7, 9, 10, 13, 15, 17][..]),
+            (
+                ErrorKind::Unavailable,
+                &[4, 5, 6, 7, 9, 10, 13, 14, 15, 17][..],
+            ),
             (ErrorKind::Denied, &[3, 8, 23]),
             (ErrorKind::Corrupt, &[11, 24]),
             (ErrorKind::Config, &[26]),
@@ -165,17 +162,15 @@ mod tests {
         for (kind, codes) in table {
             for code in codes {
                 for extended in [0, 1, 7] {
-                    let found = of_code(code | (extended << 8), Stage::BeforeCommit).0;
+                    let found = of_code(code | (extended << 8)).0;
                     assert_eq!(found, kind, "code {code}");
                 }
                 seen += 1;
             }
         }
-        // 1 to 26 without 14, which depends on the stage.
-        assert_eq!(seen, 25);
-        assert_eq!(of_code(14, Stage::Opening).0, ErrorKind::Denied);
-        assert_eq!(of_code(14, Stage::BeforeCommit).0, ErrorKind::Unavailable);
-        assert_eq!(of_code(1032, Stage::BeforeCommit).0, ErrorKind::Unavailable);
+        assert_eq!(seen, 26);
+        // The database was moved: not a matter of rights.
+        assert_eq!(of_code(1032).0, ErrorKind::Unavailable);
     }
 
     #[test]
@@ -211,7 +206,7 @@ mod tests {
         let kind = |error| from_sqlx(error, Stage::BeforeCommit).kind();
 
         let missing = options().connect().await.unwrap_err();
-        assert_eq!(from_sqlx(missing, Stage::Opening).kind(), ErrorKind::Denied);
+        assert_eq!(kind(missing), ErrorKind::Unavailable);
         let mut writer = options().create_if_missing(true).connect().await.unwrap();
         let setup = "PRAGMA journal_mode = WAL; CREATE TABLE t (x INTEGER UNIQUE) STRICT; \
                      INSERT INTO t VALUES (1);";

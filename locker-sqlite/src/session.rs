@@ -24,6 +24,7 @@ use crate::hub::Hub;
 use crate::liveness::Liveness;
 use crate::open::{self, Database};
 use crate::place::{self, FileId};
+use crate::reboot;
 use crate::wake::Mailbox;
 use locker_core::BackendError;
 use locker_core::backend::Reply;
@@ -89,7 +90,7 @@ impl Session {
     pub(crate) async fn adopt(&mut self, mut database: Database) -> Result<(), BackendError> {
         let adopted = async {
             let boot = Boot::current()?;
-            open::adopt_boot(&mut database.connection, &self.liveness, &boot).await
+            reboot::adopt_boot(&mut database.connection, &self.liveness, &boot).await
         };
         match adopted.await {
             Ok(()) => {

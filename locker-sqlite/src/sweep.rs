@@ -143,9 +143,11 @@ impl Session {
         let mut dead = Vec::new();
         for row in &rows {
             let process = crate::row::Process::decode(row, 2)?;
-            if !process.is_some_and(|process| process.lives(scope)) {
-                let id = row.try_get(0).map_err(failed)?;
-                dead.push((id, row.try_get(1).map_err(failed)?));
+            // A damaged name is left: nobody is woken by it, and nobody waits for it.
+            if let (Ok(id), Ok(socket)) = (row.try_get(0), row.try_get(1))
+                && !process.is_some_and(|process| process.lives(scope))
+            {
+                dead.push((id, socket));
             }
         }
         self.forget(caller, &dead).await

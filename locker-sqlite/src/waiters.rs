@@ -108,7 +108,10 @@ impl Session {
         let mut place = 0;
         for row in &rows {
             let id: i64 = row.try_get(0).map_err(failed)?;
-            let socket: String = row.try_get(1).map_err(failed)?;
+            // A name that is damaged leads nowhere, and hides nobody who stands behind it.
+            let Ok(socket) = row.try_get::<String, _>(1) else {
+                continue;
+            };
             if row.try_get(2).map_err(failed)? {
                 wakes.letters.free(&socket, id, 0);
             } else if Process::decode(row, 3)?.is_some_and(|process| process.lives(scope)) {

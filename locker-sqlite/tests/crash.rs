@@ -302,6 +302,39 @@ async fn a_removed_liveness_file_kills_nobody() {
     assert!(matches!(read, Standing::Alive(_)), "only its TTL ends it");
 }
 
+/// As rare as 62 random bits that meet, and harmless: the second is not born, the first lives on.
+#[tokio::test]
+async fn two_incarnations_with_one_byte_are_not_both_born() {
+    let place = Place::new();
+    let (store, other) = (place.open().await, place.open().await);
+    let first = born(&store, 5).await;
+    let second = process(5 + (1 << 62));
+    let error = other.create_process(&second, LONG).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    for store in [&store, &other] {
+        assert_eq!(
+            store.read_process(&second).await.unwrap().value,
+            Standing::Dead
+        );
+        let read = store.read_process(&first).await.unwrap().value;
+        assert!(matches!(read, Standing::Alive(_)));
+    }
+}
+
+/// A second birth of a living name changes nothing, and above all does not free its byte.
+#[tokio::test]
+async fn a_repeated_birth_leaves_the_living_alone() {
+    let place = Place::new();
+    let (store, other) = (place.open().await, place.open().await);
+    let me = born(&store, 1).await;
+    for store in [&store, &other] {
+        let birth = store.create_process(&me, LONG).await.unwrap().value;
+        assert_eq!(format!("{birth:?}"), "Exists");
+        let read = other.read_process(&me).await.unwrap().value;
+        assert!(matches!(read, Standing::Alive(_)));
+    }
+}
+
 #[tokio::test]
 async fn a_retired_process_is_dead_for_ever_and_frees_its_byte() {
     let place = Place::new();
