@@ -19,7 +19,6 @@ use locker_core::{Key, LockData, Timing, Trace};
 use nix::sys::signal::Signal;
 use std::ffi::OsString;
 use std::io::{self, Write};
-use std::os::fd::AsFd;
 use std::time::Duration;
 
 /// Everything that was asked for, validated. Nothing is opened or started yet.
@@ -46,16 +45,17 @@ const BRIEFLY: Duration = Duration::from_millis(100);
 pub(crate) fn run(args: &Run, global: &Global) -> Result<Exit, Failure> {
     let plan = Plan::new(args, global)?;
     let store = Store::choose(global)?;
-    // In this order: the keeper is born with our signals blocked, and before the first thread,
-    // because the death signal of its command follows the thread that started it.
-    let blocked = signals::block()?;
-    let keeper = Keeper::spawn(plan.command)?;
-    if let Some(liveness) = store.liveness() {
-        keeper.order(&Order::Hold, Some(liveness.as_fd()));
-    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
+    signals::see_children(&runtime)?;
+    // In this order: the keeper is born with our signals blocked, and before the first thread (this
+    // runtime has none), because the death signal of a child follows the thread that started it.
+    let blocked = signals::block()?;
+    let keeper = Keeper::spawn(plan.command)?;
+    if let Some(liveness) = store.liveness() {
+        keeper.order(&Order::Hold, Some(liveness));
+    }
     runtime.block_on(async {
         let signals = Signals::new(blocked)?;
         let asleep = asleep_until_told(&signals);

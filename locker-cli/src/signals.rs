@@ -6,6 +6,9 @@
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::Pid;
 use std::fs;
+use std::io;
+use tokio::runtime::Runtime;
+use tokio::signal::unix::SignalKind;
 
 /// Passed on to the command's group.
 pub(crate) const FORWARDED: [Signal; 6] = [
@@ -46,7 +49,7 @@ pub(crate) fn block() -> nix::Result<Blocked> {
     let mut ours = Vec::new();
     for signal in FORWARDED.into_iter().chain(OWN) {
         let needed = matches!(signal, Signal::SIGCHLD | Signal::SIGTTOU);
-        if !needed && ignored & (1 << (signal as u32 - 1)) != 0 {
+        if !needed && ignored & bit(signal) != 0 {
             continue;
         }
         set.add(signal);
@@ -56,6 +59,24 @@ pub(crate) fn block() -> nix::Result<Blocked> {
     }
     set.thread_block()?;
     Ok(Blocked { set, ours })
+}
+
+/// Makes ends of children visible to a process that was started with SIGCHLD ignored: there, the
+/// kernel reaps children by itself and their exit codes are lost.
+///
+/// The handler does nothing, for the signal is blocked. But a handled signal is not ignored, here;
+/// and in the keeper it has its default again, because `exec` forgets handlers.
+pub(crate) fn see_children(runtime: &Runtime) -> io::Result<()> {
+    if ignored() & bit(Signal::SIGCHLD) != 0 {
+        let _entered = runtime.enter();
+        // Once registered, the handler stays; nobody listens.
+        drop(tokio::signal::unix::signal(SignalKind::child())?);
+    }
+    Ok(())
+}
+
+fn bit(signal: Signal) -> u64 {
+    1 << (signal as u32 - 1)
 }
 
 /// The signals that are ignored, one bit each.

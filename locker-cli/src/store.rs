@@ -1,14 +1,16 @@
 //! Which store: from the arguments, the environment or the default, to something to connect to.
 
+#[cfg(feature = "sqlite")]
+mod embedded;
+
 use crate::args::Global;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use locker_core::backend::Side;
 use locker_core::{Backend, Connect};
-use locker_sqlite::{Liveness, Sqlite};
-use nix::unistd::{AccessFlags, access};
 use std::env;
 use std::fs;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,7 +18,7 @@ use std::sync::Arc;
 /// The environment variable that names the store.
 pub(crate) const VARIABLE: &str = "LOCKER_STORE";
 
-/// The stores that are compiled in, by the schemes of their URLs, each with its cargo feature.
+/// All stores there are, by the schemes of their URLs, each with its cargo feature.
 const STORES: [(&str, &str); 8] = [
     ("sqlite", "sqlite"),
     ("redis", "redis"),
@@ -34,7 +36,7 @@ pub(crate) struct Store {
     url: String,
     connect: Arc<dyn Connect>,
     /// The embedded store's liveness descriptor, of which the keeper gets a duplicate.
-    liveness: Option<Liveness>,
+    liveness: Option<OwnedFd>,
 }
 
 impl Store {
@@ -51,14 +53,15 @@ impl Store {
                 }
             },
         };
-        Self::of_url(url, &global.namespace)
+        Self::of_url(&url, &global.namespace)
     }
 
-    fn of_url(url: String, namespace: &str) -> Result<Self, Failure> {
+    fn of_url(url: &str, namespace: &str) -> Result<Self, Failure> {
         let Some((scheme, rest)) = url.split_once(':') else {
-            let what = format!("the store {:?} is not an URL", redact(&url));
+            // It is not shown: it may be a password in a file that was to hold an URL.
+            let what = "the store is not an URL: it has no scheme";
             let hint = format!(
-                "for a file: --store sqlite:{url}; the others are {}",
+                "for a file: --store sqlite:PATH; the stores are {}",
                 schemes()
             );
             return Err(Failure::usage(what).hint(hint));
@@ -67,29 +70,22 @@ impl Store {
             let what = format!("there is no store for URLs that begin with {scheme:?}");
             return Err(Failure::usage(what).hint(format!("the stores are {}", schemes())));
         };
-        if scheme != "sqlite" {
-            let what = format!("the {feature} store is not compiled into this binary");
-            let hint = format!("cargo install locker-cli --features {feature}");
-            return Err(Failure::new(Exit::CONFIG, what)
-                .lock("no store was asked, and no lock is held")
-                .hint(hint));
+        #[cfg(feature = "sqlite")]
+        if scheme == "sqlite" {
+            let (connect, liveness) = embedded::open(rest, namespace)?;
+            return Ok(Self {
+                url: url.to_owned(),
+                connect,
+                liveness: Some(liveness),
+            });
         }
-        if rest.is_empty() {
-            return Err(Failure::usage("the store has no path").hint("--store sqlite:PATH"));
-        }
-        let path = Path::new(rest);
-        check_folder(path)?;
-        check_file(path)?;
-        let doing = format!("cannot open the store {}", redact(&url));
-        let liveness = Liveness::beside(path).map_err(|error| Failure::backend(&doing, &error))?;
-        let sqlite = Sqlite::new(path)
-            .namespace(namespace)
-            .liveness(liveness.clone());
-        Ok(Self {
-            url,
-            connect: Arc::new(sqlite),
-            liveness: Some(liveness),
-        })
+        // Every store that is compiled in has returned by now.
+        let _ = (rest, namespace);
+        let what = format!("the {feature} store is not compiled into this binary");
+        let hint = format!("cargo install locker-cli --features {feature}");
+        Err(Failure::new(Exit::CONFIG, what)
+            .lock("no store was asked, and no lock is held")
+            .hint(hint))
     }
 
     /// Its URL, secrets included: for the command that asked for it, never for people.
@@ -108,8 +104,8 @@ impl Store {
     }
 
     /// The embedded store's liveness descriptor.
-    pub(crate) fn liveness(&self) -> Option<&Liveness> {
-        self.liveness.as_ref()
+    pub(crate) fn liveness(&self) -> Option<BorrowedFd<'_>> {
+        self.liveness.as_ref().map(AsFd::as_fd)
     }
 
     /// A connection for commands that hold no lock.
@@ -177,46 +173,6 @@ fn default_url() -> Result<String, Failure> {
             .hint("name the store: --store sqlite:PATH, or LOCKER_STORE")
     })?;
     Ok(format!("sqlite:{path}"))
-}
-
-/// A path that was given is taken as it is: a folder that is not there may be a file system that
-/// is not mounted, and a lock in an empty folder would be nobody's.
-fn check_folder(path: &Path) -> Result<(), Failure> {
-    let folder = match path.parent() {
-        Some(folder) if folder.as_os_str().is_empty() => Path::new("."),
-        Some(folder) => folder,
-        None => Path::new("/"),
-    };
-    let shown = folder.display();
-    match fs::metadata(folder) {
-        Ok(data) if data.is_dir() => {}
-        Ok(_) => return Err(unusable_folder(format!("{shown} is not a folder"))),
-        Err(error) => {
-            return Err(unusable_folder(format!(
-                "the store's folder {shown}: {error}"
-            )));
-        }
-    }
-    // Every process of the store writes files beside it.
-    access(folder, AccessFlags::W_OK | AccessFlags::X_OK)
-        .map_err(|error| unusable_folder(format!("cannot write to the folder {shown}: {error}")))
-}
-
-/// A file that is there must be readable and writable; why it is not decides the exit code.
-fn check_file(path: &Path) -> Result<(), Failure> {
-    if !path.exists() {
-        return Ok(());
-    }
-    let refuse = |exit, doing: &str, error: nix::Error| {
-        Failure::new(
-            exit,
-            format!("cannot {doing} the store {}: {error}", path.display()),
-        )
-        .lock("no store was asked, and no lock is held")
-        .hint("every process of a store reads and writes it: change its owner or its mode")
-    };
-    access(path, AccessFlags::R_OK).map_err(|error| refuse(Exit::CONFIG, "read", error))?;
-    access(path, AccessFlags::W_OK).map_err(|error| refuse(Exit::DENIED, "write", error))
 }
 
 fn unusable_folder(what: String) -> Failure {

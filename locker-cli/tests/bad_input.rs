@@ -1,6 +1,8 @@
 //! Bad input: each gives one clear error that says what happened, what is known about the lock and
 //! what to do, with its exit code; it changes no record and leaves no lock behind.
 
+#![allow(clippy::unwrap_used, reason = "a test")]
+
 mod common;
 
 use common::{Home, Outcome};
@@ -87,7 +89,7 @@ fn an_url_that_is_none_or_of_no_store_is_64() {
     refused(
         &home.run(&["--store", "/tmp/x.db", "run", "k", "--", "true"]),
         64,
-        "/tmp/x.db",
+        "no scheme",
     );
     refused(
         &home.run(&["--store", "sqlite:", "run", "k", "--", "true"]),
@@ -135,9 +137,14 @@ fn a_store_whose_folder_is_missing_is_69() {
 /// As a user without rights, whoever runs the tests.
 fn as_nobody(home: &Home, url: &str) -> Outcome {
     let mut command = if nix::unistd::geteuid().is_root() {
-        // A place that everybody may reach.
+        // A place that everybody may reach. Another process copies it: a descriptor of ours that is
+        // open for writing would be inherited by what other tests start, and keep it "text busy".
         let binary = home.path("locker-binary");
-        fs::copy(env!("CARGO_BIN_EXE_locker"), &binary).unwrap();
+        let copied = Command::new("cp")
+            .arg(env!("CARGO_BIN_EXE_locker"))
+            .arg(&binary)
+            .status();
+        assert!(copied.unwrap().success());
         let mut command = Command::new("setpriv");
         command
             .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
@@ -215,6 +222,49 @@ fn a_store_of_a_newer_version_is_78_and_stays_as_it_is() {
     let before = fs::read(home.path("locker.db")).unwrap();
     refused(&home.run(&["run", "k", "--", "true"]), 78, "newer release");
     assert_eq!(fs::read(home.path("locker.db")).unwrap(), before);
+}
+
+/// Writes into the store what no release has ever written.
+fn spoil(home: &Home, statement: &'static str) {
+    use sqlx::{ConnectOptions, Connection};
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let options = sqlx::sqlite::SqliteConnectOptions::new().filename(home.path("locker.db"));
+        let mut store = options.connect().await.unwrap();
+        let done = sqlx::query(statement).execute(&mut store).await.unwrap();
+        assert_eq!(done.rows_affected(), 1);
+        store.close().await.unwrap();
+    });
+}
+
+#[test]
+fn a_record_with_impossible_content_is_78_and_harms_no_other_lock() {
+    let spoilt = [
+        "UPDATE locks SET token = -1 WHERE key = 'k'",
+        "UPDATE locks SET format = 99 WHERE key = 'k'",
+        "UPDATE locks SET owner = 'nonsense' WHERE key = 'k'",
+        "UPDATE locks SET owner = 'other@h/1.2.3' WHERE key = 'k'",
+    ];
+    for statement in spoilt {
+        let home = Home::new();
+        let holder = home.script(&[], "echo > held; exec sleep 1000");
+        home.await_file("held");
+        spoil(&home, statement);
+        refused(
+            &home.run(&["run", "k", "--", "true"]),
+            78,
+            "cannot ask the store",
+        );
+        refused(&home.run(&["show", "k"]), 78, "cannot ask the store");
+        home.run(&["run", "other", "--", "true"]).expect(0);
+        let list = home.run(&["--json", "list"]);
+        assert!(list.expect(78).stdout.contains("error"), "{list:?}");
+        home.run(&["doctor"]).expect(78);
+        drop(holder);
+    }
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! The commands that look: `list`, `show`, `ps`, `wait`, `release`, `doctor`, and the two that print
 //! what packagers need.
 
+#![allow(clippy::unwrap_used, reason = "a test")]
+
 mod common;
 
 use common::{Home, Running, await_that};

@@ -3,6 +3,12 @@
 //! `cargo test --test handoff -- --nocapture` prints every repetition. The slowest one counts; a
 //! test fails above twice the promise, because the machine may be busy with other tests.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test that prints figures"
+)]
+
 mod common;
 
 use common::{Home, Running, await_that, lives};
@@ -13,15 +19,15 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 const REPETITIONS: usize = 20;
 
 /// Touches a file in a loop, in a grandchild; a daemon in a session of its own does as well.
-const FAMILY: &str = r#"
+const FAMILY: &str = r"
     sh -c 'echo $$ > grandchild; while :; do echo >> grandchild.work; sleep 0.002; done' &
     setsid sh -c 'echo $$ > daemon; while :; do echo >> daemon.work; sleep 0.002; done' &
     echo $$ > leader
     wait
-"#;
+";
 
 /// What the second one runs: who of the first one's family still lives, and when it was.
-const SECOND: &str = r#"
+const SECOND: &str = r"
     date +%s%N
     for name in leader grandchild daemon; do
         kill -0 $(cat $name) 2> /dev/null && echo $name still lives
@@ -29,7 +35,7 @@ const SECOND: &str = r#"
     for work in grandchild daemon; do wc -l < $work.work; done
     sleep 0.05
     for work in grandchild daemon; do wc -l < $work.work; done
-"#;
+";
 
 fn now() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap()
@@ -42,13 +48,16 @@ fn at(nanos: &str) -> Duration {
 /// The second one's view: when it ran, after making sure that it ran alone.
 #[track_caller]
 fn ran_alone(stdout: &str) -> Duration {
+    alone(stdout).unwrap_or_else(|| panic!("somebody survived: {stdout}"))
+}
+
+/// The same, if it did.
+fn alone(stdout: &str) -> Option<Duration> {
     let lines: Vec<_> = stdout.lines().collect();
     let [started, before @ .., _, _] = &lines[..] else {
-        panic!("{stdout}")
+        return None;
     };
-    assert_eq!(before.len(), 2, "somebody survived: {stdout}");
-    assert_eq!(before, &lines[3..], "somebody works on: {stdout}");
-    at(started)
+    (before.len() == 2 && before == &lines[3..]).then(|| at(started))
 }
 
 fn wait_for_the_lock(home: &Home) -> Running {
@@ -157,7 +166,7 @@ fn a_wrapper_that_is_stopped_for_2t_has_lost_its_command_before_the_next_one_run
     first.end().expect(76);
 }
 
-/// `kill -0` of a family member by name, for the doubters: the harness would see a survivor.
+/// The proof of the harness: with everybody alive it does not say that nobody is.
 #[test]
 fn the_harness_sees_who_survives() {
     let home = Home::new();
@@ -172,6 +181,6 @@ fn the_harness_sees_who_survives() {
         .unwrap();
     let stdout = String::from_utf8(script.stdout).unwrap();
     assert!(stdout.contains("daemon still lives"), "{stdout}");
-    assert!(std::panic::catch_unwind(|| ran_alone(&stdout)).is_err());
+    assert_eq!(alone(&stdout), None);
     assert!(lives(Pid::from_raw(survivor.pid().as_raw())));
 }

@@ -1,5 +1,7 @@
 //! The keeper: nothing of a command outlives its lock (attacks 12 and 35).
 
+#![allow(clippy::unwrap_used, reason = "a test")]
+
 mod common;
 
 use common::{Home, await_that, children, lives, state};
@@ -218,6 +220,28 @@ fn a_hangup_that_was_ignored_stays_ignored() {
     home.await_file("ready");
     wrapper.signal(Signal::SIGHUP);
     wrapper.end().expect(6);
+}
+
+/// Some daemons start their children with SIGCHLD ignored; then the kernel keeps no exit codes.
+#[test]
+fn the_exit_code_is_known_even_where_ends_of_children_are_ignored() {
+    let home = Home::new();
+    let binary = env!("CARGO_BIN_EXE_locker");
+    let child = std::process::Command::new("env")
+        .args([
+            "--ignore-signal=CHLD",
+            binary,
+            "run",
+            "k",
+            "--",
+            "sh",
+            "-c",
+            "exit 3",
+        ])
+        .env("LOCKER_STORE", home.url())
+        .spawn()
+        .unwrap();
+    common::Running::of(child).end().expect(3);
 }
 
 #[test]

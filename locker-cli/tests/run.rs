@@ -1,5 +1,7 @@
 //! `locker run`: what it promises on its help page.
 
+#![allow(clippy::unwrap_used, reason = "a test")]
+
 mod common;
 
 use common::{Home, await_that};

@@ -1,5 +1,7 @@
 //! `locker run` on a terminal, under a shell with job control (attack 29).
 
+#![allow(clippy::unwrap_used, reason = "a test")]
+
 mod common;
 
 use common::{Home, PATIENCE, await_that};
@@ -23,7 +25,7 @@ const WORK: &str = "exec 9<> <(:); while :; do echo >> work; read -t .01 -u 9; d
 /// An interactive shell on a terminal of its own, in the folder of a store.
 struct Shell {
     home: Home,
-    shell: Child,
+    process: Child,
     keyboard: File,
     screen: Arc<Mutex<String>>,
     /// How much of the screen was looked at.
@@ -36,7 +38,7 @@ impl Shell {
         let pty = openpty(None, None).unwrap();
         let slave = || pty.slave.try_clone().unwrap();
         // `setsid -c` makes stdin the controlling terminal.
-        let shell = Command::new("setsid")
+        let process = Command::new("setsid")
             .args(["-c", "-w", "bash", "--norc", "--noprofile", "-i"])
             .env("LOCKER_STORE", home.url())
             .env("PS1", "prompt> ")
@@ -62,7 +64,7 @@ impl Shell {
         });
         let mut shell = Self {
             home,
-            shell,
+            process,
             keyboard,
             screen,
             seen: 0,
@@ -77,7 +79,7 @@ impl Shell {
 
     /// The shell's own process: `setsid` becomes it.
     fn pid(&self) -> Pid {
-        Pid::from_raw(self.shell.id().cast_signed())
+        Pid::from_raw(self.process.id().cast_signed())
     }
 
     /// A command line. What the terminal echoes of it is skipped.
@@ -115,8 +117,8 @@ impl Shell {
 
 impl Drop for Shell {
     fn drop(&mut self) {
-        let _ = self.shell.kill();
-        let _ = self.shell.wait();
+        let _ = self.process.kill();
+        let _ = self.process.wait();
     }
 }
 

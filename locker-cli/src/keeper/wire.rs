@@ -192,10 +192,9 @@ pub(crate) fn receive<M: DeserializeOwned>(
     let length = loop {
         let mut parts = [IoSliceMut::new(&mut bytes)];
         match recvmsg(&socket, &mut parts, &mut ancillary, flags) {
-            Err(rustix::io::Errno::INTR) => {}
             // Who dies with unread messages resets the connection. The kernel says so once, before
             // it hands out what the dead had sent: its last words are still to come.
-            Err(rustix::io::Errno::CONNRESET) => {}
+            Err(rustix::io::Errno::INTR | rustix::io::Errno::CONNRESET) => {}
             Err(error) => return Err(error.into()),
             Ok(received) => break received.bytes,
         }
