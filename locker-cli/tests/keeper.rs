@@ -43,6 +43,35 @@ fn everybody_dies_with_a_killed_wrapper() {
     }
 }
 
+/// Attack 12 (d): a wrapper that is dead does not free its lock; the keeper holds the descriptor by
+/// which the store knows, until it has done its work.
+#[test]
+fn the_lock_of_a_killed_wrapper_is_held_until_the_keeper_has_done_its_work() {
+    let home = Home::new();
+    let wrapper = home.script(&[], FAMILY);
+    let family = family(&home);
+    let keeper = wrapper.keeper();
+    let mut waiter = home.script(&["-w", "30"], "echo > second");
+    waiter.keeper();
+    kill(keeper, Signal::SIGSTOP).unwrap();
+    // The wrapper must not be there to continue it.
+    wrapper.signal(Signal::SIGKILL);
+    drop(wrapper);
+    sleep(Duration::from_secs(1));
+    if state(keeper) == Some('T') {
+        assert!(lives(family[1]));
+        assert!(
+            !waiter.has_ended() && !home.path("second").exists(),
+            "it did not wait"
+        );
+        kill(keeper, Signal::SIGCONT).unwrap();
+    }
+    waiter.end().expect(0);
+    for pid in family {
+        assert!(!lives(pid), "{pid} has outlived its lock");
+    }
+}
+
 /// Attack 35 (b), (g) and 12 (c): kill -9 of the keeper; its orphans are the wrapper's.
 #[test]
 fn everybody_dies_with_a_killed_keeper_and_the_lock_is_lost() {
