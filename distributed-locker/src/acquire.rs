@@ -79,7 +79,8 @@ pub(crate) async fn acquire(
         wait_until,
         ask_until,
     };
-    acquisition.run().await
+    // Boxed, so that the futures of callers, and of their callers, stay small.
+    Box::pin(acquisition.run()).await
 }
 
 impl Acquisition<'_> {

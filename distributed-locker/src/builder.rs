@@ -19,6 +19,7 @@ pub struct LockerBuilder {
     timing: Timing,
     host: Option<Host>,
     time: Time,
+    lose_on_pause: bool,
 }
 
 impl LockerBuilder {
@@ -29,6 +30,7 @@ impl LockerBuilder {
             timing: Timing::default(),
             host: None,
             time,
+            lose_on_pause: false,
         }
     }
 
@@ -44,6 +46,15 @@ impl LockerBuilder {
     #[must_use]
     pub fn host(mut self, host: Host) -> Self {
         self.host = Some(host);
+        self
+    }
+
+    /// Loses all locks when the wall clock has moved against the boot clock by more than the hard
+    /// margin: the machine may have been paused without its boot clock noticing (A4). A wall clock
+    /// that is stepped loses them as well, so this is off by default.
+    #[must_use]
+    pub fn lose_on_pause(mut self, lose: bool) -> Self {
+        self.lose_on_pause = lose;
         self
     }
 
@@ -88,7 +99,8 @@ impl LockerBuilder {
         drop(backend);
         let events = EventSender::new();
         let to_tracing = events.subscribe();
-        let shared = Shared::new(self.time, timing, limits, host, caller, events);
+        let mut shared = Shared::new(self.time, timing, limits, host, caller, events);
+        shared.lose_on_pause = self.lose_on_pause;
         let locker = Locker::new(Arc::new(shared));
         reporter::start(locker.shared(), self.connect).map_err(StartError::System)?;
         tokio::spawn(write_to_tracing(to_tracing));

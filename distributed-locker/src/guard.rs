@@ -164,7 +164,7 @@ impl LockGuard {
         let Some(departure) = self.entry.depart(&self.shared) else {
             return Ok(());
         };
-        match give_back(&self.shared, departure).await {
+        match Box::pin(give_back(&self.shared, departure)).await {
             Ok(Released::Done) if lost_before.is_none() => Ok(()),
             Ok(found) => {
                 let reason = match (lost_before, found) {

@@ -53,6 +53,7 @@ mod shared;
 mod shutdown;
 mod standby;
 mod time;
+mod url;
 mod virtual_time;
 
 pub use acquire::Acquired;
@@ -70,6 +71,7 @@ pub use run::{Release, Run};
 pub use shutdown::Shutdown;
 pub use standby::Standby;
 pub use time::BootClock;
+pub use url::{ConnectError, connect, connect_in};
 pub use virtual_time::pass;
 
 pub use locker_core::backend::{Force, Released};
@@ -87,3 +89,8 @@ use std::sync::Arc;
 pub fn memory() -> Arc<dyn Connect> {
     Arc::new(Memory::new(Arc::new(BootClock::new())))
 }
+
+/// The README's example runs as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

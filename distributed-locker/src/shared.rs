@@ -32,6 +32,7 @@ pub(crate) struct Shared {
     pub(crate) events: EventSender,
     pub(crate) bells: Bells,
     pub(crate) draining: OnceLock<String>,
+    pub(crate) lose_on_pause: bool,
     store_clock: Mutex<StoreClock>,
     next_seq: AtomicU64,
 }
@@ -80,6 +81,7 @@ impl Shared {
             events,
             bells: Bells::default(),
             draining: OnceLock::new(),
+            lose_on_pause: false,
             store_clock: Mutex::default(),
             next_seq: AtomicU64::new(0),
         }

@@ -54,12 +54,13 @@ async fn run(mut session: Session, mut queue: mpsc::Receiver<Job>) {
                 Some(job) => job(&mut session).await,
                 None => break,
             },
-            () = hub.withdrawals() => session.withdraw().await,
+            // What is to be deleted is deleted below.
+            () = hub.withdrawals() => {}
         }
         session.resolve_doubt().await;
-        // Withdrawals that could not be written when they were made.
-        if hub.has_withdrawn() {
-            session.withdraw().await;
+        // After the answer, so that nobody waits for it.
+        if session.is_untidy() {
+            session.tidy().await;
             session.resolve_doubt().await;
         }
     }

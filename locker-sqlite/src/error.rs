@@ -57,7 +57,7 @@ pub(crate) fn from_sqlx(error: sqlx::Error, stage: Stage) -> BackendError {
     let (kind, message) = match &error {
         sqlx::Error::Database(database) => {
             let code = database.code().and_then(|code| code.parse().ok());
-            of_code(code.unwrap_or(1), stage)
+            of_code(code.unwrap_or(1))
         }
         sqlx::Error::Io(_) | sqlx::Error::Tls(_) => {
             (ErrorKind::Unavailable, "the database could not be reached")
@@ -100,9 +100,9 @@ pub(crate) fn from_sqlx(error: sqlx::Error, stage: Stage) -> BackendError {
     BackendError::new(kind, effect, message).with_source(error)
 }
 
-/// All primary result codes of SQLite; the extended ones say more only to people, with two
-/// exceptions. See <https://www.sqlite.org/rescode.html>.
-fn of_code(extended: i32, stage: Stage) -> (ErrorKind, &'static str) {
+/// All primary result codes of SQLite; the extended ones say more only to people, with one
+/// exception. See <https://www.sqlite.org/rescode.html>.
+fn of_code(extended: i32) -> (ErrorKind, &'static str) {
     use ErrorKind::{Config, Corrupt, Denied, Rejected, Unavailable};
     const READONLY_DBMOVED: i32 = 8 | (4 << 8);
     if extended == READONLY_DBMOVED {
@@ -119,15 +119,9 @@ fn of_code(extended: i32, stage: Stage) -> (ErrorKind, &'static str) {
         4 | 9 | 15 | 17 => (Unavailable, "the database gave up this attempt"),
         10 => (Unavailable, "the disk failed to read or write"),
         13 => (Unavailable, "the disk is full"),
-        14 => match stage {
-            Stage::Opening => (
-                Denied,
-                "the database, or a file beside it, cannot be opened for writing by this user",
-            ),
-            Stage::BeforeCommit | Stage::Commit => {
-                (Unavailable, "a file of the database cannot be opened")
-            }
-        },
+        // CANTOPEN: no descriptor is left, or somebody removes folders. Missing rights were looked for
+        // before anything was opened.
+        14 => (Unavailable, "a file of the database cannot be opened"),
         // PERM, READONLY, AUTH.
         3 | 8 | 23 => (Denied, "the database is read-only for this user"),
         // CORRUPT, FORMAT.
@@ -155,7 +149,10 @@ mod tests {
     #[test]
     fn every_primary_code_has_its_kind() {
         let table = [
-            (ErrorKind::Unavailable, &[4, 5, 6, 7, 9, 10, 13, 15, 17][..]),
+            (
+                ErrorKind::Unavailable,
+                &[4, 5, 6, 7, 9, 10, 13, 14, 15, 17][..],
+            ),
             (ErrorKind::Denied, &[3, 8, 23]),
             (ErrorKind::Corrupt, &[11, 24]),
             (ErrorKind::Config, &[26]),
@@ -165,17 +162,15 @@ mod tests {
         for (kind, codes) in table {
             for code in codes {
                 for extended in [0, 1, 7] {
-                    let found = of_code(code | (extended << 8), Stage::BeforeCommit).0;
+                    let found = of_code(code | (extended << 8)).0;
                     assert_eq!(found, kind, "code {code}");
                 }
                 seen += 1;
             }
         }
-        // 1 to 26 without 14, which depends on the stage.
-        assert_eq!(seen, 25);
-        assert_eq!(of_code(14, Stage::Opening).0, ErrorKind::Denied);
-        assert_eq!(of_code(14, Stage::BeforeCommit).0, ErrorKind::Unavailable);
-        assert_eq!(of_code(1032, Stage::BeforeCommit).0, ErrorKind::Unavailable);
+        assert_eq!(seen, 26);
+        // The database was moved: not a matter of rights.
+        assert_eq!(of_code(1032).0, ErrorKind::Unavailable);
     }
 
     #[test]
@@ -190,5 +185,67 @@ mod tests {
                 effect
             );
         }
+    }
+
+    async fn fail(connection: &mut sqlx::SqliteConnection, sql: &'static str) -> sqlx::Error {
+        sqlx::raw_sql(sql).execute(connection).await.unwrap_err()
+    }
+
+    /// Errors that SQLite itself makes, not numbers that we believe it makes.
+    #[tokio::test]
+    async fn real_failures_have_their_kind() {
+        use sqlx::ConnectOptions;
+        use sqlx::sqlite::SqliteConnectOptions;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("db");
+        let options = || {
+            SqliteConnectOptions::new()
+                .filename(&path)
+                .busy_timeout(std::time::Duration::from_millis(1))
+        };
+        let kind = |error| from_sqlx(error, Stage::BeforeCommit).kind();
+
+        let missing = options().connect().await.unwrap_err();
+        assert_eq!(kind(missing), ErrorKind::Unavailable);
+        let mut writer = options().create_if_missing(true).connect().await.unwrap();
+        let setup = "PRAGMA journal_mode = WAL; CREATE TABLE t (x INTEGER UNIQUE) STRICT; \
+                     INSERT INTO t VALUES (1);";
+        sqlx::raw_sql(setup).execute(&mut writer).await.unwrap();
+
+        let mut other = options().connect().await.unwrap();
+        let begin = "BEGIN IMMEDIATE";
+        sqlx::raw_sql(begin).execute(&mut writer).await.unwrap();
+        let busy = fail(&mut other, begin).await;
+        assert_eq!(kind(busy), ErrorKind::Unavailable);
+        sqlx::raw_sql("ROLLBACK")
+            .execute(&mut writer)
+            .await
+            .unwrap();
+
+        let mut reader = options().read_only(true).connect().await.unwrap();
+        let readonly = fail(&mut reader, "INSERT INTO t VALUES (2)").await;
+        assert_eq!(kind(readonly), ErrorKind::Denied);
+
+        let full = "PRAGMA max_page_count = 3; CREATE TABLE big (x); \
+                    INSERT INTO big VALUES (zeroblob(100000));";
+        assert_eq!(kind(fail(&mut other, full).await), ErrorKind::Unavailable);
+        for refused in [
+            "INSERT INTO t VALUES (1)",
+            "INSERT INTO t VALUES (x'00')",
+            "SELECT nonsense",
+            "COMMIT",
+        ] {
+            let error = fail(&mut other, refused).await;
+            assert_eq!(kind(error), ErrorKind::Rejected, "{refused}");
+        }
+        let row = sqlx::query("SELECT 'text'").fetch_one(&mut other).await;
+        let decode = sqlx::Row::try_get::<i64, _>(&row.unwrap(), 0).unwrap_err();
+        assert_eq!(kind(decode), ErrorKind::Corrupt);
+
+        let letter = folder.path().join("letter");
+        std::fs::write(&letter, "dear aunt, ".repeat(500)).unwrap();
+        let mut letter = options().filename(&letter).connect().await.unwrap();
+        let foreign = fail(&mut letter, "SELECT * FROM t").await;
+        assert_eq!(kind(foreign), ErrorKind::Config);
     }
 }

@@ -97,11 +97,6 @@ impl Hub {
         std::mem::take(&mut self.lock().withdrawn)
     }
 
-    /// Keeps withdrawals that could not be written for the next time.
-    pub(crate) fn put_back(&self, ids: Vec<i64>) {
-        self.lock().withdrawn.extend(ids);
-    }
-
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

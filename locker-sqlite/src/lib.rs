@@ -10,6 +10,7 @@
 //! | `boot` | whose clock it is, and what it says now |
 //! | `liveness` | the bytes by which the kernel tells who is alive |
 //! | `open` | opening and creating the file; refusing what is not ours |
+//! | `reboot` | whose clock the file's times are; a reboot frees every lock |
 //! | `actor` | one task owns one connection; callers come and go |
 //! | `session` | one atomic step on the connection |
 //! | `row` | total decoding of what is found |
@@ -30,6 +31,7 @@ mod locks;
 mod open;
 mod place;
 mod processes;
+mod reboot;
 mod row;
 mod session;
 mod sweep;

@@ -6,7 +6,6 @@
 use crate::boot::Boot;
 use crate::config::Config;
 use crate::error::{self, Stage};
-use crate::liveness::Liveness;
 use crate::place::{FileId, beside};
 use locker_core::{BackendError, ErrorKind};
 use sqlx::sqlite::SqliteConnectOptions;
@@ -154,7 +153,7 @@ fn options(config: &Config) -> SqliteConnectOptions {
         .disable_statement_logging()
 }
 
-fn opening(error: sqlx::Error) -> BackendError {
+pub(crate) fn opening(error: sqlx::Error) -> BackendError {
     error::from_sqlx(error, Stage::Opening)
 }
 
@@ -310,108 +309,12 @@ async fn create(connection: &mut SqliteConnection) -> Result<(), BackendError> {
     Ok(())
 }
 
-/// Makes the file's clock this boot's. After a reboot every lock is free and every process dead;
-/// but a foreign boot id is only believed to be a *former* one if nobody holds a liveness byte: two
-/// kernels over one file would each take the other for a previous boot (attack 13a).
-pub(crate) async fn adopt_boot(
-    connection: &mut SqliteConnection,
-    liveness: &Liveness,
-    boot: &Boot,
-) -> Result<(), BackendError> {
-    if clock_of(connection).await.map_err(opening)? == *boot {
-        return Ok(());
-    }
-    transaction(connection).await?;
-    let adopted = reset(connection, liveness, boot).await;
-    finish(connection, adopted).await
-}
-
-async fn reset(
-    connection: &mut SqliteConnection,
-    liveness: &Liveness,
-    boot: &Boot,
-) -> Result<(), BackendError> {
-    let written = clock_of(connection).await.map_err(opening)?;
-    if written == *boot {
-        return Ok(());
-    }
-    let shown = liveness.database().display().to_string();
-    let anybody = liveness.anybody().map_err(|cause| {
-        error::config(format!(
-            "the file system of {shown} keeps no byte locks; put the store on a local disk"
-        ))
-        .with_source(cause)
-    })?;
-    if written.id != boot.id && anybody {
-        return Err(error::config(format!(
-            "{shown} is in use under another kernel (a virtual machine or container shares the \
-             file): this store keeps the processes of one machine apart; use a store with a server"
-        )));
-    }
-    if written.id == boot.id && (anybody || anybody_unknown(connection, liveness).await?) {
-        return Err(error::config(format!(
-            "{shown} is in use in another time namespace, whose clock differs; run the processes \
-             of one store in one time namespace, or wait until the others have ended"
-        )));
-    }
-    // Nobody lives whose locks these were. The rows of processes need no tombstone: what could
-    // bring one of them back ended with its boot. Tokens stay (S2).
-    for statement in [
-        "DELETE FROM processes",
-        "DELETE FROM waiters",
-        "UPDATE locks SET format = NULL, owner = NULL, process = NULL, acquired_at = NULL, \
-         extended_at = NULL, expires = NULL, marked = NULL WHERE owner IS NOT NULL",
-    ] {
-        sqlx::query(statement)
-            .execute(&mut *connection)
-            .await
-            .map_err(opening)?;
-    }
-    sqlx::query("UPDATE clock SET boot = ?1, time_namespace = ?2")
-        .bind(&boot.id)
-        .bind(&boot.time_namespace)
-        .execute(&mut *connection)
-        .await
-        .map_err(opening)?;
-    Ok(())
-}
-
-/// Whether there are processes, never retired, of whom the kernel cannot say that they are dead.
-async fn anybody_unknown(
-    connection: &mut SqliteConnection,
-    liveness: &Liveness,
-) -> Result<bool, BackendError> {
-    let rows = sqlx::query("SELECT device, inode, byte FROM processes WHERE byte >= 0")
-        .fetch_all(connection)
-        .await
-        .map_err(opening)?;
-    for row in rows {
-        let column = |index| row.try_get::<i64, _>(index).map_err(opening);
-        let file = FileId::from_columns(column(0)?, column(1)?);
-        if !liveness.surely_dead(file, column(2)?) {
-            return Ok(true);
-        }
-    }
-    Ok(false)
-}
-
-/// Under which boot the times of the file were written.
-pub(crate) async fn clock_of(connection: &mut SqliteConnection) -> Result<Boot, sqlx::Error> {
-    let row = sqlx::query("SELECT boot, time_namespace FROM clock")
-        .fetch_one(connection)
-        .await?;
-    Ok(Boot {
-        id: row.try_get(0)?,
-        time_namespace: row.try_get(1)?,
-    })
-}
-
-async fn transaction(connection: &mut SqliteConnection) -> Result<(), BackendError> {
+pub(crate) async fn transaction(connection: &mut SqliteConnection) -> Result<(), BackendError> {
     let begun = sqlx::query("BEGIN IMMEDIATE").execute(connection).await;
     begun.map(|_| ()).map_err(opening)
 }
 
-async fn finish(
+pub(crate) async fn finish(
     connection: &mut SqliteConnection,
     outcome: Result<(), BackendError>,
 ) -> Result<(), BackendError> {

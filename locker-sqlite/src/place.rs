@@ -82,18 +82,28 @@ pub(crate) fn check(database: &Path) -> Result<(), BackendError> {
             );
         }
     }
-    let file = match std::fs::metadata(database) {
+    // SQLite follows a link and puts its log beside the target; the liveness file would lie beside the
+    // link. Under two names of one file neither log nor bytes would be shared.
+    let file = match std::fs::symlink_metadata(database) {
+        Ok(metadata) if metadata.is_symlink() || (metadata.is_file() && metadata.nlink() > 1) => {
+            return Err(error::config(format!(
+                "{shown} is a link; give the store the one real path of the file, for all processes"
+            )));
+        }
         Ok(metadata) if metadata.is_file() => Some(database),
         Ok(_) => return Err(error::config(format!("{shown} is not a regular file"))),
         Err(_) => None,
     };
-    for (path, what) in [(Some(folder), "folder"), (file, "file")] {
-        let Some(path) = path else { continue };
+    // Where SQLite may not write it says so late and vaguely, or opens for reading only.
+    let (log, memory) = (beside(database, "-wal"), beside(database, "-shm"));
+    let files = [database, &log, &memory];
+    let files = files.into_iter().filter(|path| path.exists());
+    for path in std::iter::once(folder).chain(files) {
         let writable = faccessat(AT_FDCWD, path, AccessFlags::W_OK, AtFlags::AT_EACCESS);
         if let Err(cause @ (Errno::EACCES | Errno::EROFS | Errno::EPERM)) = writable {
             return Err(error::denied(format!(
-                "the {what} {} is read-only for this user; every process of the store writes the \
-                 database and files beside it",
+                "{} is read-only for this user; every process of the store writes the folder, the \
+                 database and the files beside it",
                 path.display()
             ))
             .with_source(cause));

@@ -4,7 +4,7 @@ use crate::actor::Caller;
 use crate::boot::Boot;
 use crate::error;
 use crate::liveness::{Liveness as Bytes, Taken};
-use crate::open::clock_of;
+use crate::reboot::clock_of;
 use crate::row::{Process, process_columns};
 use crate::session::{Session, Step, failed};
 use locker_core::backend::{Answer, Birth, Liveness, Renewal, Reply};

@@ -24,6 +24,7 @@ use crate::hub::Hub;
 use crate::liveness::Liveness;
 use crate::open::{self, Database};
 use crate::place::{self, FileId};
+use crate::reboot;
 use crate::wake::Mailbox;
 use locker_core::BackendError;
 use locker_core::backend::Reply;
@@ -43,6 +44,8 @@ pub(crate) struct Session {
     pub(crate) hub: Arc<Hub>,
     /// Where this connection is woken; bound by the first watch.
     pub(crate) mailbox: Option<Mailbox>,
+    /// Enrolments (number and socket) that are to be deleted when there is time.
+    pub(crate) forgettable: Vec<(i64, String)>,
 }
 
 /// What every step needs to know besides the connection.
@@ -71,6 +74,7 @@ impl Session {
             in_doubt: false,
             hub: Arc::new(Hub::new()),
             mailbox: None,
+            forgettable: Vec::new(),
         }
     }
 
@@ -86,13 +90,14 @@ impl Session {
     pub(crate) async fn adopt(&mut self, mut database: Database) -> Result<(), BackendError> {
         let adopted = async {
             let boot = Boot::current()?;
-            open::adopt_boot(&mut database.connection, &self.liveness, &boot).await
+            reboot::adopt_boot(&mut database.connection, &self.liveness, &boot).await
         };
         match adopted.await {
             Ok(()) => {
                 if self.file.replace(database.file) != Some(database.file) {
                     // The enrolments stayed behind in the old file.
                     self.hub.end_all();
+                    self.forgettable.clear();
                 }
                 self.database = Some(database);
                 self.in_doubt = false;

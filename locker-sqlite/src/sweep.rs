@@ -22,18 +22,18 @@ struct Kind {
 
 /// A lock's last token may go when the clock has passed it by the retention (S2).
 const LOCKS: Kind = Kind {
-    find: "SELECT key, (owner IS NULL OR expires <= ?3) AND token <= ?4 FROM locks \
+    find: "SELECT key, (owner IS NULL OR expires <= ?3) AND token < ?4 FROM locks \
            WHERE namespace = ?1 AND key > CAST(?2 AS TEXT) ORDER BY key LIMIT ?5",
     delete: "DELETE FROM locks WHERE namespace = ?1 AND key = CAST(?2 AS TEXT) \
-             AND (owner IS NULL OR expires <= ?3) AND token <= ?4",
+             AND (owner IS NULL OR expires <= ?3) AND token < ?4",
 };
 
 /// A dead process's name may go when nothing that could repeat its birth is under way.
 const PROCESSES: Kind = Kind {
-    find: "SELECT process, expires <= ?3 AND expires <= ?4 FROM processes \
+    find: "SELECT process, expires <= ?3 AND expires < ?4 FROM processes \
            WHERE namespace = ?1 AND process > CAST(?2 AS TEXT) ORDER BY process LIMIT ?5",
     delete: "DELETE FROM processes WHERE namespace = ?1 AND process = CAST(?2 AS TEXT) \
-             AND expires <= ?3 AND expires <= ?4",
+             AND expires <= ?3 AND expires < ?4",
 };
 
 impl Session {
@@ -143,9 +143,11 @@ impl Session {
         let mut dead = Vec::new();
         for row in &rows {
             let process = crate::row::Process::decode(row, 2)?;
-            if !process.is_some_and(|process| process.lives(scope)) {
-                let id = row.try_get(0).map_err(failed)?;
-                dead.push((id, row.try_get(1).map_err(failed)?));
+            // A damaged name is left: nobody is woken by it, and nobody waits for it.
+            if let (Ok(id), Ok(socket)) = (row.try_get(0), row.try_get(1))
+                && !process.is_some_and(|process| process.lives(scope))
+            {
+                dead.push((id, socket));
             }
         }
         self.forget(caller, &dead).await

@@ -86,9 +86,8 @@ impl Session {
         wakes
             .gone
             .extend(unreachable.filter(|(_, socket)| dead.contains(socket)));
-        if let Err(error) = self.forget(&mut Nobody, &wakes.gone).await {
-            tracing::debug!(%error, "dead enrolments are left to the next one who wakes");
-        }
+        // Deleting them takes a write lock, for which no caller of a release shall wait.
+        self.forgettable.append(&mut wakes.gone);
     }
 
     async fn gather(&mut self, key: &Key, wakes: &mut Wakes) -> Result<(), BackendError> {
@@ -109,7 +108,10 @@ impl Session {
         let mut place = 0;
         for row in &rows {
             let id: i64 = row.try_get(0).map_err(failed)?;
-            let socket: String = row.try_get(1).map_err(failed)?;
+            // A name that is damaged leads nowhere, and hides nobody who stands behind it.
+            let Ok(socket) = row.try_get::<String, _>(1) else {
+                continue;
+            };
             if row.try_get(2).map_err(failed)? {
                 wakes.letters.free(&socket, id, 0);
             } else if Process::decode(row, 3)?.is_some_and(|process| process.lives(scope)) {
@@ -151,14 +153,20 @@ impl Session {
         step.finish(forgotten).await.map(|_| ())
     }
 
-    /// Writes the withdrawals of dropped streams; what cannot be written now is kept.
-    pub(crate) async fn withdraw(&mut self) {
-        let ids = self.hub.take_withdrawn();
+    /// Whether there are enrolments to be deleted.
+    pub(crate) fn is_untidy(&self) -> bool {
+        !self.forgettable.is_empty() || self.hub.has_withdrawn()
+    }
+
+    /// Deletes the enrolments of dropped streams and of the dead; what cannot be deleted now is kept.
+    pub(crate) async fn tidy(&mut self) {
         let socket = self.mailbox.as_ref().map_or("", Mailbox::name);
-        let enrolments: Vec<_> = ids.iter().map(|id| (*id, socket.to_owned())).collect();
+        let withdrawn = self.hub.take_withdrawn().into_iter();
+        let mut enrolments = std::mem::take(&mut self.forgettable);
+        enrolments.extend(withdrawn.map(|id| (id, socket.to_owned())));
         if let Err(error) = self.forget(&mut Nobody, &enrolments).await {
-            tracing::debug!(%error, "withdrawals of waiters are repeated with the next one");
-            self.hub.put_back(ids);
+            tracing::debug!(%error, "enrolments are deleted after the next step");
+            self.forgettable = enrolments;
         }
     }
 

@@ -36,7 +36,11 @@ async fn child() {
             println!("\nready");
             std::future::pending::<()>().await;
         }
-        // A retired process leaves at once; one that ends without a word, too.
+        "prober" => {
+            let store = common::open(&path).await.unwrap();
+            let birth = store.create_process(&process(99), LONG).await;
+            println!("\nended {birth:?}");
+        }
         other => panic!("no such role: {other}"),
     }
 }
@@ -142,6 +146,28 @@ async fn opening_and_closing_other_descriptors_kills_nobody() {
     let watcher = place.open().await;
     let seen = watcher.read_lock(&key("k")).await.unwrap().value.unwrap();
     assert!(matches!(seen.holder, Some(Standing::Alive(_))));
+}
+
+/// The other half of attack 13d: SQLite itself locks by POSIX locks, which any `close` of the file in
+/// this process would drop. Nothing here opens the database but through SQLite.
+#[tokio::test]
+async fn a_write_lock_survives_the_opening_and_closing_of_other_connections() {
+    let place = Place::new();
+    let store = place.open().await;
+    born(&store, 1).await;
+    let mut raw = place.raw().await;
+    common::sql(&mut raw, "BEGIN IMMEDIATE; DELETE FROM waiters;").await;
+    for _ in 0..5 {
+        drop(place.open().await);
+    }
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let child = common::command("prober", &place.path()).spawn().unwrap();
+    let answer = Ready::from(child).wait_for("ended");
+    assert!(answer.contains("Unavailable"), "{answer}");
+    common::sql(&mut raw, "ROLLBACK").await;
+    let child = common::command("prober", &place.path()).spawn().unwrap();
+    let answer = Ready::from(child).wait_for("ended");
+    assert!(answer.contains("Created"), "{answer}");
 }
 
 #[tokio::test]
@@ -274,6 +300,39 @@ async fn a_removed_liveness_file_kills_nobody() {
     tokio::time::sleep(Duration::from_millis(50)).await;
     let read = new.read_process(&p).await.unwrap().value;
     assert!(matches!(read, Standing::Alive(_)), "only its TTL ends it");
+}
+
+/// As rare as 62 random bits that meet, and harmless: the second is not born, the first lives on.
+#[tokio::test]
+async fn two_incarnations_with_one_byte_are_not_both_born() {
+    let place = Place::new();
+    let (store, other) = (place.open().await, place.open().await);
+    let first = born(&store, 5).await;
+    let second = process(5 + (1 << 62));
+    let error = other.create_process(&second, LONG).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    for store in [&store, &other] {
+        assert_eq!(
+            store.read_process(&second).await.unwrap().value,
+            Standing::Dead
+        );
+        let read = store.read_process(&first).await.unwrap().value;
+        assert!(matches!(read, Standing::Alive(_)));
+    }
+}
+
+/// A second birth of a living name changes nothing, and above all does not free its byte.
+#[tokio::test]
+async fn a_repeated_birth_leaves_the_living_alone() {
+    let place = Place::new();
+    let (store, other) = (place.open().await, place.open().await);
+    let me = born(&store, 1).await;
+    for store in [&store, &other] {
+        let birth = store.create_process(&me, LONG).await.unwrap().value;
+        assert_eq!(format!("{birth:?}"), "Exists");
+        let read = other.read_process(&me).await.unwrap().value;
+        assert!(matches!(read, Standing::Alive(_)));
+    }
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{LONG, Place, born, claim, granted, held, key, number, owner, process, sql, until};
+use common::{LONG, Place, born, claim, granted, held, key, number, owner, process, sql};
 use futures_util::FutureExt;
 use locker_core::backend::{Claim, Claimed, Page, Released, Settlement, Side, Standing};
 use locker_core::{Backend, Connect, Effect, ErrorKind, StoreTime};
@@ -182,16 +182,9 @@ async fn a_dropped_backend_closes_its_connection() {
     let place = Place::new();
     let store = place.open().await;
     born(&store, 1).await;
-    let descriptors = || {
-        let open = std::fs::read_dir("/proc/self/fd").unwrap();
-        let paths = open.filter_map(|entry| std::fs::read_link(entry.unwrap().path()).ok());
-        paths
-            .filter(|path| path.starts_with(place.folder()))
-            .count()
-    };
-    assert!(descriptors() >= 3);
+    assert!(place.descriptors() >= 3);
     drop(store);
-    until(async || descriptors() == 0).await;
+    place.closed().await;
 }
 
 /// S11, and attack 3: a record that cannot be read is an error of its own key and of no other.
@@ -273,7 +266,7 @@ async fn a_damaged_file_is_told() {
     let store = place.open().await;
     let me = born(&store, 1).await;
     drop(store);
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    place.closed().await;
     let mut bytes = std::fs::read(place.path()).unwrap();
     for byte in &mut bytes[4096..] {
         *byte = 0x5A;
@@ -311,6 +304,37 @@ async fn a_step_that_fails_half_way_is_rolled_back_whole() {
         (ErrorKind::Rejected, Effect::NotApplied)
     );
     sql(&mut raw, "DROP TRIGGER full").await;
+    granted(store.try_create(&claim(&x)).await.unwrap().value);
+}
+
+/// Of a COMMIT that fails nothing is assumed, and its transaction does not stay open: it would keep
+/// everybody from writing.
+#[tokio::test]
+async fn a_failing_commit_is_unknown_and_lets_the_write_lock_go() {
+    let place = Place::new();
+    let (store, other) = (place.open().await, place.open().await);
+    let me = born(&store, 1).await;
+    let mut raw = place.raw().await;
+    // A reference that leads nowhere is noticed by COMMIT, not by the statement.
+    sql(
+        &mut raw,
+        "CREATE TABLE there (id INTEGER PRIMARY KEY);
+         CREATE TABLE here (id REFERENCES there DEFERRABLE INITIALLY DEFERRED);
+         CREATE TRIGGER bad AFTER INSERT ON locks BEGIN INSERT INTO here VALUES (7); END;",
+    )
+    .await;
+    let x = owner("k", &me, 1);
+    let error = store.try_create(&claim(&x)).await.unwrap_err();
+    assert_eq!(error.effect(), Effect::Unknown, "{error:?}");
+    let start = Instant::now();
+    born(&other, 2).await;
+    assert!(
+        start.elapsed() < Duration::from_millis(900),
+        "the write lock is free"
+    );
+    sql(&mut raw, "DROP TRIGGER bad").await;
+    // The connection was opened anew, and the process still lives.
+    assert_eq!(store.release(&x).await.unwrap().value, Released::Absent);
     granted(store.try_create(&claim(&x)).await.unwrap().value);
 }
 

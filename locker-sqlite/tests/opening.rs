@@ -107,6 +107,39 @@ async fn a_folder_and_a_nameless_path_are_refused() {
     assert_eq!(refused(Path::new("/")).await.kind(), ErrorKind::Config);
 }
 
+/// Under two names of one file neither the log nor the liveness bytes would be shared.
+#[tokio::test]
+async fn links_to_a_store_are_refused() {
+    let place = Place::new();
+    drop(place.open().await);
+    place.closed().await;
+    let link = place.folder().join("link.db");
+    std::os::unix::fs::symlink(place.path(), &link).unwrap();
+    assert_eq!(refused(&link).await.kind(), ErrorKind::Config);
+    std::fs::remove_file(&link).unwrap();
+    // A link to nothing would be followed by the creation.
+    std::os::unix::fs::symlink(place.folder().join("nothing"), &link).unwrap();
+    assert_eq!(refused(&link).await.kind(), ErrorKind::Config);
+    std::fs::remove_file(&link).unwrap();
+    std::fs::hard_link(place.path(), &link).unwrap();
+    for path in [&link, &place.path()] {
+        assert_eq!(refused(path).await.kind(), ErrorKind::Config);
+    }
+    std::fs::remove_file(&link).unwrap();
+    drop(place.open().await);
+    // A folder on the way may be a link: what lies in it is the same.
+    let folder = place.folder().join("folder");
+    std::os::unix::fs::symlink(place.folder(), &folder).unwrap();
+    let (one, two) = (
+        place.open().await,
+        common::open(&folder.join("locks.db")).await,
+    );
+    let me = born(&one, 1).await;
+    drop(one);
+    let two = two.unwrap();
+    common::until(async || two.read_process(&me).await.unwrap().value == Standing::Dead).await;
+}
+
 #[tokio::test]
 async fn a_file_that_is_no_database_is_refused_and_untouched() {
     let place = Place::new();
@@ -187,7 +220,17 @@ fn a_read_only_folder_or_file_is_denied() {
     std::fs::set_permissions(place.path(), PermissionsExt::from_mode(0o444)).unwrap();
     assert!(ask_nobody(&place.path()).contains("Denied"), "a file");
 
+    // While somebody has it open, its companions are there.
     std::fs::set_permissions(place.path(), PermissionsExt::from_mode(0o666)).unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let open = runtime.block_on(place.open());
+    for name in ["locks.db-wal", "locks.db-shm"] {
+        let companion = place.folder().join(name);
+        std::fs::set_permissions(&companion, PermissionsExt::from_mode(0o444)).unwrap();
+        assert!(ask_nobody(&place.path()).contains("Denied"), "{name}");
+        std::fs::set_permissions(&companion, PermissionsExt::from_mode(0o666)).unwrap();
+    }
+    drop((open, runtime));
     let alive = place.folder().join("locks.db.alive");
     std::fs::set_permissions(alive, PermissionsExt::from_mode(0o444)).unwrap();
     assert!(
@@ -245,8 +288,8 @@ async fn after_a_reboot_every_lock_is_free_and_tokens_still_grow() {
     common::sql(&mut raw, ANOTHER_BOOT).await;
     // A clock that was a day ahead: the token is still greater.
     common::sql(&mut raw, "UPDATE locks SET token = token + 86400000000;").await;
-    // The descriptor of the old process is closed by its task.
-    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    drop(raw);
+    place.closed().await;
     let store = place.open().await;
     assert_eq!(store.read_lock(&key("k")).await.unwrap().value, None);
     assert_eq!(store.read_process(&me).await.unwrap().value, Standing::Dead);
@@ -311,7 +354,7 @@ async fn another_time_namespace_whose_processes_are_dead_is_like_another_boot() 
     let store = place.open().await;
     let me = born(&store, 1).await;
     drop(store);
-    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    place.closed().await;
     let mut raw = place.raw().await;
     common::sql(&mut raw, ANOTHER_NAMESPACE).await;
     let store = place.open().await;

@@ -90,6 +90,25 @@ async fn a_release_wakes_the_living_in_order_and_observers_first() {
 }
 
 #[tokio::test]
+async fn a_release_in_another_namespace_wakes_nobody() {
+    use locker_core::Connect;
+    use locker_core::backend::Side;
+    let place = Place::new();
+    let store = place.open().await;
+    let other = locker_sqlite::Sqlite::new(place.path()).namespace("other");
+    let other = other.connect(Side::Caller).await.unwrap();
+    let mut here = watch(&store, "k", &Watcher::Observer).await;
+    let mut there = watch(&other, "k", &Watcher::Observer).await;
+    let me = born(&store, 1).await;
+    let x = owner("k", &me, 1);
+    granted(store.try_create(&claim(&x)).await.unwrap().value);
+    store.release(&x).await.unwrap();
+    assert_eq!(soon(&mut here).await, Some(Hint::Free { place: 0 }));
+    tokio::time::sleep(Duration::from_millis(30)).await;
+    assert_eq!(there.next().now_or_never(), None);
+}
+
+#[tokio::test]
 async fn a_retirement_wakes_the_waiters_of_all_its_locks() {
     let place = Place::new();
     let store = place.open().await;
@@ -179,6 +198,27 @@ async fn a_dropped_stream_and_a_dropped_connection_withdraw() {
     assert_eq!(sockets.count(), 0);
 }
 
+/// Cleaning up after the dead is not at the expense of who releases.
+#[tokio::test]
+async fn a_release_does_not_wait_for_the_removal_of_dead_waiters() {
+    let place = Place::new();
+    let store = place.open().await;
+    let me = born(&store, 1).await;
+    let gone = born(&store, 2).await;
+    let _stream = watch(&store, "k", &Watcher::Waiter(gone.clone())).await;
+    store.retire_process(&gone).await.unwrap();
+    let x = owner("k", &me, 1);
+    granted(store.try_create(&claim(&x)).await.unwrap().value);
+    let mut raw = place.raw().await;
+    // Whoever deletes from now on waits, and fails.
+    let trigger = "CREATE TRIGGER t BEFORE DELETE ON waiters BEGIN SELECT RAISE(ABORT, 'no'); END;";
+    common::sql(&mut raw, trigger).await;
+    store.release(&x).await.unwrap();
+    common::sql(&mut raw, "DROP TRIGGER t").await;
+    store.read_lock(&key("k")).await.unwrap();
+    until(async || rows(&place).await == 0).await;
+}
+
 /// A withdrawal that meets a writer is written later, not lost.
 #[tokio::test]
 async fn a_withdrawal_waits_for_a_busy_database() {
@@ -232,6 +272,33 @@ async fn waiters_without_a_socket_are_enrolled_and_poll() {
     store.release(&x).await.unwrap();
     assert_eq!(stream.next().now_or_never(), None);
     assert_eq!(rows(&place).await, 1);
+}
+
+/// S11: a damaged enrolment harms nobody who stands behind it.
+#[tokio::test]
+async fn a_damaged_enrolment_hides_nobody() {
+    let place = Place::new();
+    let store = place.open().await;
+    let me = born(&store, 1).await;
+    let mut raw = place.raw().await;
+    common::sql(
+        &mut raw,
+        "INSERT INTO waiters (namespace, key, process, socket) VALUES
+             ('locker', 'k', NULL, CAST(x'FF' AS TEXT)),
+             ('locker', 'k', 'nonsense', CAST(x'FF' AS TEXT)),
+             ('locker', 'k', NULL, '../../locks.db'),
+             ('locker', 'k', NULL, '');",
+    )
+    .await;
+    let mut stream = watch(&store, "k", &Watcher::Waiter(me.clone())).await;
+    let x = owner("k", &me, 1);
+    granted(store.try_create(&claim(&x)).await.unwrap().value);
+    store.release(&x).await.unwrap();
+    assert_eq!(soon(&mut stream).await, Some(Hint::Free { place: 0 }));
+    assert_eq!(store.sweep(LONG).await.unwrap().value, 0);
+    // What names no socket at all is forgotten; nothing outside the folder was touched.
+    until(async || rows(&place).await == 3).await;
+    assert!(place.path().exists());
 }
 
 /// S10: nobody needs to be trusted with a socket.

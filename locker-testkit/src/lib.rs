@@ -7,6 +7,7 @@
 //! | [`case`] | what a case holds: processes, time that passes, bounded waits |
 //! | [`cases`] | the cases, by theme, in one list |
 //! | [`memory`] | the fixture of the memory store, in virtual time |
+//! | `behaviour` (feature `driver`) | what a locker over a store does for its users |
 //! | [`wrap`] | stores around stores: one counts, one fails on demand, one lies |
 //!
 //! A store's test file is three lines, once it has a fixture:
@@ -23,6 +24,8 @@
 // A failed expectation of a test kit is a panic whose message speaks to the author of the store.
 #![allow(clippy::missing_panics_doc)]
 
+#[cfg(feature = "driver")]
+pub mod behaviour;
 pub mod case;
 pub mod cases;
 pub mod fixture;

@@ -6,7 +6,7 @@ mod stores;
 use locker_testkit::{CASES, Fixture, run};
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use stores::{Broken, Mistake};
+use stores::{Broken, Mistake, Spoiled};
 
 /// The cases that a store does not pass.
 fn rejecting<F: Fixture>() -> BTreeSet<&'static str> {
@@ -26,7 +26,11 @@ fn rejecting<F: Fixture>() -> BTreeSet<&'static str> {
 const AT_MOST: usize = 10;
 
 fn is_rejected_by<M: Mistake>(named: &[&str]) {
-    let rejecting = rejecting::<Broken<M>>();
+    fixture_is_rejected_by::<Broken<M>>(named);
+}
+
+fn fixture_is_rejected_by<F: Fixture>(named: &[&str]) {
+    let rejecting = rejecting::<F>();
     for name in named {
         assert!(
             rejecting.contains(name),
@@ -42,8 +46,10 @@ fn is_rejected_by<M: Mistake>(named: &[&str]) {
 /// A store without a mistake passes, so it is the mistake that is rejected and not the wrapper.
 #[test]
 fn a_store_without_a_mistake_passes() {
-    let rejecting = rejecting::<Broken<stores::Faithful>>();
-    assert_eq!(rejecting, BTreeSet::new());
+    let rejected = rejecting::<Broken<stores::Faithful>>();
+    assert_eq!(rejected, BTreeSet::new());
+    let rejected = rejecting::<Spoiled<stores::Careful>>();
+    assert_eq!(rejected, BTreeSet::new(), "foreign bytes, rightly answered");
 }
 
 #[test]
@@ -136,5 +142,37 @@ fn a_check_that_overlooks_the_mark_is_rejected() {
 fn a_watch_that_puts_everybody_first_is_rejected() {
     is_rejected_by::<stores::PutsEverybodyFirst>(&[
         "watch::waiters_have_places_in_the_order_of_enrolment",
+    ]);
+}
+
+#[test]
+fn a_create_over_foreign_bytes_is_rejected() {
+    fixture_is_rejected_by::<Spoiled<stores::CreatesOver>>(&[
+        "corrupt::garbage_is_an_error_and_no_grant",
+        "corrupt::a_newer_format_is_never_taken_over",
+        "corrupt::a_record_of_another_key_is_no_grant",
+        "corrupt::a_malformed_owner_is_no_grant",
+        "corrupt::a_bad_token_is_no_grant",
+    ]);
+}
+
+#[test]
+fn a_batch_that_fails_for_one_member_is_rejected() {
+    fixture_is_rejected_by::<Spoiled<stores::FailsTheBatch>>(&[
+        "corrupt::a_corrupt_member_harms_no_other",
+    ]);
+}
+
+#[test]
+fn a_listing_that_hides_what_it_cannot_read_is_rejected() {
+    fixture_is_rejected_by::<Spoiled<stores::Hides>>(&[
+        "corrupt::a_corrupt_record_hides_no_other_from_a_listing",
+    ]);
+}
+
+#[test]
+fn a_release_of_foreign_bytes_is_rejected() {
+    fixture_is_rejected_by::<Spoiled<stores::ReleasesForeign>>(&[
+        "corrupt::a_release_over_foreign_bytes_is_not_done",
     ]);
 }

@@ -1,12 +1,13 @@
 //! The Reporter: the one thread that keeps this process alive at the store, and its locks.
 //!
-//! It has a runtime of its own, which no job can block, and runs four loops:
+//! It has a runtime of its own, which no job can block, and runs five loops:
 //!
 //! | loop | does | on |
 //! | --- | --- | --- |
 //! | [`reports`] | births, renewals, retirements | a connection for nothing else |
 //! | [`upkeep`] | extends and checks the held locks, in batches | the second connection |
 //! | [`departures`] | finishes releases, settles attempts of unknown outcome | the second connection |
+//! | [`sweep`] | lets the store forget what is long free or dead | the second connection |
 //! | [`watchdog`] | tells losses in time, and arms the kernel's timer | no connection |
 //!
 //! It runs no code of the user. `tracing` is switched off on its thread, because a subscriber may
@@ -16,6 +17,7 @@
 
 mod departures;
 mod reports;
+mod sweep;
 mod upkeep;
 mod watchdog;
 
@@ -59,6 +61,7 @@ async fn run(shared: Arc<Shared>, connect: Arc<dyn Connect>) {
         () = reports::run(&shared, &reports, &upkeep) => {}
         () = upkeep::run(&shared, &upkeep) => {}
         () = departures::run(&shared, &upkeep) => {}
+        () = sweep::run(&shared, &upkeep) => {}
         () = watchdog::run(&shared) => {}
     }
 }

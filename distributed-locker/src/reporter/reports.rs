@@ -136,7 +136,7 @@ impl Reports<'_> {
                             .send(Event::Reporter(ReporterEvent::Failed(text)));
                     }
                 }
-                self.compare_clocks();
+                self.compare_clocks(&machine);
                 machine.on_renewal(shared.time.now(), answer)
             }
             Request::Retire(process) => {
@@ -206,7 +206,7 @@ impl Reports<'_> {
     }
 
     /// Notices a wall clock that was stepped, or a boot clock that was stopped (A4).
-    fn compare_clocks(&mut self) {
+    fn compare_clocks(&mut self, machine: &Report) {
         if matches!(self.shared.time, Time::Manual(_)) {
             return;
         }
@@ -221,6 +221,11 @@ impl Reports<'_> {
             if moved > self.shared.timing.hard_margin {
                 let event = ReporterEvent::WallClockJumped(moved);
                 self.shared.events.send(Event::Reporter(event));
+                if self.shared.lose_on_pause
+                    && let Some(deadline) = machine.deadline()
+                {
+                    deadline.lose();
+                }
             }
         }
     }

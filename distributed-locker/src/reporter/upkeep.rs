@@ -64,7 +64,7 @@ async fn round(
                 next = next.min(until);
                 kept.insert(entry.id(), (entry, hold));
             }
-            Step::Done(loss) => lost(shared, link, &entry, &loss).await,
+            Step::Done(loss) => next = next.min(lost(shared, link, &entry, &loss).await),
         }
     }
     // What is left has departed.
@@ -104,7 +104,7 @@ async fn send(
             }
             let standing = member(&mut answers);
             match hold.on_standing(shared.time.now(), standing) {
-                Step::Done(loss) => lost(shared, link, &entry, &loss).await,
+                Step::Done(loss) => next = next.min(lost(shared, link, &entry, &loss).await),
                 Step::Sleep(hold, until) => {
                     next = next.min(until);
                     holds.insert(entry.id(), (entry, hold));
@@ -139,13 +139,17 @@ fn member(
 }
 
 /// Tells a loss. When the former owner has had its time, what it left is deleted, even if its guard
-/// is still somewhere.
-async fn lost(shared: &Arc<Shared>, link: &Link, entry: &Arc<Entry>, loss: &Loss) {
+/// is still somewhere. Answers when to come back for that.
+async fn lost(shared: &Arc<Shared>, link: &Link, entry: &Arc<Entry>, loss: &Loss) -> Instant {
     entry.announce(shared, loss);
-    if shared.time.now() >= loss.safe_until && entry.let_go() {
+    if shared.time.now() < loss.safe_until {
+        return loss.safe_until;
+    }
+    if entry.let_go() {
         // Scoped to the owner, and repeated when the guard goes: an error costs nothing.
         let _ = link
             .call(async |store| store.release(entry.owner()).await)
             .await;
     }
+    Instant::FAR_FUTURE
 }

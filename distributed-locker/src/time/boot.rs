@@ -16,8 +16,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// it. That lead only grows, so this clock never runs slower than either of them, and an owner
 /// that lives by it stops early rather than late.
 ///
-/// The lead is shared by the process and corrected whenever a reading finds that the raw clock has
-/// gained or lost a millisecond; otherwise a reading costs two clock readings and two atomic loads.
+/// The lead is shared by the process. A reading compares the two clocks if nobody has done so for
+/// five milliseconds; otherwise it costs one clock reading and two atomic loads.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct BootClock(());
 
@@ -25,8 +25,13 @@ pub struct BootClock(());
 static LEAD: AtomicU64 = AtomicU64::new(0);
 /// Raw clock minus boot clock, when the lead was last corrected.
 static LAST_GAP: AtomicI64 = AtomicI64::new(i64::MIN);
+/// When the two clocks were last compared, on the boot clock.
+static COMPARED: AtomicU64 = AtomicU64::new(0);
 /// Held while the lead is being corrected.
 static CORRECTION: Mutex<()> = Mutex::new(());
+
+/// How long a comparison of the clocks is good for: slewing by 10 % makes half a millisecond of it.
+const COMPARE_EVERY_NANOS: u64 = 5_000_000;
 
 /// A smaller change of the gap is left for later.
 const TOLERANCE_NANOS: u64 = 1_000_000;
@@ -46,9 +51,12 @@ impl BootClock {
 impl Clock for BootClock {
     fn now(&self) -> Instant {
         let boot = read(ClockId::CLOCK_BOOTTIME);
-        let gap = gap(boot, read(ClockId::CLOCK_MONOTONIC_RAW));
-        if gap.abs_diff(LAST_GAP.load(Ordering::Acquire)) > TOLERANCE_NANOS {
-            correct();
+        if boot.wrapping_sub(COMPARED.load(Ordering::Acquire)) > COMPARE_EVERY_NANOS {
+            COMPARED.store(boot, Ordering::Release);
+            let gap = gap(boot, read(ClockId::CLOCK_MONOTONIC_RAW));
+            if gap.abs_diff(LAST_GAP.load(Ordering::Acquire)) > TOLERANCE_NANOS {
+                correct();
+            }
         }
         Instant::from_nanos(boot.saturating_add(LEAD.load(Ordering::Acquire)))
     }

@@ -19,6 +19,7 @@ use tempfile::TempDir;
 
 pub const LONG: Duration = Duration::from_secs(300);
 
+#[derive(Debug)]
 pub struct Place {
     folder: TempDir,
 }
@@ -36,6 +37,18 @@ impl Place {
 
     pub fn folder(&self) -> &Path {
         self.folder.path()
+    }
+
+    /// How many descriptors this process has in the folder.
+    pub fn descriptors(&self) -> usize {
+        let open = std::fs::read_dir("/proc/self/fd").unwrap();
+        let paths = open.filter_map(|entry| std::fs::read_link(entry.unwrap().path()).ok());
+        paths.filter(|path| path.starts_with(self.folder())).count()
+    }
+
+    /// Waits until everything that was dropped has closed its files.
+    pub async fn closed(&self) {
+        until(async || self.descriptors() == 0).await;
     }
 
     pub async fn open(&self) -> Arc<dyn Backend> {

@@ -80,9 +80,9 @@ pub async fn a_corrupt_member_harms_no_other(case: Case) {
             let mut next = || members.next().expect("every member is answered");
             assert_eq!(next().expect("the first member is healthy"), Standing::Mine);
             match next() {
-                Ok(standing) => assert!(
-                    !matches!(standing, Standing::Mine | Standing::Marked),
-                    "{request} over {planted:?} is nobody's lock, but answers {standing:?}"
+                Ok(standing) => panic!(
+                    "{request} over {planted:?} finds no record of this release: that member \
+                     should be an error of kind Corrupt, but is {standing:?}"
                 ),
                 Err(error) => {
                     assert_eq!(

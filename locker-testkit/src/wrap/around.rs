@@ -52,6 +52,29 @@ pub enum Method {
     Sweep,
 }
 
+impl Method {
+    /// Every method.
+    pub const ALL: [Self; 17] = [
+        Self::Connect,
+        Self::TryCreate,
+        Self::TakeOver,
+        Self::Extend,
+        Self::Check,
+        Self::Release,
+        Self::Settle,
+        Self::ForceRelease,
+        Self::ReadLock,
+        Self::ReadProcess,
+        Self::CreateProcess,
+        Self::RenewProcess,
+        Self::RetireProcess,
+        Self::ListLocks,
+        Self::ListProcesses,
+        Self::Watch,
+        Self::Sweep,
+    ];
+}
+
 /// Which request it is: of which connection, by which method.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Call {

@@ -3,6 +3,7 @@
 
 mod claims;
 mod lives;
+mod planted;
 mod upkeep;
 
 pub(crate) use claims::{
@@ -10,6 +11,7 @@ pub(crate) use claims::{
     RepeatsTokens, RobsTheLiving, SettlesTooSoon,
 };
 pub(crate) use lives::{PutsEverybodyFirst, RenewsTheDead};
+pub(crate) use planted::{Careful, CreatesOver, FailsTheBatch, Hides, ReleasesForeign, Spoiled};
 pub(crate) use upkeep::{OverlooksTheMark, ReleasesAnyones, RevivesTheExpired};
 
 use async_trait::async_trait;

@@ -1,0 +1,5 @@
+//! The embedded store keeps the contract.
+
+mod fixture;
+
+locker_testkit::conformance!(fixture::SqliteFixture);

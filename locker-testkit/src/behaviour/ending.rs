@@ -1,0 +1,133 @@
+//! The end of a locker (L3, attack 10).
+
+use super::World;
+use crate::fixture::Fixture;
+use distributed_locker::{AcquireError, AcquireOptions, Interrupted, Wait};
+use locker_core::backend::Liveness;
+use std::time::Duration;
+
+/// Hazard CU-16.
+pub async fn draining_releases_each_lock_only_when_its_work_has_ended<F: Fixture>(world: World<F>) {
+    let (a, b) = (world.locker().await, world.locker().await);
+    let first = world.hold(&a, "first").await;
+    let second = world.hold(&a, "second").await;
+    a.drain("a new release is coming");
+    let job = first.heartbeater();
+    assert_eq!(
+        job.heartbeat().unwrap_err(),
+        Interrupted::Draining("a new release is coming".to_owned())
+    );
+    world.pass(world.timing().liveness_ttl * 2).await;
+    assert!(
+        first.is_valid() && second.is_valid(),
+        "draining takes no lock from a job"
+    );
+    assert!(!world.is_free(&b, "first").await && !world.is_free(&b, "second").await);
+    world.during(first.release()).await.unwrap();
+    assert!(world.is_free(&b, "first").await && !world.is_free(&b, "second").await);
+    world.during(second.release()).await.unwrap();
+    assert!(world.is_free(&b, "second").await);
+}
+
+/// `setDraining` of `@clickup/distributed-locker`.
+pub async fn draining_refuses_new_work_and_sends_waiters_home<F: Fixture>(world: World<F>) {
+    let (a, b) = (world.locker().await, world.locker().await);
+    let guard = world.hold(&a, "k").await;
+    let waiting = b.acquire("k", AcquireOptions::new().wait(Wait::Forever));
+    let draining = async {
+        world.timing_sleep(world.timing().retry_after).await;
+        b.drain("enough");
+    };
+    let (waited, ()) = world
+        .during(async { tokio::join!(waiting, draining) })
+        .await;
+    assert!(matches!(waited, Err(AcquireError::Draining(reason)) if reason == "enough"));
+    let refused = b.acquire("other", AcquireOptions::new()).await;
+    assert!(matches!(refused, Err(AcquireError::Draining(_))));
+    assert!(guard.is_valid());
+}
+
+/// Attack 10 a.
+pub async fn a_guard_outlives_the_handles_of_its_locker<F: Fixture>(world: World<F>) {
+    let b = world.locker().await;
+    let guard = {
+        let a = world.locker().await;
+        world.hold(&a, "k").await
+    };
+    world.pass(world.timing().liveness_ttl * 2).await;
+    assert!(guard.is_valid(), "{:?}", guard.loss());
+    assert!(!world.is_free(&b, "k").await);
+    world.during(guard.release()).await.unwrap();
+    assert!(world.is_free(&b, "k").await);
+}
+
+/// L3.
+pub async fn the_last_handle_retires_the_process<F: Fixture>(world: World<F>) {
+    let locker = world.locker().await;
+    let process = locker.process_hash().unwrap();
+    let clone = locker.clone();
+    drop(locker);
+    let store = world.store().await;
+    let alive = store.read_process(&process).await.unwrap().value;
+    assert!(matches!(alive, Liveness::Alive(_)), "a handle is left");
+    drop(clone);
+    let limit = world.timing().report_every;
+    world
+        .until(limit, "the process is retired", async || {
+            store.read_process(&process).await.unwrap().value == Liveness::Dead
+        })
+        .await;
+}
+
+/// Attack 10 b.
+pub async fn terminating_with_a_job_still_running_keeps_its_lock<F: Fixture>(world: World<F>) {
+    let (a, b) = (world.locker().await, world.locker().await);
+    let guard = world.hold(&a, "k").await;
+    let still = world
+        .during(a.terminate(world.timing().report_every))
+        .await
+        .unwrap_err();
+    assert_eq!(still.keys, [guard.key().clone()]);
+    world.pass(world.timing().liveness_ttl * 2).await;
+    assert!(guard.is_valid() && !world.is_free(&b, "k").await);
+    world.during(guard.release()).await.unwrap();
+    world
+        .during(a.terminate(world.timing().liveness_ttl))
+        .await
+        .unwrap();
+}
+
+/// L3: one write, at once.
+pub async fn terminating_frees_the_process_record_at_once<F: Fixture>(world: World<F>) {
+    let locker = world.locker().await;
+    let process = locker.process_hash().unwrap();
+    drop(world.hold(&locker, "k").await);
+    let began = world.now();
+    world
+        .during(locker.terminate(world.timing().liveness_ttl))
+        .await
+        .unwrap();
+    let took = world.now().since(began);
+    assert!(took < world.timing().report_every, "{took:?}");
+    let store = world.store().await;
+    assert_eq!(
+        store.read_process(&process).await.unwrap().value,
+        Liveness::Dead
+    );
+    assert!(!world.has_record("k").await);
+}
+
+/// An error says what happened.
+pub async fn a_terminated_locker_says_so<F: Fixture>(world: World<F>) {
+    let locker = world.locker().await;
+    world
+        .during(locker.terminate(Duration::from_secs(1)))
+        .await
+        .unwrap();
+    let error = locker
+        .acquire("k", AcquireOptions::new())
+        .await
+        .unwrap_err();
+    assert!(error.to_string().contains("terminated"), "{error}");
+    assert!(locker.ensure_running().await.is_err());
+}

@@ -1,0 +1,196 @@
+//! Losing a lock, and stopping first.
+
+use super::World;
+use crate::fixture::Fixture;
+use distributed_locker::{AcquireOptions, Force, LossReason, OnLost, ReleaseError, Run, RunError};
+use std::cell::Cell;
+use std::time::Duration;
+
+/// S5, hazard CU-1. The take-over is forced from outside, which only an operator can do (A5).
+pub async fn the_old_owner_stops_itself_after_a_take_over<F: Fixture>(world: World<F>) {
+    let (a, b) = (world.locker().await, world.locker().await);
+    let mut taken = None;
+    let run = a.acquire_and_run("k", AcquireOptions::new(), async |job| {
+        let owner = job.owner_hash().unwrap().clone();
+        b.force_release(&owner, Force::Now).await.unwrap();
+        taken = Some(world.hold(&b, "k").await);
+        job.sleep(world.timing().lock_ttl * 10).await.unwrap_err();
+    });
+    let error = world.during(run).await.unwrap_err();
+    let guard = taken.expect("the second process took it");
+    assert!(
+        matches!(&error, RunError::Lost { loss, .. }
+        if loss.reason == LossReason::TakenOver(guard.owner_hash().clone())),
+        "{error:?}"
+    );
+    assert!(guard.is_valid());
+}
+
+/// The same within one process.
+pub async fn the_old_owner_stops_itself_after_a_take_over_by_its_own_process<F: Fixture>(
+    world: World<F>,
+) {
+    let locker = world.locker().await;
+    let old = world.hold(&locker, "k").await;
+    locker
+        .force_release(old.owner_hash(), Force::Now)
+        .await
+        .unwrap();
+    let new = world.hold(&locker, "k").await;
+    let limit = world.timing().recheck_every * 2;
+    world
+        .until(limit, "the old guard is lost", async || !old.is_valid())
+        .await;
+    let by = new.owner_hash().clone();
+    assert_eq!(old.loss().unwrap().reason, LossReason::TakenOver(by));
+    assert!(new.is_valid());
+    // S4: the old guard's release leaves the new one alone.
+    assert!(matches!(old.release().await, Err(ReleaseError::Lost(_))));
+    new.extend().await.unwrap();
+}
+
+/// S5.
+pub async fn a_lost_lock_is_never_valid_again<F: Fixture>(world: World<F>) {
+    let (a, b) = (world.locker().await, world.locker().await);
+    let guard = world.hold(&a, "k").await;
+    b.force_release(guard.owner_hash(), Force::Now)
+        .await
+        .unwrap();
+    let limit = world.timing().recheck_every * 2;
+    world
+        .until(limit, "the guard is lost", async || !guard.is_valid())
+        .await;
+    for _ in 0..20 {
+        world.pass(world.timing().report_every / 3).await;
+        assert!(!guard.is_valid() && guard.valid_for() == Duration::ZERO);
+        assert!(guard.extend().await.is_err());
+    }
+}
+
+/// S6, attack 22, hazard CU-11: the release finds another owner, so the value is no success.
+pub async fn a_job_that_ends_before_it_sees_the_loss_does_not_complete<F: Fixture>(
+    world: World<F>,
+) {
+    let (a, b) = (world.locker().await, world.locker().await);
+    let mut taken = None;
+    let run = a.acquire_and_run("k", AcquireOptions::new(), async |job| {
+        let owner = job.owner_hash().unwrap().clone();
+        b.force_release(&owner, Force::Now).await.unwrap();
+        taken = Some(world.hold(&b, "k").await);
+        7
+    });
+    let error = world.during(run).await.unwrap_err();
+    assert!(
+        matches!(error, RunError::Lost { late: Some(7), .. }),
+        "{error:?}"
+    );
+    assert!(taken.unwrap().is_valid());
+}
+
+/// S12, attack 18: not one step of a job is taken after its guard is invalid.
+pub async fn a_job_that_is_lost_is_never_polled_again<F: Fixture>(world: World<F>) {
+    let (a, b) = (world.locker().await, world.locker().await);
+    let last_seen_valid = Cell::new(true);
+    let run = a.acquire_and_run("k", AcquireOptions::new(), async |job| {
+        let owner = job.owner_hash().unwrap().clone();
+        b.force_release(&owner, Force::Mark).await.unwrap();
+        loop {
+            last_seen_valid.set(last_seen_valid.get() && job.is_valid());
+            tokio::task::yield_now().await;
+            std::thread::yield_now();
+        }
+    });
+    let error = world.during(run).await.unwrap_err();
+    assert!(matches!(error, RunError::Lost { .. }));
+    assert!(last_seen_valid.get(), "a step was taken without the lock");
+}
+
+/// `OnLost::Signal`.
+pub async fn a_signalled_job_goes_on_and_its_value_comes_late<F: Fixture>(world: World<F>) {
+    let (a, b) = (world.locker().await, world.locker().await);
+    let options = AcquireOptions::new().on_lost(OnLost::Signal);
+    let run = a.acquire_and_run("k", options, async |job| {
+        let owner = job.owner_hash().unwrap().clone();
+        b.force_release(&owner, Force::Mark).await.unwrap();
+        let loss = job.lost().await;
+        assert!(job.is_valid(), "the stop budget is there for cleaning up");
+        loss.reason
+    });
+    let error = world.during(run).await.unwrap_err();
+    assert!(
+        matches!(&error, RunError::Lost { loss, late: Some(LossReason::ForceReleased) }
+        if loss.reason == LossReason::ForceReleased),
+        "{error:?}"
+    );
+}
+
+/// Attack 15: a forced release is a mark, and the owner stops first.
+pub async fn an_operator_gets_the_lock_after_its_owner_has_stopped<F: Fixture>(world: World<F>) {
+    let (a, b) = (world.locker().await, world.locker().await);
+    let guard = world.hold(&a, "k").await;
+    b.force_release(guard.owner_hash(), Force::Mark)
+        .await
+        .unwrap();
+    assert!(guard.is_valid(), "the mark alone ends nothing");
+    let limit = world.timing().recheck_every * 2 + world.timing().stop_budget * 2;
+    world
+        .until(limit, "the operator gets the lock", async || {
+            let free = world.is_free(&b, "k").await;
+            assert!(!(free && guard.is_valid()), "two owners");
+            free
+        })
+        .await;
+    assert_eq!(guard.loss().unwrap().reason, LossReason::ForceReleased);
+}
+
+/// S9, hazard CU-12.
+pub async fn an_error_of_the_job_reaches_the_caller_as_it_is<F: Fixture>(world: World<F>) {
+    let locker = world.locker().await;
+    let run = locker.acquire_and_run("k", AcquireOptions::new(), async |_| Err::<(), _>("broken"));
+    let run = world.during(run).await.unwrap();
+    assert!(matches!(
+        run,
+        Run::Completed {
+            value: Err("broken"),
+            ..
+        }
+    ));
+    assert!(world.is_free(&locker, "k").await);
+}
+
+/// F15, attack 21: a record that is gone is noticed by the batched check.
+pub async fn a_vanished_lock_is_noticed_within_one_recheck<F: Fixture>(world: World<F>) {
+    let locker = world.locker().await;
+    let guard = world.hold(&locker, "k").await;
+    world
+        .store()
+        .await
+        .force_release(guard.owner_hash(), Force::Now)
+        .await
+        .unwrap();
+    let limit = world.timing().recheck_every + world.timing().request_timeout * 2;
+    world
+        .until(limit, "the loss is noticed", async || {
+            guard.loss().is_some()
+        })
+        .await;
+    assert_eq!(guard.loss().unwrap().reason, LossReason::Vanished);
+}
+
+/// Section "death is one-way": a process that finds its record gone has ended, and goes on as
+/// another incarnation.
+pub async fn a_vanished_process_record_ends_the_incarnation<F: Fixture>(world: World<F>) {
+    let locker = world.locker().await;
+    let guard = world.hold(&locker, "k").await;
+    let process = locker.process_hash().unwrap();
+    world.store().await.retire_process(&process).await.unwrap();
+    let limit = world.timing().report_every * 2 + world.timing().request_timeout;
+    world
+        .until(limit, "the loss is noticed", async || !guard.is_valid())
+        .await;
+    assert_eq!(guard.loss().unwrap().reason, LossReason::LivenessLapsed);
+    drop(guard);
+    let next = world.during(locker.ensure_running()).await.unwrap();
+    assert_ne!(next, process);
+    world.hold(&locker, "k").await.release().await.unwrap();
+}

@@ -1,0 +1,304 @@
+//! Waiting for a lock: the mutex, the standby, and who is served next.
+
+use super::World;
+use crate::fixture::Fixture;
+use crate::wrap::{Fault, Method, Scope};
+use distributed_locker::{AcquireOptions, Acquired, Locker, MutexError, Wait};
+use futures_util::StreamExt;
+use futures_util::future::join_all;
+use locker_core::backend::{Birth, Claim, Claimed};
+use locker_core::{Host, Key, OwnerHash, ProcessHash, StoreTime};
+use std::cell::{Cell, RefCell};
+use std::time::Duration;
+
+/// Counts who is inside, and how many came at all.
+#[derive(Default)]
+struct Inside {
+    now: Cell<u32>,
+    ever: Cell<u32>,
+}
+
+async fn compete<F: Fixture>(world: &World<F>, lockers: &[Locker], rounds: usize) {
+    let inside = Inside::default();
+    let work = world.timing().retry_after / 10;
+    let jobs = (0..rounds).map(|round| {
+        let locker = &lockers[round % lockers.len()];
+        let inside = &inside;
+        async move {
+            let patience = world.timing().start_timeout * 4;
+            let recheck = world.timing().recheck_every;
+            let job = async |job: distributed_locker::Heartbeater| {
+                assert_eq!(inside.now.replace(1), 0, "two jobs at once");
+                job.sleep(work).await.unwrap();
+                assert_eq!(inside.now.replace(0), 1);
+                inside.ever.set(inside.ever.get() + 1);
+            };
+            locker.mutex("k", patience, recheck, job).await.unwrap();
+        }
+    });
+    world.during(join_all(jobs)).await;
+    assert_eq!(inside.ever.get() as usize, rounds);
+}
+
+/// The mutex test of `@clickup/distributed-locker`, one locker.
+pub async fn a_mutex_in_one_process_never_overlaps<F: Fixture>(world: World<F>) {
+    let locker = world.locker().await;
+    compete(&world, &[locker], 20).await;
+}
+
+/// The same with two.
+pub async fn a_mutex_across_two_processes_never_overlaps<F: Fixture>(world: World<F>) {
+    let lockers = [world.locker().await, world.locker().await];
+    compete(&world, &lockers, 20).await;
+}
+
+/// Hazard CU-17: the deadline holds, and the error says who it was.
+pub async fn a_mutex_gives_up_at_its_deadline_and_names_the_holder<F: Fixture>(world: World<F>) {
+    let (a, b) = (world.locker().await, world.locker().await);
+    let guard = world.hold(&a, "k").await;
+    let (began, timeout) = (world.now(), world.timing().report_every);
+    let recheck = world.timing().recheck_every;
+    let run = b.mutex("k", timeout, recheck, async |_| unreachable!("it is held"));
+    let error = world.during(run).await.unwrap_err();
+    let took = world.now().since(began);
+    assert!(
+        took >= timeout && took < timeout + world.timing().request_timeout,
+        "{took:?}"
+    );
+    assert!(
+        matches!(&error, MutexError::<()>::TimedOut { holder }
+        if holder.owner == *guard.owner_hash()),
+        "{error:?}"
+    );
+}
+
+/// L1, hazard PG-11. The net under the hint is far away here.
+pub async fn a_release_wakes_the_waiter<F: Fixture>(world: World<F>) {
+    let (a, b) = (world.locker().await, world.locker().await);
+    for _ in 0..5 {
+        let guard = world.hold(&a, "k").await;
+        let options = patient(&world);
+        let waiting = async {
+            let acquired = b.acquire("k", options).await.unwrap();
+            (acquired, world.now())
+        };
+        let releasing = async {
+            world.timing_sleep(world.timing().report_every / 2).await;
+            let released = world.now();
+            guard.release().await.unwrap();
+            released
+        };
+        let ((acquired, at), released) = world
+            .during(async { tokio::join!(waiting, releasing) })
+            .await;
+        let took = at.since(released);
+        assert!(
+            took < world.timing().report_every / 2,
+            "woken after {took:?}"
+        );
+        let guard = acquired.guard().expect("granted");
+        world.during(guard.release()).await.unwrap();
+    }
+}
+
+/// Waiters of one process queue locally.
+pub async fn local_waiters_are_served_in_order<F: Fixture>(world: World<F>) {
+    let locker = world.locker().await;
+    let guard = world.hold(&locker, "k").await;
+    let served = RefCell::new(Vec::new());
+    let waiters = (0..8).map(|place| {
+        let (locker, served, options) = (&locker, &served, patient(&world));
+        async move {
+            let guard = locker
+                .acquire("k", options)
+                .await
+                .unwrap()
+                .guard()
+                .expect("granted");
+            served.borrow_mut().push(place);
+            guard.release().await.unwrap();
+        }
+    });
+    let releasing = async {
+        world.timing_sleep(world.timing().retry_after).await;
+        guard.release().await.unwrap();
+    };
+    world
+        .during(async { tokio::join!(join_all(waiters), releasing) })
+        .await;
+    assert_eq!(*served.borrow(), (0..8).collect::<Vec<_>>());
+}
+
+/// F31, attack 36: the one who was to be served next has gone.
+pub async fn a_waiter_that_leaves_holds_up_nobody<F: Fixture>(world: World<F>) {
+    let (a, b, c) = (
+        world.locker().await,
+        world.locker().await,
+        world.locker().await,
+    );
+    let guard = world.hold(&a, "k").await;
+    let options = patient(&world);
+    let (leaving, staying) = (b.acquire("k", options.clone()), c.acquire("k", options));
+    let pause = world.timing().report_every;
+    let leaving = async {
+        tokio::select! {
+            // Granted in that very moment: then it gives the lock back.
+            granted = leaving => drop(granted),
+            () = world.timing_sleep(pause) => {}
+        }
+    };
+    let releasing = async {
+        // The waiter in front goes away in the very moment of the release.
+        world.timing_sleep(pause).await;
+        let released = world.now();
+        guard.release().await.unwrap();
+        released
+    };
+    let staying = async { (staying.await.unwrap(), world.now()) };
+    let ((), released, (acquired, at)) = world
+        .during(async { tokio::join!(leaving, releasing, staying) })
+        .await;
+    assert!(acquired.guard().is_some());
+    let took = at.since(released);
+    assert!(took < world.timing().report_every, "served after {took:?}");
+}
+
+/// PgIpLock: `onRelease` and the standby.
+pub async fn a_standby_takes_over_on_release<F: Fixture>(world: World<F>) {
+    let (a, b) = (world.locker().await, world.locker().await);
+    let guard = world.hold(&a, "k").await;
+    let mut standby = b.standby("k", patient(&world)).unwrap();
+    let releasing = async {
+        world.timing_sleep(world.timing().retry_after).await;
+        guard.release().await.unwrap();
+    };
+    let (taken, ()) = world
+        .during(async { tokio::join!(standby.next(), releasing) })
+        .await;
+    let first = taken.unwrap();
+    // It stands by again after it has lost or given up what it held.
+    let before = first.token();
+    world.during(first.release()).await.unwrap();
+    let second = world.during(standby.next()).await.unwrap();
+    assert!(second.token() > before);
+}
+
+/// PgIpLock: the owner crashes.
+pub async fn a_standby_takes_over_from_the_dead<F: Fixture>(world: World<F>) {
+    let b = world.locker().await;
+    world.plant_dead_owner("k").await;
+    let mut standby = b.standby("k", patient(&world)).unwrap();
+    let (began, guard) = (world.now(), world.during(standby.next()).await.unwrap());
+    let took = world.now().since(began);
+    let limit = world.timing().liveness_ttl + world.timing().report_every;
+    assert!(
+        guard.is_valid() && took <= limit,
+        "taken over after {took:?}"
+    );
+}
+
+/// PgIpLock: `acquireInterval`. This process never gets a hint: subscribing fails.
+pub async fn a_standby_takes_over_by_periodic_retry<F: Fixture>(world: World<F>) {
+    let (b, faulty) = world.faulty_locker().await;
+    let a = world.locker().await;
+    faulty.inject(Scope::all().of(Method::Watch), Fault::Refuse);
+    let guard = world.hold(&a, "k").await;
+    let every = world.timing().report_every;
+    let mut standby = b
+        .standby("k", AcquireOptions::new().poll_every(every))
+        .unwrap();
+    let releasing = async {
+        world.timing_sleep(every / 2).await;
+        let released = world.now();
+        guard.release().await.unwrap();
+        released
+    };
+    let (taken, released) = world
+        .during(async { tokio::join!(standby.next(), releasing) })
+        .await;
+    let took = world.now().since(released);
+    assert!(
+        taken.unwrap().is_valid() && took <= every * 2,
+        "taken after {took:?}"
+    );
+    assert!(faulty.struck() > 0, "a hint may have come");
+}
+
+/// Hazard CU-4 the right way round: the liveness TTL decides, though the lock TTL is long.
+pub async fn a_process_that_dies_frees_its_lock_within_one_liveness_ttl<F: Fixture>(
+    world: World<F>,
+) {
+    let b = world.locker().await;
+    let began = world.now();
+    world.plant_dead_owner("k").await;
+    assert!(
+        !world.is_free(&b, "k").await,
+        "the process counts as alive for one T"
+    );
+    let Acquired::Guard(guard) = world.during(b.acquire("k", patient(&world))).await.unwrap()
+    else {
+        panic!("the dead keep nothing");
+    };
+    let took = world.now().since(began);
+    let t = world.timing().liveness_ttl;
+    assert!(
+        took >= t * 9 / 10 && took <= t + world.timing().report_every,
+        "after {took:?}"
+    );
+    assert!(guard.is_valid());
+}
+
+/// `on_release` has no place in the order, and delays nobody.
+pub async fn a_release_is_heard_by_who_only_listens<F: Fixture>(world: World<F>) {
+    let (a, b) = (world.locker().await, world.locker().await);
+    let mut releases = b.on_release("k").await.unwrap();
+    let guard = world.hold(&a, "k").await;
+    guard.release().await.unwrap();
+    let limit = world.timing().recheck_every;
+    let heard = async { tokio::time::timeout(limit, releases.next()).await };
+    assert_eq!(
+        heard.await.expect("heard in time"),
+        Some(Key::new("k").unwrap())
+    );
+    assert!(world.is_free(&b, "k").await);
+}
+
+fn patient<F: Fixture>(world: &World<F>) -> AcquireOptions {
+    let net = world.timing().lock_ttl * 10;
+    AcquireOptions::new().wait(Wait::Forever).poll_every(net)
+}
+
+impl<F: Fixture> World<F> {
+    /// Sleeps on the clock of the lockers, inside [`World::during`].
+    pub(super) async fn timing_sleep(&self, duration: Duration) {
+        let until = self.now() + duration;
+        while self.now() < until {
+            if self.is_virtual() {
+                tokio::task::yield_now().await;
+            } else {
+                tokio::time::sleep(until.since(self.now())).await;
+            }
+        }
+    }
+
+    /// A lock whose owner has just reported for the last time.
+    pub(super) async fn plant_dead_owner(&self, key: &str) {
+        let store = self.store().await;
+        let process = ProcessHash::new(&Host::new("dead").unwrap(), 1, 0xdead);
+        let timing = self.timing();
+        let birth = store
+            .create_process(&process, timing.liveness_ttl)
+            .await
+            .unwrap();
+        assert!(matches!(birth.value, Birth::Created { .. }));
+        let claim = Claim {
+            owner: OwnerHash::new(&Key::new(key).unwrap(), &process, 0, None),
+            ttl: timing.lock_ttl * 10,
+            not_after: StoreTime::from_micros(u64::MAX),
+        };
+        let claimed = store.try_create(&claim).await.unwrap().value;
+        assert!(matches!(claimed, Claimed::Granted(_)), "{claimed:?}");
+        // The process goes on existing, and its kernel objects with it: it only never reports.
+        self.keep(store);
+    }
+}

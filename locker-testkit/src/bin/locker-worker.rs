@@ -1,0 +1,194 @@
+//! A process to be stopped, killed and forked by tests: it takes a lock and does something awkward.
+//!
+//! `locker-worker SCENARIO STORE-URL LIVENESS-TTL-MS` writes one line for everything that a test
+//! waits for, and one last line when it ends by itself.
+
+use distributed_locker::{
+    AcquireOptions, Acquired, BootClock, Clock, HeartbeatPolicy, LockGuard, Locker, OnLost, Timing,
+    connect,
+};
+use locker_testkit::wrap::{Fault, Faulty, Method, Scope};
+use std::error::Error;
+use std::io::Write;
+use std::process::ExitCode;
+use std::time::Duration;
+
+type Outcome = Result<(), Box<dyn Error>>;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [scenario, url, ttl] = arguments.as_slice() else {
+        say("usage: locker-worker SCENARIO STORE-URL LIVENESS-TTL-MS");
+        return ExitCode::from(64);
+    };
+    let ttl = Duration::from_millis(ttl.parse().unwrap_or(1000));
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let ended = runtime.map_err(Into::into).and_then(|runtime| {
+        runtime.block_on(async {
+            let worker = Worker::start(url, ttl).await?;
+            match scenario.as_str() {
+                "hold" => worker.hold().await,
+                "blocked" => worker.blocked().await,
+                "abort-stalled" => worker.abort_stalled().await,
+                "abort-blocked" => worker.abort_blocked().await,
+                "fork" => worker.fork().await,
+                "signals" => worker.signals().await,
+                "forget" => worker.forget().await,
+                other => Err(format!("there is no scenario {other}").into()),
+            }
+        })
+    });
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say(&format!("failed {error}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// One line, with the time on the clock that all processes share.
+fn say(what: &str) {
+    let now = BootClock::new().now().as_nanos() / 1000;
+    let mut out = std::io::stdout().lock();
+    // A test that has gone needs no line.
+    let _ = writeln!(out, "{now} {what}").and_then(|()| out.flush());
+}
+
+struct Worker {
+    locker: Locker,
+    faulty: Faulty,
+    ttl: Duration,
+}
+
+impl Worker {
+    async fn start(url: &str, ttl: Duration) -> Result<Self, Box<dyn Error>> {
+        let faulty = Faulty::new();
+        let timing = Timing {
+            liveness_ttl: ttl,
+            report_every: ttl / 5,
+            lock_ttl: ttl * 30,
+            extend_every: ttl,
+            recheck_every: ttl / 2,
+            request_timeout: ttl * 3 / 10,
+            retry_after: ttl / 40,
+            drift_permille: 20,
+            stop_budget: ttl * 3 / 20,
+            hard_margin: ttl / 50,
+            start_timeout: Duration::from_secs(15),
+        };
+        let locker = Locker::builder(faulty.around(connect(url)?))
+            .timing(timing)
+            .start()
+            .await?;
+        Ok(Self {
+            locker,
+            faulty,
+            ttl,
+        })
+    }
+
+    async fn acquire(&self, options: AcquireOptions) -> Result<LockGuard, Box<dyn Error>> {
+        let options = options.heartbeat(HeartbeatPolicy::Automatic);
+        match self.locker.acquire("k", options).await? {
+            Acquired::Guard(guard) => {
+                say(&format!("acquired {}", guard.token()));
+                Ok(guard)
+            }
+            Acquired::SomeoneElseHoldsLock(data) => Err(format!("held by {}", data.owner).into()),
+        }
+    }
+
+    /// Holds the lock until it is lost.
+    async fn hold(&self) -> Outcome {
+        let guard = self.acquire(AcquireOptions::new()).await?;
+        let loss = guard.lost().await;
+        say(&format!("lost {loss}"));
+        Ok(())
+    }
+
+    /// Blocks its only runtime for three liveness TTLs (F06).
+    async fn blocked(&self) -> Outcome {
+        let guard = self.acquire(AcquireOptions::new()).await?;
+        std::thread::sleep(self.ttl * 3);
+        say(if guard.is_valid() { "valid" } else { "invalid" });
+        guard.release().await?;
+        say("released");
+        Ok(())
+    }
+
+    /// The Reporter stands still, and so does the job: only the kernel is left (S12, attack 11).
+    async fn abort_stalled(&self) -> Outcome {
+        let guard = self
+            .acquire(AcquireOptions::new().on_lost(OnLost::Abort))
+            .await?;
+        self.faulty
+            .inject(Scope::all().of(Method::RenewProcess), Fault::BlockThread);
+        say("stalled");
+        std::thread::sleep(self.ttl * 20);
+        say("survived");
+        drop(guard);
+        Ok(())
+    }
+
+    /// The job blocks its runtime while everything else works: it is kept alive by reports.
+    async fn abort_blocked(&self) -> Outcome {
+        let guard = self
+            .acquire(AcquireOptions::new().on_lost(OnLost::Abort))
+            .await?;
+        std::thread::sleep(self.ttl * 3);
+        say(if guard.is_valid() { "valid" } else { "invalid" });
+        guard.release().await?;
+        // The timer is disarmed with the release.
+        std::thread::sleep(self.ttl * 2);
+        say("survived");
+        Ok(())
+    }
+
+    /// A forked child has its parent's guard in its memory, and cannot use it (S8, F26).
+    async fn fork(&self) -> Outcome {
+        let guard = self.acquire(AcquireOptions::new()).await?;
+        match fork::fork()? {
+            fork::Fork::Child => {
+                let extended = guard.extend().await.is_err();
+                let acquired = self
+                    .locker
+                    .acquire("other", AcquireOptions::new())
+                    .await
+                    .is_err();
+                let released = guard.release().await.is_err();
+                say(&format!("child {extended} {acquired} {released}"));
+                std::process::exit(0);
+            }
+            fork::Fork::Parent(_) => {
+                tokio::time::sleep(self.ttl * 2).await;
+                say(if guard.is_valid() { "valid" } else { "invalid" });
+                guard.release().await?;
+                say("released");
+                Ok(())
+            }
+        }
+    }
+
+    /// Everything is released on SIGTERM, and the process goes on until it ends by itself.
+    async fn signals(&self) -> Outcome {
+        let mut shutdown = self.locker.shutdown_on_signals(self.ttl * 5)?;
+        let guard = self.acquire(AcquireOptions::new()).await?;
+        let job = guard.heartbeater();
+        say("ready");
+        while job.sleep(self.ttl).await.is_ok() {}
+        drop(guard);
+        shutdown.finished().await?;
+        say("ended");
+        Ok(())
+    }
+
+    /// `main` ends while a lock is held and nothing is awaited (attack 10 c).
+    async fn forget(&self) -> Outcome {
+        let guard = self.acquire(AcquireOptions::new()).await?;
+        std::mem::forget(guard);
+        Ok(())
+    }
+}
