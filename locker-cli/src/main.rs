@@ -9,6 +9,7 @@ mod keeper;
 mod output;
 mod run;
 mod signals;
+mod stderr;
 mod store;
 mod supervise;
 mod terminal;
@@ -57,6 +58,6 @@ fn log() {
     let filter = EnvFilter::try_from_env("LOCKER_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(io::stderr)
+        .with_writer(|| stderr::Stderr)
         .init();
 }

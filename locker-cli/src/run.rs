@@ -9,6 +9,7 @@ use crate::keeper::Keeper;
 use crate::keeper::wire::{Order, Status};
 use crate::output::{LockView, holder, printable};
 use crate::signals::{self, Scope};
+use crate::stderr::{tell, tell_raw};
 use crate::store::{Store, VARIABLE};
 use crate::supervise::{End, Ended, Grant, Lost, Signals, Watch, supervise};
 use distributed_locker::{
@@ -18,7 +19,7 @@ use distributed_locker::{
 use locker_core::{Key, LockData, Timing, Trace};
 use nix::sys::signal::Signal;
 use std::ffi::OsString;
-use std::io::{self, Write};
+use std::io;
 use std::time::Duration;
 
 /// Everything that was asked for, validated. Nothing is opened or started yet.
@@ -378,13 +379,4 @@ fn split(arguments: &[OsString]) -> Result<(&OsString, &[OsString]), Failure> {
         }
         _ => Err(Failure::usage("there is no command; it stands behind \"--\"").hint(usage)),
     }
-}
-
-fn tell(text: &str) {
-    tell_raw(&format!("locker: {text}"));
-}
-
-/// stdout is the command's; nobody who closed stderr wants to hear about it.
-fn tell_raw(text: &str) {
-    let _ = writeln!(io::stderr().lock(), "{text}");
 }

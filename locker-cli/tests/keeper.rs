@@ -43,6 +43,45 @@ fn everybody_dies_with_a_killed_wrapper() {
     }
 }
 
+/// Attack 12 (d), 35 (d): the keeper holds the descriptor by which the store knows that the owner
+/// lives, as a duplicate (the same open file, so the same lock) and until its own end.
+#[test]
+fn the_keeper_holds_the_liveness_descriptor_and_the_command_does_not() {
+    let home = Home::new();
+    let wrapper = home.script(&[], "echo > ready; exec sleep 1000");
+    home.await_file("ready");
+    let holds = |pid| {
+        let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+        let mut links = descriptors
+            .flatten()
+            .filter_map(|link| fs::read_link(link.path()).ok());
+        links.any(|file| file.ends_with("locker.db.alive"))
+    };
+    let (keeper, command) = (wrapper.keeper(), wrapper.command());
+    assert!(holds(wrapper.pid()) && holds(keeper) && !holds(command));
+}
+
+/// The kernel continues a stopped keeper whose wrapper dies (its group is an orphan then), so not
+/// even that lets the command outlive its lock.
+#[test]
+fn everybody_dies_even_if_the_keeper_was_stopped_when_the_wrapper_was_killed() {
+    let home = Home::new();
+    let wrapper = home.script(&[], FAMILY);
+    let family = family(&home);
+    let keeper = wrapper.keeper();
+    let waiter = home.script(&["-w", "30"], "echo > second");
+    // The wrapper first, or it would continue its keeper.
+    wrapper.signal(Signal::SIGSTOP);
+    kill(keeper, Signal::SIGSTOP).unwrap();
+    await_that("the keeper is stopped", || state(keeper) == Some('T'));
+    wrapper.signal(Signal::SIGKILL);
+    drop(wrapper);
+    waiter.end().expect(0);
+    for pid in family {
+        assert!(!lives(pid), "{pid} has outlived its lock");
+    }
+}
+
 /// Attack 35 (b), (g) and 12 (c): kill -9 of the keeper; its orphans are the wrapper's.
 #[test]
 fn everybody_dies_with_a_killed_keeper_and_the_lock_is_lost() {

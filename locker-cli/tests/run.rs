@@ -296,6 +296,35 @@ fn a_lock_that_was_deleted_under_its_command_is_lost_and_the_code_can_be_moved()
     holder.end().expect(33);
 }
 
+/// A pager that nobody scrolls must not cost a healthy command its lock.
+#[test]
+fn a_stderr_that_nobody_reads_does_not_stop_the_wrapper() {
+    let home = Home::new();
+    let script = "head -c 100000 /dev/zero >&2 & sleep 2; kill $!; exit 3";
+    let options = [
+        "run",
+        "-v",
+        "--liveness-ttl",
+        "1",
+        "k",
+        "--",
+        "sh",
+        "-c",
+        script,
+    ];
+    let mut command = home.locker(&options);
+    let mut wrapper = command.env("LOCKER_LOG", "trace").spawn().unwrap();
+    let begun = Instant::now();
+    let status = loop {
+        if let Some(status) = wrapper.try_wait().unwrap() {
+            break status;
+        }
+        assert!(begun.elapsed() < common::PATIENCE, "it stands still");
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    assert_eq!(status.code(), Some(3));
+}
+
 #[test]
 fn an_unwritable_stderr_changes_nothing() {
     let home = Home::new();
