@@ -1,5 +1,7 @@
 //! L7: what ten thousand idle locks cost the store in a minute, at the default times.
 
+#![allow(clippy::print_stdout, reason = "the counts are what the test is for")]
+
 use distributed_locker::{
     AcquireOptions, Acquired, Connect, HeartbeatPolicy, LockGuard, Locker, ManualClock, Memory,
     connect, pass,
@@ -35,7 +37,8 @@ fn counted(inner: Arc<dyn Connect>) -> (Counted, Arc<dyn Connect>) {
 /// (jittered down by up to a fifth), and nothing else.
 fn assert_idle(sent: &Counts, locker: &Locker) {
     let timing = locker.timing();
-    let per = |every: Duration| u64::try_from(MINUTE.as_millis() / every.as_millis()).unwrap();
+    let per =
+        |every: Duration| u64::try_from(MINUTE.as_millis() / every.as_millis()).expect("small");
     let batches = LOCKS.div_ceil(64);
     let extends = sent.from(Side::Upkeep, Method::Extend);
     let checks = sent.from(Side::Upkeep, Method::Check);
