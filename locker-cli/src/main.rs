@@ -17,7 +17,8 @@ mod terminal;
 use clap::Parser;
 use exit::Exit;
 use std::io;
-use std::process::ExitCode;
+use std::panic;
+use std::process::{self, ExitCode};
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
             .into();
         }
     };
+    die_at_once_on_panic();
     log();
     match commands::dispatch(&cli.command, &cli.global) {
         Ok(exit) => exit.into(),
@@ -51,6 +53,16 @@ fn main() -> ExitCode {
             failure.exit.into()
         }
     }
+}
+
+/// Unwinding would drop the guard, and so release the lock, while the command still runs. A dead
+/// wrapper's lock, on the other hand, is in its keeper's hands.
+fn die_at_once_on_panic() {
+    let tell = panic::take_hook();
+    panic::set_hook(Box::new(move |what| {
+        tell(what);
+        process::abort();
+    }));
 }
 
 /// What the library tells its operators goes to stderr; `LOCKER_LOG` says how much of it.

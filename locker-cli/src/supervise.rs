@@ -159,7 +159,9 @@ pub(crate) async fn supervise(
         timed_out: false,
     };
     state.start();
-    let end = state.watch(&readiness).await?;
+    // A watch that fails ends like one whose keeper died: nothing may be left of the command when
+    // the caller lets go of the lock.
+    let end = state.watch(&readiness).await.unwrap_or(End::KeeperDied);
     Ok(state.finish(end))
 }
 
