@@ -60,6 +60,13 @@ impl InvalidIdentity {
     }
 }
 
+/// So that a key that was parsed before is accepted wherever a text is.
+impl From<std::convert::Infallible> for InvalidIdentity {
+    fn from(never: std::convert::Infallible) -> Self {
+        match never {}
+    }
+}
+
 /// Reads a decimal number in its one canonical form: no sign, no leading zero.
 fn parse_canonical<T: std::str::FromStr>(text: &str) -> Option<T> {
     let canonical = text.bytes().all(|b| b.is_ascii_digit())
