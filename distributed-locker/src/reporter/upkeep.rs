@@ -98,11 +98,12 @@ async fn send(
             Err(error) => Err(error),
         };
         for (entry, hold) in waiting.by_ref().take(owners.len()) {
+            // Every lock that was asked about takes its answer, so that each gets its own.
+            let standing = member(&mut answers);
             // A lock that was given back meanwhile has no standing any more.
             if entry.has_departed() {
                 continue;
             }
-            let standing = member(&mut answers);
             match hold.on_standing(shared.time.now(), standing) {
                 Step::Done(loss) => next = next.min(lost(shared, link, &entry, &loss).await),
                 Step::Sleep(hold, until) => {

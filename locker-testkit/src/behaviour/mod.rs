@@ -11,6 +11,7 @@
 pub mod ending;
 pub mod faults;
 pub mod heartbeats;
+pub mod interleavings;
 pub mod locks;
 pub mod losses;
 pub mod waiting;
@@ -100,6 +101,9 @@ macro_rules! __for_each_behaviour {
                 errors_of_the_reporter_are_delivered,
                 the_reporter_writes_regularly,
                 held_locks_cost_batches_not_requests,
+            }
+            interleavings {
+                a_lock_given_back_during_a_check_shifts_nobodys_answer,
             }
         }
     };

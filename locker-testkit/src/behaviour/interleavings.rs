@@ -1,0 +1,33 @@
+//! Interleavings of callers, the Reporter and a store that misbehaves, each of which once went
+//! wrong.
+
+use super::World;
+use crate::fixture::Fixture;
+use crate::wrap::{Fault, Method, Scope};
+use distributed_locker::{AcquireOptions, HeartbeatPolicy};
+
+/// The answers of a batch belong to its locks one by one, also when some of them have gone.
+pub async fn a_lock_given_back_during_a_check_shifts_nobodys_answer<F: Fixture>(world: World<F>) {
+    let (locker, faulty) = world.faulty_locker().await;
+    let mut guards = Vec::new();
+    for n in 0..8 {
+        let options = AcquireOptions::new().heartbeat(HeartbeatPolicy::Automatic);
+        guards.push(world.hold_with(&locker, &format!("k{n}"), options).await);
+    }
+    let check = Scope::all().of(Method::Check);
+    faulty.inject(check, Fault::Stall);
+    let limit = world.timing().recheck_every * 4;
+    world
+        .until(limit, "the locks are being checked", async || {
+            faulty.struck() > 0
+        })
+        .await;
+    for guard in guards.drain(..4) {
+        world.during(guard.release()).await.unwrap();
+    }
+    faulty.heal();
+    world.pass(world.timing().retry_after * 4).await;
+    for guard in &guards {
+        assert_eq!(guard.loss(), None, "{} is held", guard.key());
+    }
+}
