@@ -173,7 +173,7 @@ impl LockGuard {
                     (None, Released::Absent | Released::Done) => LossReason::Vanished,
                 };
                 let loss = self.entry.tenure.lose(reason, self.shared.time.now());
-                self.entry.announce(&self.shared, &loss);
+                self.entry.tell(&self.shared, &loss);
                 Err(ReleaseError::Lost(loss))
             }
             Err(error) => Err(ReleaseError::Unconfirmed(error)),

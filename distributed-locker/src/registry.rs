@@ -260,8 +260,16 @@ impl Entry {
         judged
     }
 
-    /// Tells a loss to everybody, once.
+    /// Tells a loss to everybody, once. To have been given back is none: whoever looks at the
+    /// deadlines meanwhile finds them closed, and a lock departs before they are.
     pub(crate) fn announce(&self, shared: &Shared, loss: &Loss) {
+        if !self.has_departed() {
+            self.tell(shared, loss);
+        }
+    }
+
+    /// Tells a loss that was found when the lock was given back.
+    pub(crate) fn tell(&self, shared: &Shared, loss: &Loss) {
         if !self.announced.swap(true, Ordering::AcqRel) {
             let owner = self.owner().clone();
             shared.events.send(crate::Event::LostLock {

@@ -225,6 +225,14 @@ async fn abort_spares_a_blocked_process_whose_reporter_works() {
     assert_eq!((status.code(), valid.as_str()), (Some(0), ""));
 }
 
+/// The timer follows what is held: a release that is noticed halfway is no loss, and ends nobody.
+#[test]
+fn abort_spares_a_process_whose_locks_come_and_go() {
+    let store = Store::new();
+    let mut worker = Worker::start("abort-churn", &store);
+    worker.wait_for("survived");
+}
+
 /// F04: a stopped owner is taken over, and finds out before its next step.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stopped_owner_is_replaced_and_stops_when_it_goes_on() {

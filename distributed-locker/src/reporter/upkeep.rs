@@ -142,6 +142,9 @@ fn member(
 /// Tells a loss. When the former owner has had its time, what it left is deleted, even if its guard
 /// is still somewhere. Answers when to come back for that.
 async fn lost(shared: &Arc<Shared>, link: &Link, entry: &Arc<Entry>, loss: &Loss) -> Instant {
+    if entry.has_departed() {
+        return Instant::FAR_FUTURE;
+    }
     entry.announce(shared, loss);
     if shared.time.now() < loss.safe_until {
         return loss.safe_until;

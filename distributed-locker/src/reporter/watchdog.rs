@@ -44,7 +44,9 @@ fn arm(shared: &Arc<Shared>, timer: &mut Option<KillTimer>) {
                 Some(loss) => loss.safe_until,
                 None => entry.tenure.valid_until().unwrap_or(Instant::ZERO),
             };
-            Some(hard - lead)
+            // A lock that is being given back has no deadline any more, and ends nobody. This is
+            // asked last, because it departs before its deadlines are closed.
+            (!entry.has_departed()).then(|| hard - lead)
         })
         .min();
     if earliest.is_none() && timer.is_none() {

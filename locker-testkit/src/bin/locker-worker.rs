@@ -4,9 +4,10 @@
 //! waits for, and one last line when it ends by itself.
 
 use distributed_locker::{
-    AcquireOptions, Acquired, BootClock, Clock, HeartbeatPolicy, LockGuard, Locker, OnLost, Timing,
-    connect,
+    AcquireOptions, Acquired, BootClock, Clock, Event, HeartbeatPolicy, LockGuard, Locker, OnLost,
+    Timing, connect,
 };
+use futures_util::future::join_all;
 use locker_testkit::wrap::{Fault, Faulty, Method, Scope};
 use std::error::Error;
 use std::io::Write;
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
                 "blocked" => worker.blocked().await,
                 "abort-stalled" => worker.abort_stalled().await,
                 "abort-blocked" => worker.abort_blocked().await,
+                "abort-churn" => worker.abort_churn().await,
                 "fork" => worker.fork().await,
                 "signals" => worker.signals().await,
                 "forget" => worker.forget().await,
@@ -143,6 +145,38 @@ impl Worker {
         guard.release().await?;
         // The timer is disarmed with the release.
         std::thread::sleep(self.ttl * 2);
+        say("survived");
+        Ok(())
+    }
+
+    /// Locks come and go all the time, each with its timer.
+    async fn abort_churn(&self) -> Outcome {
+        let locker = Locker::builder(distributed_locker::memory())
+            .start()
+            .await?;
+        let options = AcquireOptions::new().on_lost(OnLost::Abort);
+        let churn = (0..16).map(|n| {
+            let (locker, options) = (&locker, options.clone());
+            async move {
+                for _ in 0..1000 {
+                    let key = format!("k{n}");
+                    let guard = locker.acquire(key.as_str(), options.clone()).await?;
+                    drop(guard);
+                }
+                Ok::<_, distributed_locker::AcquireError>(())
+            }
+        });
+        let mut lost = locker.events();
+        for ended in join_all(churn).await {
+            ended?;
+        }
+        locker.terminate(self.ttl * 10).await?;
+        drop(locker);
+        while let Some(event) = lost.next().await {
+            if let Event::LostLock { owner, loss } = event {
+                return Err(format!("{owner}: {loss}").into());
+            }
+        }
         say("survived");
         Ok(())
     }
