@@ -225,6 +225,14 @@ async fn abort_spares_a_blocked_process_whose_reporter_works() {
     assert_eq!((status.code(), valid.as_str()), (Some(0), ""));
 }
 
+/// A beat moves the limit of the beat at once, and the kernel is not told of every beat.
+#[test]
+fn abort_spares_a_process_that_beats_late_and_in_time() {
+    let store = Store::new();
+    let mut worker = Worker::start("abort-beats", &store);
+    worker.wait_for("survived");
+}
+
 /// The timer follows what is held: a release that is noticed halfway is no loss, and ends nobody.
 #[test]
 fn abort_spares_a_process_whose_locks_come_and_go() {

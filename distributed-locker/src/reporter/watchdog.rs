@@ -42,7 +42,9 @@ fn arm(shared: &Arc<Shared>, timer: &mut Option<KillTimer>) {
             // what the loss left it.
             let hard = match entry.tenure.loss() {
                 Some(loss) => loss.safe_until,
-                None => entry.tenure.valid_until().unwrap_or(Instant::ZERO),
+                // A beat that is missing is no matter of the kernel before it is judged: the job
+                // may have beaten since.
+                None => entry.tenure.hard_deadline().unwrap_or(Instant::ZERO),
             };
             // A lock that is being given back has no deadline any more, and ends nobody. This is
             // asked last, because it departs before its deadlines are closed.

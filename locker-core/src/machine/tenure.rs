@@ -110,17 +110,34 @@ impl Tenure {
         &self.owner
     }
 
-    /// Whether the owner may act as the owner at `now`.
+    /// Whether the owner may act as the owner at `now`. The first one who is told "no" makes the
+    /// loss final.
     pub fn is_valid(&self, now: Instant) -> bool {
-        self.lock.is_valid(now)
-            && self.process.is_valid(now)
-            && self.beat_limit().is_none_or(|limit| now < limit)
+        if !self.lock.is_valid(now) || !self.process.is_valid(now) {
+            return false;
+        }
+        match self.beat_limit() {
+            // A beat that began before the limit may be noted after it: it must find a lock that
+            // is lost, or it would move the limit under somebody who was told that it has passed.
+            Some(limit) if now >= limit => {
+                self.lose(LossReason::Expired, now + self.stop_budget);
+                false
+            }
+            _ => true,
+        }
     }
 
     /// Until when the owner may act, if nothing is renewed; `None` once that is over.
     pub fn valid_until(&self) -> Option<Instant> {
-        let until = self.lock.get()?.min(self.process.get()?);
+        let until = self.hard_deadline()?;
         Some(self.beat_limit().map_or(until, |limit| limit.min(until)))
+    }
+
+    /// Until when certainly nobody else owns the lock, if nothing more is confirmed: the first
+    /// moment of the lock and of the process. A beat that does not come ends the tenure earlier,
+    /// but nobody learns of that before it is judged; `None` once the tenure is over.
+    pub fn hard_deadline(&self) -> Option<Instant> {
+        Some(self.lock.get()?.min(self.process.get()?))
     }
 
     /// Notes that the job is alive, if the tenure is valid at `now`. Answers whether it is.
@@ -229,8 +246,10 @@ impl Tenure {
         loss
     }
 
-    /// Loses the lock, but leaves the owner until `hard` to clean up. The first loss counts.
+    /// Loses the lock, but leaves the owner until `hard` to clean up, or until the deadline it has
+    /// anyway, if that is earlier. The first loss counts.
     pub fn condemn(&self, reason: LossReason, hard: Instant) -> Loss {
+        let hard = self.hard_deadline().map_or(hard, |own| own.min(hard));
         let loss = self
             .loss
             .get_or_init(|| Loss {
@@ -248,5 +267,68 @@ impl Tenure {
         let until = self.is_valid(now).then(|| self.valid_until()).flatten();
         self.lock.lose();
         until
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::{Host, Key, ProcessHash};
+
+    const L: Duration = Duration::from_secs(300);
+    const BUDGET: Duration = Duration::from_millis(1500);
+
+    fn at(seconds: u64) -> Instant {
+        Instant::ZERO + Duration::from_secs(seconds)
+    }
+
+    fn tenure(lock: Instant, process: Instant) -> Tenure {
+        let hash = ProcessHash::new(&Host::new("web-1").unwrap(), 1, 1);
+        let owner = OwnerHash::new(&Key::new("k").unwrap(), &hash, 1, None);
+        let process = Arc::new(Deadline::new(process));
+        Tenure::new(owner, at(0), lock, process, Some(L), BUDGET)
+    }
+
+    /// S5, attack 14: the thread of a beat reads the clock, is stopped, and notes the beat when
+    /// another one has been told that the lock is lost.
+    #[test]
+    fn a_beat_that_is_noted_after_the_limit_revives_nothing() {
+        let tenure = tenure(at(1000), at(1000));
+        assert!(!tenure.is_valid(at(300)));
+        assert!(!tenure.beat(at(299)), "the limit was seen to have passed");
+        assert!(!tenure.is_valid(at(300)));
+        assert_eq!(tenure.loss().unwrap().reason, LossReason::Expired);
+    }
+
+    /// S12: what ends a process must not lie in wait for a beat that may have come meanwhile.
+    #[test]
+    fn the_hard_deadline_is_that_of_the_store_and_not_of_the_next_beat() {
+        let tenure = tenure(at(1000), at(305));
+        assert_eq!(tenure.valid_until(), Some(at(300)));
+        assert_eq!(tenure.hard_deadline(), Some(at(305)));
+        let loss = tenure.judge(at(300)).unwrap_err();
+        assert_eq!(loss.safe_until, at(300) + BUDGET);
+    }
+
+    /// L4: an operator's mark that is seen late gives no more time than there is.
+    #[test]
+    fn a_mark_leaves_no_more_time_than_the_process_has() {
+        let timing = Timing::default();
+        let tenure = tenure(at(1000), at(100));
+        let loss = tenure.learn(at(99), Standing::Marked, None, &timing);
+        let loss = loss.unwrap_err();
+        assert_eq!(loss.reason, LossReason::ForceReleased);
+        assert_eq!(loss.safe_until, at(100));
+    }
+
+    /// S5: whatever is acknowledged after the loss changes nothing.
+    #[test]
+    fn an_extension_acknowledged_after_the_loss_revives_nothing() {
+        let timing = Timing::default();
+        let tenure = tenure(at(100), at(1000));
+        assert!(tenure.judge(at(99)).is_err(), "the stop budget has begun");
+        let learnt = tenure.learn(at(99), Standing::Mine, Some(at(98)), &timing);
+        assert_eq!(learnt.unwrap_err().reason, LossReason::Expired);
+        assert!(tenure.is_valid(at(99)) && !tenure.is_valid(at(100)));
     }
 }

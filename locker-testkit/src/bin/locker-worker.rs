@@ -34,6 +34,7 @@ fn main() -> ExitCode {
                 "blocked" => worker.blocked().await,
                 "abort-stalled" => worker.abort_stalled().await,
                 "abort-blocked" => worker.abort_blocked().await,
+                "abort-beats" => worker.abort_beats().await,
                 "abort-churn" => worker.abort_churn().await,
                 "fork" => worker.fork().await,
                 "signals" => worker.signals().await,
@@ -145,6 +146,28 @@ impl Worker {
         guard.release().await?;
         // The timer is disarmed with the release.
         std::thread::sleep(self.ttl * 2);
+        say("survived");
+        Ok(())
+    }
+
+    /// A job that beats late, and in time.
+    async fn abort_beats(&self) -> Outcome {
+        let timing = Timing {
+            lock_ttl: self.ttl * 2,
+            ..*self.locker.timing()
+        };
+        let locker = Locker::builder(distributed_locker::memory())
+            .timing(timing)
+            .start()
+            .await?;
+        let options = AcquireOptions::new().on_lost(OnLost::Abort);
+        let guard = locker.acquire("k", options).await?.guard();
+        let job = guard.as_ref().ok_or("it is free")?.heartbeater();
+        for _ in 0..6 {
+            job.heartbeat()?;
+            std::thread::sleep(self.ttl * 19 / 10);
+        }
+        job.heartbeat()?;
         say("survived");
         Ok(())
     }
