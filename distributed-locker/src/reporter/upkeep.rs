@@ -111,10 +111,10 @@ async fn send(
                     holds.insert(entry.id(), (entry, hold));
                 }
                 Step::Call(hold, _) => {
-                    // Due again already: in the next round, which is now. The machine is begun
-                    // anew there, because it waits for an answer that nobody will give.
-                    drop(hold);
+                    // Due again already: in the next round, which is now, and where the machine
+                    // asks once more. It is kept, because it knows what has failed.
                     next = shared.time.now();
+                    holds.insert(entry.id(), (entry, hold));
                 }
             }
         }

@@ -3,8 +3,9 @@
 
 use super::World;
 use crate::fixture::Fixture;
-use crate::wrap::{Fault, Method, Scope};
+use crate::wrap::{Counted, Fault, Faulty, Method, Scope};
 use distributed_locker::{AcquireOptions, HeartbeatPolicy};
+use locker_core::backend::Side;
 
 /// The answers of a batch belong to its locks one by one, also when some of them have gone.
 pub async fn a_lock_given_back_during_a_check_shifts_nobodys_answer<F: Fixture>(world: World<F>) {
@@ -30,4 +31,23 @@ pub async fn a_lock_given_back_during_a_check_shifts_nobodys_answer<F: Fixture>(
     for guard in &guards {
         assert_eq!(guard.loss(), None, "{} is held", guard.key());
     }
+}
+
+/// An extension and a check are due at the same point of the grid: the failure of the one must not
+/// make the other forget it.
+pub async fn a_failed_extension_is_repeated_soon<F: Fixture>(world: World<F>) {
+    let (counted, faulty) = (Counted::new(), Faulty::new());
+    let connect = counted.around(faulty.around(world.process()));
+    let locker = world.locker_over(connect).await;
+    let options = AcquireOptions::new().heartbeat(HeartbeatPolicy::Automatic);
+    let _guard = world.hold_with(&locker, "k", options).await;
+    faulty.inject(Scope::all().of(Method::Extend).once(), Fault::Refuse);
+    let limit = world.timing().extend_every * 2;
+    world
+        .until(limit, "an extension fails", async || faulty.struck() > 0)
+        .await;
+    let before = counted.counts();
+    world.pass(world.timing().retry_after * 6).await;
+    let sent = counted.counts().since(&before);
+    assert_eq!(sent.from(Side::Upkeep, Method::Extend), 1, "{sent:?}");
 }
