@@ -83,7 +83,14 @@ impl Reports<'_> {
 
     /// Waits for the next report; retires instead when nothing depends on this process any more.
     async fn rest(&mut self, machine: Report, until: Instant) -> ReportStep {
+        if machine.is_retiring() {
+            // The store refuses, and is asked again when the machine says so.
+            self.shared.time.sleep_until(until).await;
+            return machine.on_wake(self.shared.time.now());
+        }
         loop {
+            // Before the look: whatever leaves after it rings.
+            let left = self.shared.registry.left.notified();
             if self.is_done() {
                 return machine.retire(self.shared.time.now());
             }
@@ -101,8 +108,7 @@ impl Reports<'_> {
                 }
                 () = self.shared.bells.reports.notified() => {}
                 // While draining, whatever leaves may be the last.
-                () = self.shared.registry.left.notified(),
-                    if self.shared.draining.get().is_some() => {}
+                () = left, if self.shared.draining.get().is_some() => {}
             }
         }
     }

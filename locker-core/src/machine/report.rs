@@ -83,6 +83,11 @@ impl Report {
         self.deadline.as_ref()
     }
 
+    /// Whether it is ending its record, so that nothing else matters to it.
+    pub fn is_retiring(&self) -> bool {
+        self.retiring
+    }
+
     /// Takes the answer to the birth.
     pub fn on_birth(
         mut self,

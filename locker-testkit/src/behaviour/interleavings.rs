@@ -51,3 +51,14 @@ pub async fn a_failed_extension_is_repeated_soon<F: Fixture>(world: World<F>) {
     let sent = counted.counts().since(&before);
     assert_eq!(sent.from(Side::Upkeep, Method::Extend), 1, "{sent:?}");
 }
+
+/// L3: a store that refuses is asked again with pauses, not as fast as it can say no.
+pub async fn a_retirement_that_fails_is_repeated_with_pauses<F: Fixture>(world: World<F>) {
+    let (locker, faulty) = world.faulty_locker().await;
+    let retire = Scope::all().of(Method::RetireProcess);
+    faulty.inject(retire.times(500), Fault::Refuse);
+    let grace = world.timing().liveness_ttl;
+    world.during(locker.terminate(grace)).await.unwrap();
+    let asked = faulty.struck();
+    assert!((1..=100).contains(&asked), "asked {asked} times");
+}

@@ -105,6 +105,7 @@ macro_rules! __for_each_behaviour {
             interleavings {
                 a_lock_given_back_during_a_check_shifts_nobodys_answer,
                 a_failed_extension_is_repeated_soon,
+                a_retirement_that_fails_is_repeated_with_pauses,
             }
         }
     };
