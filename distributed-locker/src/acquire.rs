@@ -100,16 +100,23 @@ impl Acquisition<'_> {
                 return Err(AcquireError::Draining(reason.clone()));
             }
             let life_by = self.ask_until.max(self.wait_until.unwrap_or(Instant::ZERO));
-            let incarnation = self
-                .shared
-                .incarnation(life_by)
-                .await
-                .map_err(AcquireError::NotRunning)?;
+            let incarnation = tokio::select! {
+                biased;
+                found = self.shared.incarnation(life_by) => {
+                    found.map_err(AcquireError::NotRunning)?
+                }
+                reason = self.drained() => return Err(AcquireError::Draining(reason)),
+            };
             let seq = self.shared.next_seq();
             let trace = self.options.trace.as_ref();
             let owner = OwnerHash::new(self.key, &incarnation.process, seq, trace);
             // From here on a drop settles whatever was sent.
             let mut attempt = Attempt::begin(self.shared, &incarnation, owner.clone());
+            // The Reporter ends when it finds the locker draining and the registry empty. Asked in
+            // the other order here, so that it never ends under an attempt.
+            if let Some(reason) = self.shared.draining.get() {
+                return Err(AcquireError::Draining(reason.clone()));
+            }
             let end = self
                 .ask(&mut attempt, owner, &incarnation.process, turn.as_mut())
                 .await?;
@@ -202,7 +209,9 @@ impl Acquisition<'_> {
                         };
                         tokio::select! {
                             biased;
-                            reason = self.drained(), if waiting => {
+                            // Nothing is in flight, be it that the lock is held or that the store
+                            // does not answer.
+                            reason = self.drained() => {
                                 return Err(AcquireError::Draining(reason));
                             }
                             hint = hint => match hint {
@@ -323,7 +332,7 @@ impl Acquisition<'_> {
     /// Waits until the locker takes no more work.
     async fn drained(&self) -> String {
         loop {
-            let rung = self.shared.registry.left.notified();
+            let rung = self.shared.bells.drained.notified();
             if let Some(reason) = self.shared.draining.get() {
                 return reason.clone();
             }

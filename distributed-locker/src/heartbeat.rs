@@ -110,7 +110,7 @@ impl Heartbeater {
             if now >= until {
                 return Ok(());
             }
-            let drained = shared.registry.left.notified();
+            let drained = shared.bells.drained.notified();
             tokio::select! {
                 biased;
                 loss = self.lost() => return Err(Interrupted::Lost(loss)),

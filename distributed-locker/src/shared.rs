@@ -42,6 +42,8 @@ pub(crate) struct Shared {
 pub(crate) struct Bells {
     pub(crate) watchdog: Notify,
     pub(crate) departures: Notify,
+    /// Rung for the callers when draining begins.
+    pub(crate) drained: Notify,
     /// Draining has begun, or something left the registry while draining.
     pub(crate) reports: Notify,
 }
@@ -190,6 +192,6 @@ impl Shared {
     pub(crate) fn drain(&self, reason: String) {
         let _ = self.draining.set(reason);
         self.bells.reports.notify_one();
-        self.registry.left.notify_waiters();
+        self.bells.drained.notify_waiters();
     }
 }

@@ -4,7 +4,7 @@
 use super::World;
 use crate::fixture::Fixture;
 use crate::wrap::{Counted, Fault, Faulty, Method, Scope};
-use distributed_locker::{AcquireOptions, HeartbeatPolicy};
+use distributed_locker::{AcquireError, AcquireOptions, HeartbeatPolicy, Wait};
 use locker_core::backend::Side;
 
 /// The answers of a batch belong to its locks one by one, also when some of them have gone.
@@ -61,4 +61,30 @@ pub async fn a_retirement_that_fails_is_repeated_with_pauses<F: Fixture>(world: 
     world.during(locker.terminate(grace)).await.unwrap();
     let asked = faulty.struck();
     assert!((1..=100).contains(&asked), "asked {asked} times");
+}
+
+/// Whoever waits for a store that does not answer is sent home as well.
+pub async fn draining_sends_home_who_waits_for_the_store<F: Fixture>(world: World<F>) {
+    let (locker, faulty) = world.faulty_locker().await;
+    faulty.inject(Scope::all().of(Method::TryCreate), Fault::Refuse);
+    let waiting = locker.acquire("k", AcquireOptions::new().wait(Wait::Forever));
+    let draining = async {
+        world.timing_sleep(world.timing().report_every).await;
+        locker.drain("enough");
+        world.timing_sleep(world.timing().liveness_ttl).await;
+    };
+    let waited = world
+        .during(async {
+            tokio::select! {
+                waited = waiting => Some(waited),
+                () = draining => None,
+            }
+        })
+        .await;
+    assert!(
+        matches!(waited, Some(Err(AcquireError::Draining(_)))),
+        "{waited:?}"
+    );
+    let grace = world.timing().report_every;
+    world.during(locker.terminate(grace)).await.unwrap();
 }

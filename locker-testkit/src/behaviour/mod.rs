@@ -106,6 +106,7 @@ macro_rules! __for_each_behaviour {
                 a_lock_given_back_during_a_check_shifts_nobodys_answer,
                 a_failed_extension_is_repeated_soon,
                 a_retirement_that_fails_is_repeated_with_pauses,
+                draining_sends_home_who_waits_for_the_store,
             }
         }
     };
