@@ -189,7 +189,14 @@ impl Acquisition<'_> {
         loop {
             step = match step {
                 Step::Done(end) => return Ok(end),
-                Step::Call(machine, request) => self.call(attempt, machine, request).await,
+                Step::Call(machine, request) => {
+                    let step = self.call(attempt, machine, request).await;
+                    // What was answered has nothing left to settle, unless it was granted.
+                    if let Step::Call(machine, _) | Step::Sleep(machine, _) = &step {
+                        attempt.known_open(machine.unsettled());
+                    }
+                    step
+                }
                 Step::Sleep(machine, until) => {
                     let waiting = machine.is_waiting();
                     if waiting

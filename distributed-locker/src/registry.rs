@@ -164,7 +164,7 @@ impl Attempt {
         self.open = self.open.max(Some(not_after));
     }
 
-    /// Notes what the machine knows about attempts of unknown outcome, at its end.
+    /// Notes what the machine knows about attempts of unknown outcome, after an answer.
     pub(crate) fn known_open(&mut self, unsettled: Option<StoreTime>) {
         self.open = unsettled;
     }

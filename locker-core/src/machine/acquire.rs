@@ -143,6 +143,11 @@ impl Acquire {
         matches!(self.asked, Asked::Free { .. } | Asked::Turn { .. })
     }
 
+    /// The latest `not_after` of an attempt of unknown outcome, so far.
+    pub fn unsettled(&self) -> Option<StoreTime> {
+        self.unsettled
+    }
+
     /// Goes on at a moment it asked for, or earlier.
     pub fn on_wake(mut self, now: Instant) -> AcquireStep {
         match self.take_asked() {

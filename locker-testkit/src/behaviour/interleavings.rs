@@ -88,3 +88,26 @@ pub async fn draining_sends_home_who_waits_for_the_store<F: Fixture>(world: Worl
     let grace = world.timing().report_every;
     world.during(locker.terminate(grace)).await.unwrap();
 }
+
+/// S7: only what was not answered is settled; a waiter that leaves holds up no termination.
+pub async fn a_waiter_whose_claims_were_answered_leaves_nothing_to_settle<F: Fixture>(
+    world: World<F>,
+) {
+    let a = world.locker().await;
+    let (b, counted) = world.counted_locker().await;
+    let _guard = world.hold(&a, "k").await;
+    let waiting = b.acquire("k", AcquireOptions::new().wait(Wait::Forever));
+    let leaving = world.timing_sleep(world.timing().retry_after);
+    world
+        .during(async {
+            tokio::select! {
+                _ = waiting => unreachable!("it is held"),
+                () = leaving => {}
+            }
+        })
+        .await;
+    let grace = world.timing().retry_after;
+    world.during(b.terminate(grace)).await.unwrap();
+    let sent = counted.counts();
+    assert_eq!(sent.from(Side::Upkeep, Method::Settle), 0, "{sent:?}");
+}

@@ -107,6 +107,7 @@ macro_rules! __for_each_behaviour {
                 a_failed_extension_is_repeated_soon,
                 a_retirement_that_fails_is_repeated_with_pauses,
                 draining_sends_home_who_waits_for_the_store,
+                a_waiter_whose_claims_were_answered_leaves_nothing_to_settle,
             }
         }
     };
