@@ -127,10 +127,15 @@ impl Acquisition<'_> {
                     if let Some(head) = turn.as_mut().and_then(Turn::head) {
                         head.hints = None;
                     }
-                    let unsettled = end.unsettled;
-                    return self
-                        .granted(attempt, &incarnation, token, sent, unsettled)
+                    let granted = self
+                        .granted(attempt, &incarnation, token, sent, end.unsettled)
                         .await;
+                    match granted {
+                        // It is being given back; who still has time asks again, as soon as the
+                        // process has a report that is recent enough.
+                        Err(AcquireError::TooLate) if turn.is_some() && self.has_time() => {}
+                        granted => return granted,
+                    }
                 }
                 Outcome::Held(held) => {
                     attempt.known_open(end.unsettled);
@@ -155,6 +160,12 @@ impl Acquisition<'_> {
                 }
             }
         }
+    }
+
+    /// Whether it may go on waiting.
+    fn has_time(&self) -> bool {
+        self.wait_until
+            .is_some_and(|until| self.shared.time.now() < until)
     }
 
     /// Runs the acquire machine.

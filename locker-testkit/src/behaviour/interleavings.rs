@@ -111,3 +111,27 @@ pub async fn a_waiter_whose_claims_were_answered_leaves_nothing_to_settle<F: Fix
     let sent = counted.counts();
     assert_eq!(sent.from(Side::Upkeep, Method::Settle), 0, "{sent:?}");
 }
+
+/// A grant that comes too late to be used is given back, and whoever has time goes on waiting.
+pub async fn a_waiter_that_is_granted_too_late_goes_on_waiting<F: Fixture>(world: World<F>) {
+    let a = world.locker().await;
+    let (b, faulty) = world.faulty_locker().await;
+    let guard = world.hold(&a, "k").await;
+    let other = world.hold(&b, "other").await;
+    faulty.inject(Scope::all().of(Method::RenewProcess), Fault::Refuse);
+    let end = other.valid_until().unwrap();
+    let waiting = b.acquire("k", AcquireOptions::new().wait(Wait::Forever));
+    let releasing = async {
+        // `b` can still ask the store, but what it is granted now it would have to give up at once.
+        let soft = end - world.timing().stop_budget / 2;
+        world.timing_sleep(soft.since(world.now())).await;
+        guard.release().await.unwrap();
+        world.timing_sleep(world.timing().report_every).await;
+        faulty.heal();
+    };
+    let (acquired, ()) = world
+        .during(async { tokio::join!(waiting, releasing) })
+        .await;
+    let guard = acquired.unwrap().guard().expect("granted");
+    assert!(guard.is_valid() && other.loss().is_some());
+}

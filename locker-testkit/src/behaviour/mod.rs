@@ -108,6 +108,7 @@ macro_rules! __for_each_behaviour {
                 a_retirement_that_fails_is_repeated_with_pauses,
                 draining_sends_home_who_waits_for_the_store,
                 a_waiter_whose_claims_were_answered_leaves_nothing_to_settle,
+                a_waiter_that_is_granted_too_late_goes_on_waiting,
             }
         }
     };
