@@ -95,6 +95,7 @@ impl Acquisition<'_> {
                 reason = self.drained() => return Err(AcquireError::Draining(reason)),
             },
         };
+        let mut denied = false;
         loop {
             if let Some(reason) = self.shared.draining.get() {
                 return Err(AcquireError::Draining(reason.clone()));
@@ -156,6 +157,12 @@ impl Acquisition<'_> {
                     }
                     if self.shared.time.now() >= life_by {
                         return Err(AcquireError::TooLate);
+                    }
+                    if std::mem::replace(&mut denied, true) {
+                        // This side of the store does not see what the other one writes: more
+                        // incarnations make that no better.
+                        let pause = self.shared.time.now() + self.shared.timing.retry_after;
+                        self.shared.time.sleep_until(pause).await;
                     }
                 }
             }

@@ -3,9 +3,13 @@
 
 use super::World;
 use crate::fixture::Fixture;
-use crate::wrap::{Counted, Fault, Faulty, Method, Scope};
+use crate::wrap::{Counted, Fault, Faulty, Method, Scope, Twist, Twisted};
+use async_trait::async_trait;
 use distributed_locker::{AcquireError, AcquireOptions, HeartbeatPolicy, Wait};
-use locker_core::backend::Side;
+use locker_core::Backend;
+use locker_core::backend::{Answer, Claim, Claimed, Reply, Side};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// The answers of a batch belong to its locks one by one, also when some of them have gone.
 pub async fn a_lock_given_back_during_a_check_shifts_nobodys_answer<F: Fixture>(world: World<F>) {
@@ -134,4 +138,38 @@ pub async fn a_waiter_that_is_granted_too_late_goes_on_waiting<F: Fixture>(world
         .await;
     let guard = acquired.unwrap().guard().expect("granted");
     assert!(guard.is_valid() && other.loss().is_some());
+}
+
+/// To this store every process that asks for a lock is dead, a thousand times.
+#[derive(Debug, Clone, Default)]
+struct DeadClaimants(Arc<AtomicU32>);
+
+#[async_trait]
+impl Twist for DeadClaimants {
+    async fn try_create(&self, store: &dyn Backend, claim: &Claim) -> Answer<Claimed> {
+        if self.0.fetch_add(1, Ordering::Relaxed) < 1000 {
+            let time = store.try_create(claim).await?.store_time;
+            store.release(&claim.owner).await?;
+            return Ok(Reply {
+                value: Claimed::OwnerDead,
+                store_time: time,
+            });
+        }
+        store.try_create(claim).await
+    }
+}
+
+/// Two servers that see different process records must not be filled with incarnations.
+pub async fn incarnations_that_the_store_denies_are_replaced_with_pauses<F: Fixture>(
+    world: World<F>,
+) {
+    let denied = DeadClaimants::default();
+    let locker = world
+        .locker_over(Twisted::connect(world.process(), denied.clone()))
+        .await;
+    let patience = world.timing().report_every;
+    let acquired = locker.acquire("k", AcquireOptions::new().wait(Wait::For(patience)));
+    world.during(acquired).await.unwrap_err();
+    let asked = denied.0.load(Ordering::Relaxed);
+    assert!((1..=40).contains(&asked), "asked {asked} times");
 }
