@@ -203,6 +203,8 @@ impl Acquisition<'_> {
         let now = shared.time.now();
         let seed = owner.seq() ^ u64::from(shared.pid) << 32;
         let store_clock = shared.store_clock();
+        // When a subscription that has ended is renewed at the earliest.
+        let mut subscribe_at = now;
         let mut step = Acquire::begin(now, owner, shared.timing, patience, store_clock, seed);
         loop {
             step = match step {
@@ -218,6 +220,7 @@ impl Acquisition<'_> {
                 Step::Sleep(machine, until) => {
                     let waiting = machine.is_waiting();
                     if waiting
+                        && shared.time.now() >= subscribe_at
                         && let Some(turn) = turn.as_deref_mut()
                         && self.subscribe(turn, process).await
                     {
@@ -228,9 +231,14 @@ impl Acquisition<'_> {
                         let hints = head.and_then(|head| head.hints.as_mut());
                         let hint = async {
                             match hints {
-                                Some(hints) if waiting => hints.next().await,
+                                Some((_, hints)) if waiting => hints.next().await,
                                 _ => std::future::pending().await,
                             }
+                        };
+                        let look_again = if waiting && shared.time.now() < subscribe_at {
+                            until.min(subscribe_at)
+                        } else {
+                            until
                         };
                         tokio::select! {
                             biased;
@@ -242,15 +250,20 @@ impl Acquisition<'_> {
                             hint = hint => match hint {
                                 Some(hint) => machine.on_hint(shared.time.now(), hint),
                                 None => {
-                                    // The subscription has ended: the next sleep renews it.
+                                    // The subscription has ended. It is renewed after a pause: the
+                                    // next one may end as soon.
+                                    subscribe_at = shared.time.now() + shared.timing.retry_after;
                                     if let Some(head) = turn.as_deref_mut().and_then(Turn::head) {
                                         head.hints = None;
                                     }
                                     Step::Sleep(machine, until)
                                 }
                             },
-                            () = shared.time.sleep_until(until) => {
-                                machine.on_wake(shared.time.now())
+                            () = shared.time.sleep_until(look_again) => {
+                                match shared.time.now() {
+                                    now if now < until => Step::Sleep(machine, until),
+                                    now => machine.on_wake(now),
+                                }
                             }
                         }
                     }
@@ -297,9 +310,13 @@ impl Acquisition<'_> {
         let Some(head) = turn.head() else {
             return false;
         };
-        if head.hints.is_some() {
+        // An enrolment lasts as long as its process: one of a former incarnation hears nothing.
+        if let Some((enrolled, _)) = &head.hints
+            && enrolled == process
+        {
             return false;
         }
+        head.hints = None;
         let watcher = Watcher::Waiter(process.clone());
         let watching = self
             .shared
@@ -307,7 +324,7 @@ impl Acquisition<'_> {
             .run(async |store| store.watch(self.key, &watcher).await)
             .await;
         // Without hints a waiter polls.
-        head.hints = watching.ok();
+        head.hints = watching.ok().map(|hints| (process.clone(), hints));
         head.hints.is_some()
     }
 

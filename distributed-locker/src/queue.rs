@@ -1,8 +1,8 @@
 //! The waiters of one key in this process: they stand in line here, and only the head of the line
 //! talks to the store.
 
-use locker_core::Key;
 use locker_core::backend::HintStream;
+use locker_core::{Key, ProcessHash};
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,8 +20,8 @@ type Line = Arc<tokio::sync::Mutex<Head>>;
 /// What the head of a line hands to the next one.
 #[derive(Default)]
 pub(crate) struct Head {
-    /// The subscription of this process, as long as it is enrolled.
-    pub(crate) hints: Option<HintStream>,
+    /// The subscription, and the incarnation of this process that it enrolled.
+    pub(crate) hints: Option<(ProcessHash, HintStream)>,
 }
 
 impl fmt::Debug for Head {

@@ -6,8 +6,8 @@ use crate::fixture::Fixture;
 use crate::wrap::{Counted, Fault, Faulty, Method, Scope, Twist, Twisted};
 use async_trait::async_trait;
 use distributed_locker::{AcquireError, AcquireOptions, HeartbeatPolicy, Wait};
-use locker_core::Backend;
-use locker_core::backend::{Answer, Claim, Claimed, Reply, Side};
+use locker_core::backend::{Answer, Claim, Claimed, HintStream, Reply, Side, Watcher};
+use locker_core::{Backend, BackendError, Key};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -172,4 +172,39 @@ pub async fn incarnations_that_the_store_denies_are_replaced_with_pauses<F: Fixt
     world.during(acquired).await.unwrap_err();
     let asked = denied.0.load(Ordering::Relaxed);
     assert!((1..=40).contains(&asked), "asked {asked} times");
+}
+
+/// The subscriptions of this store end at once, a thousand times.
+#[derive(Debug, Clone, Default)]
+struct EndedHints(Arc<AtomicU32>);
+
+#[async_trait]
+impl Twist for EndedHints {
+    async fn watch(
+        &self,
+        store: &dyn Backend,
+        key: &Key,
+        watcher: &Watcher,
+    ) -> Result<HintStream, BackendError> {
+        if self.0.fetch_add(1, Ordering::Relaxed) < 1000 {
+            return Ok(Box::pin(futures_util::stream::empty()));
+        }
+        store.watch(key, watcher).await
+    }
+}
+
+/// S10: hints that do not come cost polls, and no storm of subscriptions.
+pub async fn subscriptions_that_end_at_once_are_renewed_with_pauses<F: Fixture>(world: World<F>) {
+    let a = world.locker().await;
+    let hints = EndedHints::default();
+    let b = world
+        .locker_over(Twisted::connect(world.process(), hints.clone()))
+        .await;
+    let _guard = world.hold(&a, "k").await;
+    let patience = world.timing().report_every;
+    let acquired = b.acquire("k", AcquireOptions::new().wait(Wait::For(patience)));
+    let acquired = world.during(acquired).await.unwrap();
+    assert!(acquired.guard().is_none());
+    let asked = hints.0.load(Ordering::Relaxed);
+    assert!((1..=20).contains(&asked), "subscribed {asked} times");
 }

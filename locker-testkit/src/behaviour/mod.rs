@@ -110,6 +110,7 @@ macro_rules! __for_each_behaviour {
                 a_waiter_whose_claims_were_answered_leaves_nothing_to_settle,
                 a_waiter_that_is_granted_too_late_goes_on_waiting,
                 incarnations_that_the_store_denies_are_replaced_with_pauses,
+                subscriptions_that_end_at_once_are_renewed_with_pauses,
             }
         }
     };
