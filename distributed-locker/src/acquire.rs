@@ -42,7 +42,7 @@ struct Acquisition<'a> {
     key: &'a Key,
     options: &'a AcquireOptions,
     wait_until: Option<Instant>,
-    /// Until when a store that does not answer is asked again.
+    /// Until when a store that does not answer is asked again by who does not wait.
     ask_until: Instant,
 }
 
@@ -100,7 +100,7 @@ impl Acquisition<'_> {
             if let Some(reason) = self.shared.draining.get() {
                 return Err(AcquireError::Draining(reason.clone()));
             }
-            let life_by = self.ask_until.max(self.wait_until.unwrap_or(Instant::ZERO));
+            let life_by = self.wait_until.unwrap_or(self.ask_until);
             let incarnation = tokio::select! {
                 biased;
                 found = self.shared.incarnation(life_by) => {

@@ -62,9 +62,10 @@ pub enum Outcome {
 /// How an acquisition waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Patience {
-    /// Until when to wait for a lock that is held; `None` means not at all.
+    /// Until when to wait, for a lock that is held and for a store that does not answer; `None`
+    /// means that a held lock is not waited for.
     pub wait_until: Option<Instant>,
-    /// Until when to go on asking a store that does not answer.
+    /// Until when to go on asking a store that does not answer, where a lock is not waited for.
     pub ask_until: Instant,
     /// How often to look without any hint.
     pub poll_every: Duration,
@@ -358,7 +359,7 @@ impl Acquire {
     fn failed(mut self, now: Instant, error: BackendError) -> AcquireStep {
         let until = self.patience.wait_until.unwrap_or(self.patience.ask_until);
         let again = now + self.jitter.up_to(self.timing.retry_after);
-        if !error.kind().is_transient() || again >= until.max(self.patience.ask_until) {
+        if !error.kind().is_transient() || again >= until {
             return self.end(Outcome::Failed(error));
         }
         self.asked = Asked::Retry;

@@ -208,3 +208,16 @@ pub async fn subscriptions_that_end_at_once_are_renewed_with_pauses<F: Fixture>(
     let asked = hints.0.load(Ordering::Relaxed);
     assert!((1..=20).contains(&asked), "subscribed {asked} times");
 }
+
+/// `Wait::For` is a limit, whatever it is that takes so long.
+pub async fn a_waiter_gives_up_at_its_deadline_though_the_store_fails<F: Fixture>(world: World<F>) {
+    let (locker, faulty) = world.faulty_locker().await;
+    faulty.inject(Scope::all().of(Method::TryCreate), Fault::Refuse);
+    let patience = world.timing().report_every;
+    let began = world.now();
+    let acquired = locker.acquire("k", AcquireOptions::new().wait(Wait::For(patience)));
+    let error = world.during(acquired).await.unwrap_err();
+    let took = world.now().since(began);
+    assert!(matches!(error, AcquireError::Store(_)), "{error:?}");
+    assert!(took <= patience + world.timing().retry_after, "{took:?}");
+}

@@ -111,6 +111,7 @@ macro_rules! __for_each_behaviour {
                 a_waiter_that_is_granted_too_late_goes_on_waiting,
                 incarnations_that_the_store_denies_are_replaced_with_pauses,
                 subscriptions_that_end_at_once_are_renewed_with_pauses,
+                a_waiter_gives_up_at_its_deadline_though_the_store_fails,
             }
         }
     };
