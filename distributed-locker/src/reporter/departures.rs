@@ -2,24 +2,23 @@
 //! unknown outcome.
 
 use crate::link::Link;
-use crate::registry::Departure;
+use crate::registry::{Departure, Entry};
 use crate::shared::Shared;
 use locker_core::machine::release::{End, Release, ReleaseStep, Request};
 use locker_core::machine::{Step, release};
 use std::sync::Arc;
 use tokio::sync::Semaphore;
 
-/// How many departures ask the store at a time. The others wait for their turn.
-const AT_A_TIME: usize = 32;
+/// How many releases ask the store at a time. The others wait for their turn.
+pub(super) const AT_A_TIME: usize = 32;
 
 /// Sees every departure to its end, for ever.
-pub(super) async fn run(shared: &Arc<Shared>, link: &Arc<Link>) {
-    let turns = Arc::new(Semaphore::new(AT_A_TIME));
+pub(super) async fn run(shared: &Arc<Shared>, link: &Arc<Link>, turns: &Arc<Semaphore>) {
     loop {
         for departure in shared.registry.take_departures() {
             let shared = Arc::clone(shared);
             let link = Arc::clone(link);
-            let turns = Arc::clone(&turns);
+            let turns = Arc::clone(turns);
             tokio::spawn(async move { see_off(&shared, &link, &turns, departure).await });
         }
         shared.bells.departures.notified().await;
@@ -57,6 +56,26 @@ async fn see_off(shared: &Shared, link: &Link, turns: &Semaphore, mut departure:
         let _ = reply.send(end);
     }
     departure.finish();
+}
+
+/// Deletes what a lost lock has left at the store while its guard is still there: its job hangs,
+/// and nobody else would do it. When the guard goes, its own departure takes over.
+pub(super) async fn let_go(shared: &Shared, link: &Link, turns: &Semaphore, entry: &Entry) {
+    let gone_by = shared.runs_out_by(shared.time.now());
+    let mut step = Release::begin(entry.owner().clone(), shared.timing, gone_by, None);
+    while !entry.has_departed() {
+        step = match step {
+            Step::Done(_) => return,
+            Step::Sleep(machine, until) => {
+                shared.time.sleep_until(until).await;
+                machine.on_wake(shared.time.now())
+            }
+            Step::Call(machine, request) => {
+                let _turn = turns.acquire().await;
+                call(shared, link, machine, request).await
+            }
+        };
+    }
 }
 
 async fn call(

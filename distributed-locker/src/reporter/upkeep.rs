@@ -3,6 +3,7 @@
 //! The hold machines put their requests on a common grid, so whatever is due is due together: the
 //! loop gathers it, and sends it in batches of the store's size (L7).
 
+use super::departures;
 use crate::link::Link;
 use crate::registry::Entry;
 use crate::shared::Shared;
@@ -13,15 +14,16 @@ use locker_core::machine::{Loss, Step};
 use locker_core::{BackendError, Effect, ErrorKind, Instant, OwnerHash};
 use std::collections::HashMap;
 use std::sync::Arc;
+use tokio::sync::Semaphore;
 
 /// Keeps the held locks, for ever.
-pub(super) async fn run(shared: &Arc<Shared>, link: &Link) {
+pub(super) async fn run(shared: &Arc<Shared>, link: &Arc<Link>, turns: &Arc<Semaphore>) {
     let Ok(mut alarm) = Alarm::new(&shared.time) else {
         return;
     };
     let mut holds: HashMap<u64, (Arc<Entry>, Hold)> = HashMap::new();
     loop {
-        let next = round(shared, link, &mut holds).await;
+        let next = round(shared, link, turns, &mut holds).await;
         alarm.ring(next).await;
     }
 }
@@ -43,7 +45,8 @@ impl Due {
 /// Asks the store about everything that is due, and answers when the next round is.
 async fn round(
     shared: &Arc<Shared>,
-    link: &Link,
+    link: &Arc<Link>,
+    turns: &Arc<Semaphore>,
     holds: &mut HashMap<u64, (Arc<Entry>, Hold)>,
 ) -> Instant {
     let now = shared.time.now();
@@ -64,13 +67,13 @@ async fn round(
                 next = next.min(until);
                 kept.insert(entry.id(), (entry, hold));
             }
-            Step::Done(loss) => next = next.min(lost(shared, link, &entry, &loss).await),
+            Step::Done(loss) => next = next.min(lost(shared, link, turns, &entry, &loss)),
         }
     }
     // What is left has departed.
     *holds = kept;
     for (due, extend) in [(extends, true), (checks, false)] {
-        next = next.min(send(shared, link, due, extend, holds).await);
+        next = next.min(send(shared, link, turns, due, extend, holds).await);
     }
     next
 }
@@ -78,7 +81,8 @@ async fn round(
 /// Sends what is due in batches, and feeds the answers. Answers when the next of these is due.
 async fn send(
     shared: &Arc<Shared>,
-    link: &Link,
+    link: &Arc<Link>,
+    turns: &Arc<Semaphore>,
     due: Due,
     extend: bool,
     holds: &mut HashMap<u64, (Arc<Entry>, Hold)>,
@@ -105,7 +109,7 @@ async fn send(
                 continue;
             }
             match hold.on_standing(shared.time.now(), standing) {
-                Step::Done(loss) => next = next.min(lost(shared, link, &entry, &loss).await),
+                Step::Done(loss) => next = next.min(lost(shared, link, turns, &entry, &loss)),
                 Step::Sleep(hold, until) => {
                     next = next.min(until);
                     holds.insert(entry.id(), (entry, hold));
@@ -141,7 +145,13 @@ fn member(
 
 /// Tells a loss. When the former owner has had its time, what it left is deleted, even if its guard
 /// is still somewhere. Answers when to come back for that.
-async fn lost(shared: &Arc<Shared>, link: &Link, entry: &Arc<Entry>, loss: &Loss) -> Instant {
+fn lost(
+    shared: &Arc<Shared>,
+    link: &Arc<Link>,
+    turns: &Arc<Semaphore>,
+    entry: &Arc<Entry>,
+    loss: &Loss,
+) -> Instant {
     if entry.has_departed() {
         return Instant::FAR_FUTURE;
     }
@@ -150,10 +160,10 @@ async fn lost(shared: &Arc<Shared>, link: &Link, entry: &Arc<Entry>, loss: &Loss
         return loss.safe_until;
     }
     if entry.let_go() {
-        // Scoped to the owner, and repeated when the guard goes: an error costs nothing.
-        let _ = link
-            .call(async |store| store.release(entry.owner()).await)
-            .await;
+        // Beside this loop: what is lost must not hold up the extension of what is held.
+        let (shared, link) = (Arc::clone(shared), Arc::clone(link));
+        let (turns, entry) = (Arc::clone(turns), Arc::clone(entry));
+        tokio::spawn(async move { departures::let_go(&shared, &link, &turns, &entry).await });
     }
     Instant::FAR_FUTURE
 }

@@ -221,3 +221,24 @@ pub async fn a_waiter_gives_up_at_its_deadline_though_the_store_fails<F: Fixture
     assert!(matches!(error, AcquireError::Store(_)), "{error:?}");
     assert!(took <= patience + world.timing().retry_after, "{took:?}");
 }
+
+/// Attack 19: the Reporter deletes what a job that hangs has lost, however often the store fails.
+pub async fn a_lost_lock_is_freed_under_its_job_although_a_release_was_lost<F: Fixture>(
+    world: World<F>,
+) {
+    let (a, faulty) = world.faulty_locker().await;
+    let b = world.locker().await;
+    let release = Scope::all().of(Method::Release).from(Side::Upkeep);
+    faulty.inject(release.once(), Fault::LoseRequest);
+    // Its job never beats, and never ends.
+    let guard = world.hold(&a, "k").await;
+    let timing = world.timing();
+    world.pass(timing.lock_ttl).await;
+    let limit = timing.stop_budget + timing.request_timeout * 2 + timing.recheck_every;
+    world
+        .until(limit, "the lock is free", async || {
+            world.is_free(&b, "k").await
+        })
+        .await;
+    assert!(faulty.struck() > 0 && !guard.is_valid());
+}

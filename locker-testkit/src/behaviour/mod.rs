@@ -112,6 +112,7 @@ macro_rules! __for_each_behaviour {
                 incarnations_that_the_store_denies_are_replaced_with_pauses,
                 subscriptions_that_end_at_once_are_renewed_with_pauses,
                 a_waiter_gives_up_at_its_deadline_though_the_store_fails,
+                a_lost_lock_is_freed_under_its_job_although_a_release_was_lost,
             }
         }
     };
