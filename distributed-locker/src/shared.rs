@@ -7,7 +7,7 @@ use crate::link::Link;
 use crate::queue::Queues;
 use crate::registry::Registry;
 use crate::time::Time;
-use locker_core::backend::{Limits, Reply};
+use locker_core::backend::{KeptBy, Limits, Reply};
 use locker_core::time::StoreClock;
 use locker_core::{BackendError, Host, Instant, ProcessHash, Timing};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -95,8 +95,12 @@ impl Shared {
     }
 
     /// When a record that was last written before `now` has run out by itself, by the owner's
-    /// clock and whatever the drift.
+    /// clock and whatever the drift. Where the Reporter keeps the TTL that is never: the record
+    /// lasts as long as this process.
     pub(crate) fn runs_out_by(&self, now: Instant) -> Instant {
+        if self.limits.lock_ttl_kept_by == KeptBy::Reporter {
+            return Instant::FAR_FUTURE;
+        }
         let drift = self.timing.lock_ttl * self.timing.drift_permille / 500;
         now + self.timing.lock_ttl + drift + self.timing.not_after_patience()
     }

@@ -6,7 +6,7 @@ use crate::fixture::Fixture;
 use crate::wrap::{Counted, Fault, Faulty, Method, Scope, Twist, Twisted};
 use async_trait::async_trait;
 use distributed_locker::{AcquireError, AcquireOptions, HeartbeatPolicy, Wait};
-use locker_core::backend::{Answer, Claim, Claimed, HintStream, Reply, Side, Watcher};
+use locker_core::backend::{Answer, Claim, Claimed, HintStream, Limits, Reply, Side, Watcher};
 use locker_core::{Backend, BackendError, Key};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -241,4 +241,35 @@ pub async fn a_lost_lock_is_freed_under_its_job_although_a_release_was_lost<F: F
         })
         .await;
     assert!(faulty.struck() > 0 && !guard.is_valid());
+}
+
+/// The Reporter ends locks, and the store's TTL is only a net whose mesh is as long as the process.
+#[derive(Debug, Clone)]
+struct KeptByReporter;
+
+#[async_trait]
+impl Twist for KeptByReporter {
+    fn limits(&self, store: &dyn Backend) -> Limits {
+        Limits {
+            lock_ttl_kept_by: locker_core::backend::KeptBy::Reporter,
+            ..store.limits()
+        }
+    }
+}
+
+/// S7: where no record runs out by itself, a release is repeated until the store has confirmed it.
+pub async fn a_release_goes_on_where_records_do_not_run_out<F: Fixture>(world: World<F>) {
+    let faulty = Faulty::new();
+    let twisted = Twisted::connect(world.process(), KeptByReporter);
+    let locker = world.locker_over(faulty.around(twisted)).await;
+    let guard = world.hold(&locker, "k").await;
+    faulty.inject(Scope::all().of(Method::Release), Fault::Refuse);
+    drop(guard);
+    world.pass(world.timing().lock_ttl * 3 / 2).await;
+    assert!(!locker.keys().is_empty(), "it was given up");
+    faulty.heal();
+    let limit = world.timing().recheck_every;
+    world
+        .until(limit, "it is confirmed", async || locker.keys().is_empty())
+        .await;
 }
