@@ -4,10 +4,10 @@
 use crate::time::Time;
 use locker_core::backend::{Answer, Connect, Side};
 use locker_core::{Backend, BackendError, Effect, ErrorKind};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::runtime::Handle;
-use tokio::sync::Mutex;
+use tokio::task::JoinHandle;
 
 /// A connection that is rebuilt after it failed.
 ///
@@ -22,6 +22,8 @@ pub(crate) struct Link {
     time: Time,
     timeout: Duration,
     current: Mutex<Current>,
+    /// Held by the one who opens a connection.
+    opening: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug, Default)]
@@ -46,6 +48,7 @@ impl Link {
             time,
             timeout,
             current: Mutex::default(),
+            opening: tokio::sync::Mutex::default(),
         }
     }
 
@@ -87,44 +90,74 @@ impl Link {
         if let Err(error) = &answer
             && error.kind().is_transient()
         {
-            self.reset(generation).await;
+            self.reset(generation);
         }
         answer
     }
 
     /// The connection, opened if there is none.
     async fn backend(&self) -> Result<(Arc<dyn Backend>, u64), BackendError> {
-        let mut current = self.current.lock().await;
-        if let Some(backend) = &current.backend {
-            return Ok((Arc::clone(backend), current.generation));
+        if let Some(open) = self.opened() {
+            return Ok(open);
+        }
+        let _alone = self.opening.lock().await;
+        if let Some(open) = self.opened() {
+            return Ok(open);
         }
         let connect = Arc::clone(&self.connect);
         let side = self.side;
-        let opening = self
-            .runtime
-            .spawn(async move { connect.connect(side).await });
-        let backend = opening.await.unwrap_or_else(|_| {
+        let mut opening = Opening(
+            self.runtime
+                .spawn(async move { connect.connect(side).await }),
+        );
+        let backend = (&mut opening.0).await.unwrap_or_else(|_| {
             Err(BackendError::new(
                 ErrorKind::Unavailable,
                 Effect::NotApplied,
                 "the runtime on which the locker was started has ended",
             ))
         })?;
+        let mut current = self.current();
         current.generation += 1;
         current.backend = Some(Arc::clone(&backend));
         Ok((backend, current.generation))
     }
 
+    fn opened(&self) -> Option<(Arc<dyn Backend>, u64)> {
+        let current = self.current();
+        let backend = current.backend.as_ref().map(Arc::clone)?;
+        Some((backend, current.generation))
+    }
+
     /// Closes the connection that failed, unless a newer one has taken its place.
-    async fn reset(&self, generation: u64) {
-        let mut current = self.current.lock().await;
-        if current.generation == generation {
-            current.backend = None;
-        }
+    fn reset(&self, generation: u64) {
+        let mut current = self.current();
+        let failed = if current.generation == generation {
+            current.backend.take()
+        } else {
+            None
+        };
+        drop(current);
+        // What a client does when it is closed is done outside of the lock.
+        drop(failed);
+    }
+
+    fn current(&self) -> MutexGuard<'_, Current> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Opens the connection now.
     pub(crate) async fn open(&self) -> Result<Arc<dyn Backend>, BackendError> {
         self.backend().await.map(|(backend, _)| backend)
+    }
+}
+
+/// A connection that is being opened. Whoever gives up waiting for it gives it up: the next one
+/// would come on top of it.
+struct Opening(JoinHandle<Result<Arc<dyn Backend>, BackendError>>);
+
+impl Drop for Opening {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }

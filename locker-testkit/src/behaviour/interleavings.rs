@@ -7,9 +7,9 @@ use crate::wrap::{Counted, Fault, Faulty, Method, Scope, Twist, Twisted};
 use async_trait::async_trait;
 use distributed_locker::{AcquireError, AcquireOptions, HeartbeatPolicy, Wait};
 use locker_core::backend::{Answer, Claim, Claimed, HintStream, Limits, Reply, Side, Watcher};
-use locker_core::{Backend, BackendError, Key};
+use locker_core::{Backend, BackendError, Connect, Key};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 /// The answers of a batch belong to its locks one by one, also when some of them have gone.
 pub async fn a_lock_given_back_during_a_check_shifts_nobodys_answer<F: Fixture>(world: World<F>) {
@@ -272,4 +272,52 @@ pub async fn a_release_goes_on_where_records_do_not_run_out<F: Fixture>(world: W
     world
         .until(limit, "it is confirmed", async || locker.keys().is_empty())
         .await;
+}
+
+/// A store that can be opened until it is told to hang.
+#[derive(Debug)]
+struct Hanging {
+    inner: Arc<dyn Connect>,
+    hangs: std::sync::atomic::AtomicBool,
+    under_way: Arc<AtomicUsize>,
+}
+
+struct UnderWay(Arc<AtomicUsize>);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[async_trait]
+impl Connect for Hanging {
+    async fn connect(&self, side: Side) -> Result<Arc<dyn Backend>, BackendError> {
+        self.under_way.fetch_add(1, Ordering::Relaxed);
+        let _under_way = UnderWay(Arc::clone(&self.under_way));
+        if self.hangs.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
+        self.inner.connect(side).await
+    }
+}
+
+/// L8, attack 30: in an outage a Reporter has at most two sockets to the store.
+pub async fn connects_that_hang_do_not_pile_up<F: Fixture>(world: World<F>) {
+    let faulty = Faulty::new();
+    let hanging = Arc::new(Hanging {
+        inner: faulty.around(world.process()),
+        hangs: std::sync::atomic::AtomicBool::new(false),
+        under_way: Arc::default(),
+    });
+    let connect: Arc<dyn Connect> = hanging.clone();
+    let locker = world.locker_over(connect).await;
+    hanging.hangs.store(true, Ordering::Relaxed);
+    faulty.inject(Scope::all().of(Method::RenewProcess), Fault::Refuse);
+    world.pass(world.timing().liveness_ttl * 10).await;
+    let under_way = hanging.under_way.load(Ordering::Relaxed);
+    assert!(under_way <= 3, "{under_way} connects under way");
+    hanging.hangs.store(false, Ordering::Relaxed);
+    faulty.heal();
+    world.during(locker.ensure_running()).await.unwrap();
 }

@@ -114,6 +114,7 @@ macro_rules! __for_each_behaviour {
                 a_waiter_gives_up_at_its_deadline_though_the_store_fails,
                 a_lost_lock_is_freed_under_its_job_although_a_release_was_lost,
                 a_release_goes_on_where_records_do_not_run_out,
+                connects_that_hang_do_not_pile_up,
             }
         }
     };
