@@ -2,8 +2,10 @@
 //! request on it bounded in time.
 
 use crate::time::Time;
+use futures_util::FutureExt;
 use locker_core::backend::{Answer, Connect, Side};
 use locker_core::{Backend, BackendError, Effect, ErrorKind};
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::runtime::Handle;
@@ -85,8 +87,18 @@ impl Link {
         let left = deadline
             .since(self.time.now())
             .max(Duration::from_millis(1));
-        let answer = self.time.timeout(left, request(backend)).await;
-        let answer = answer.unwrap_or_else(|| Err(BackendError::timeout()));
+        // A bug in a client must not end the Reporter, and with it every lock of the process. The
+        // connection is closed below, so nothing that the panic has left broken is used again.
+        let request = AssertUnwindSafe(async move { request(backend).await }).catch_unwind();
+        let answer = match self.time.timeout(left, request).await {
+            Some(Ok(answer)) => answer,
+            Some(Err(_)) => Err(BackendError::new(
+                ErrorKind::Unavailable,
+                Effect::Unknown,
+                "the store's client has panicked",
+            )),
+            None => Err(BackendError::timeout()),
+        };
         if let Err(error) = &answer
             && error.kind().is_transient()
         {

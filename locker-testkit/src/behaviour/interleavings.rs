@@ -6,10 +6,13 @@ use crate::fixture::Fixture;
 use crate::wrap::{Counted, Fault, Faulty, Method, Scope, Twist, Twisted};
 use async_trait::async_trait;
 use distributed_locker::{AcquireError, AcquireOptions, HeartbeatPolicy, Wait};
-use locker_core::backend::{Answer, Claim, Claimed, HintStream, Limits, Reply, Side, Watcher};
-use locker_core::{Backend, BackendError, Connect, Key};
+use locker_core::backend::{
+    Answer, Claim, Claimed, HintStream, Limits, Renewal, Reply, Side, Watcher,
+};
+use locker_core::{Backend, BackendError, Connect, Key, ProcessHash};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::time::Duration;
 
 /// The answers of a batch belong to its locks one by one, also when some of them have gone.
 pub async fn a_lock_given_back_during_a_check_shifts_nobodys_answer<F: Fixture>(world: World<F>) {
@@ -320,4 +323,38 @@ pub async fn connects_that_hang_do_not_pile_up<F: Fixture>(world: World<F>) {
     hanging.hangs.store(false, Ordering::Relaxed);
     faulty.heal();
     world.during(locker.ensure_running()).await.unwrap();
+}
+
+/// The client of this store has a bug, once.
+#[derive(Debug, Clone, Default)]
+struct Panics(Arc<AtomicU32>);
+
+#[async_trait]
+impl Twist for Panics {
+    async fn renew_process(
+        &self,
+        store: &dyn Backend,
+        process: &ProcessHash,
+        ttl: Duration,
+    ) -> Answer<Renewal> {
+        assert!(
+            self.0.fetch_add(1, Ordering::Relaxed) != 1,
+            "a bug that the test put there"
+        );
+        store.renew_process(process, ttl).await
+    }
+}
+
+/// A panic inside a backend costs its request, not the Reporter and with it every lock.
+pub async fn a_backend_that_panics_costs_one_request<F: Fixture>(world: World<F>) {
+    let panics = Panics::default();
+    let locker = world
+        .locker_over(Twisted::connect(world.process(), panics.clone()))
+        .await;
+    let options = AcquireOptions::new().heartbeat(HeartbeatPolicy::Automatic);
+    let guard = world.hold_with(&locker, "k", options).await;
+    world.pass(world.timing().liveness_ttl * 2).await;
+    assert!(panics.0.load(Ordering::Relaxed) > 2);
+    assert!(guard.is_valid(), "{:?}", guard.loss());
+    world.during(guard.release()).await.unwrap();
 }

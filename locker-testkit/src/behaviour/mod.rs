@@ -115,6 +115,7 @@ macro_rules! __for_each_behaviour {
                 a_lost_lock_is_freed_under_its_job_although_a_release_was_lost,
                 a_release_goes_on_where_records_do_not_run_out,
                 connects_that_hang_do_not_pile_up,
+                a_backend_that_panics_costs_one_request,
             }
         }
     };
