@@ -82,15 +82,87 @@ impl Turn<'_> {
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
+        // What is ours goes first. So of two that leave at the same time the one who looks last
+        // sees that nobody is left.
+        drop(self.head.take());
         let mut lines = self.queues.lock();
         // The last one takes the line away with it, and with the line the subscription.
-        let alone = lines.get(&self.key).is_some_and(|line| {
-            // One in the map, one in our guard.
-            Arc::strong_count(line) <= 1 + usize::from(self.head.is_some())
-        });
-        let line = if alone { lines.remove(&self.key) } else { None };
+        let empty = lines
+            .get(&self.key)
+            .is_some_and(|line| Arc::strong_count(line) == 1);
+        let line = if empty { lines.remove(&self.key) } else { None };
         drop(lines);
-        drop(self.head.take());
         drop(line);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::FutureExt;
+    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::time::Duration;
+
+    /// L8: the head of a line leaves on one thread while the last one behind it gives up on
+    /// another.
+    #[test]
+    fn the_last_one_to_leave_a_line_takes_it_away() {
+        const ROUNDS: u32 = 10_000;
+        let queues = Queues::default();
+        let key = Key::new("k").unwrap();
+        let step = AtomicU32::new(0);
+        let mut left_behind = 0;
+        let wait_for = |at: u32| {
+            while step.load(Ordering::Acquire) < at {
+                std::hint::spin_loop();
+                if at % 4 != 3 {
+                    std::thread::yield_now();
+                }
+            }
+        };
+        std::thread::scope(|threads| {
+            threads.spawn(|| {
+                for round in 0..ROUNDS {
+                    wait_for(round * 4 + 1);
+                    let mut behind = Box::pin(queues.stand(&key));
+                    assert!((&mut behind).now_or_never().is_none());
+                    step.fetch_add(1, Ordering::Release);
+                    wait_for(round * 4 + 3);
+                    (0..round / 100 % 40).for_each(|_| std::hint::spin_loop());
+                    drop(behind);
+                    step.fetch_add(1, Ordering::Release);
+                }
+            });
+            for round in 0..ROUNDS {
+                let head = queues.stand(&key).now_or_never().unwrap();
+                step.fetch_add(1, Ordering::Release);
+                wait_for(round * 4 + 2);
+                step.fetch_add(1, Ordering::Release);
+                (0..round % 40).for_each(|_| std::hint::spin_loop());
+                drop(head);
+                wait_for(round * 4 + 4);
+                left_behind += queues.lock().len();
+            }
+        });
+        assert_eq!(left_behind, 0, "lines were left behind");
+    }
+
+    #[tokio::test]
+    async fn a_place_in_a_line_is_kept_while_somebody_stands_in_it() {
+        let queues = Queues::default();
+        let key = Key::new("k").unwrap();
+        let head = queues.stand(&key).await;
+        let mut second = Box::pin(queues.stand(&key));
+        assert!((&mut second).now_or_never().is_none());
+        drop(head);
+        let mut third = Box::pin(queues.stand(&key));
+        assert!((&mut third).now_or_never().is_none(), "one at a time");
+        let second = tokio::time::timeout(Duration::from_secs(1), second)
+            .await
+            .unwrap();
+        assert!(second.had_to_wait);
+        drop(third);
+        drop(second);
+        assert_eq!(queues.lock().len(), 0);
     }
 }
