@@ -102,8 +102,9 @@ enum Asked {
     Retry,
     /// Nothing: the lock is held, and tried again at the given moment at the latest.
     Free { held: Box<Held>, try_at: Instant },
-    /// Nothing: others were hinted first; look at the lock at that moment.
-    Turn { held: Box<Held> },
+    /// Nothing: others were hinted first, so look before trying; in any case when the lock was to
+    /// be tried anyway.
+    Turn { held: Box<Held>, try_at: Instant },
 }
 
 /// A step of this machine.
@@ -152,8 +153,10 @@ impl Acquire {
     /// Goes on at a moment it asked for, or earlier.
     pub fn on_wake(mut self, now: Instant) -> AcquireStep {
         match self.take_asked() {
+            Asked::Free { held, .. } | Asked::Turn { held, .. } if self.is_out_of_time(now) => {
+                self.end(Outcome::Held(held))
+            }
             Asked::Turn { .. } => self.look(),
-            Asked::Free { held, .. } if self.is_out_of_time(now) => self.end(Outcome::Held(held)),
             Asked::Free { held, try_at } if now < try_at => {
                 if self.patience.cheap_death_poll.is_some() {
                     self.ask_process(held, Some(try_at))
@@ -177,14 +180,12 @@ impl Acquire {
         match (hint, self.take_asked()) {
             (
                 Hint::Free { place: place @ 1.. },
-                Asked::Free { held, .. } | Asked::Turn { held },
+                Asked::Free { held, try_at } | Asked::Turn { held, try_at },
             ) => {
-                let turn = now + TURN * place;
-                let turn = self
-                    .patience
-                    .wait_until
-                    .map_or(turn, |until| until.min(turn));
-                self.asked = Asked::Turn { held };
+                // A hint may be forged, and the next may come before the turn has: what was to
+                // happen without any hint is not put off (S10).
+                let turn = try_at.min(now + TURN * place);
+                self.asked = Asked::Turn { held, try_at };
                 Step::Sleep(self, turn)
             }
             _ => self.create(now),
