@@ -49,7 +49,10 @@ fn an_attempt_whose_reply_was_lost_is_remembered_when_a_later_one_is_granted() {
     let (machine, again) = sleep(machine.on_claimed(at(1.5), unknown()));
     assert_eq!(machine.unsettled(), Some(first.not_after));
     let (machine, second) = created(machine.on_wake(again));
-    assert_eq!(second.owner, first.owner, "one owner hash, whatever happens");
+    assert_eq!(
+        second.owner, first.owner,
+        "one owner hash, whatever happens"
+    );
     let answer = told(2.0, Claimed::Granted(Token::new(9)));
     let end = done(machine.on_claimed(at(2.0), answer));
     assert_eq!(end.unsettled, Some(first.not_after));
@@ -87,8 +90,7 @@ fn a_process_that_may_be_alive_is_never_taken_over() {
     let asked = || {
         let (machine, _) = created(begin(patience(Some(at(60.0)))));
         let held = held(&owner(2, 1), None);
-        let (machine, request) =
-            call(machine.on_claimed(at(0.0), told(0.0, Claimed::Held(held))));
+        let (machine, request) = call(machine.on_claimed(at(0.0), told(0.0, Claimed::Held(held))));
         assert_eq!(request, Request::ReadProcess(process(2)));
         machine
     };
