@@ -109,8 +109,9 @@ pub enum ReleaseError {
     /// The lock was lost before it was released. The store has nothing of this owner.
     #[error("the lock was lost before it was released")]
     Lost(#[source] Loss),
-    /// The store has not confirmed the release. It is being repeated in the background; the lock
-    /// may be held until then, at most for one lock TTL.
+    /// The store has not confirmed the release: it is being repeated in the background, and the
+    /// lock may be held until then, at most for one lock TTL; or an answer was lost, and the
+    /// repetition found nothing. The lock was valid until the release was asked for.
     #[error("the lock may still be held: its release is not confirmed yet and goes on")]
     Unconfirmed(#[source] BackendError),
     /// This is a forked child of the process that started the locker. The lock is its parent's.

@@ -258,7 +258,15 @@ async fn give_back(
             departure.hand_over();
             let left = give_up.since(shared.time.now());
             match shared.time.timeout(left, word).await {
-                Some(Ok(End::Confirmed(found))) => Ok(found),
+                Some(Ok(End::Confirmed(found))) => match failure {
+                    // What the first release may have done is what the second one has found.
+                    Some(failure)
+                        if failure.effect() == Effect::Unknown && found != Released::Done =>
+                    {
+                        Err(failure)
+                    }
+                    _ => Ok(found),
+                },
                 Some(Ok(End::RanOut(error))) => Err(error),
                 Some(Err(_)) | None => Err(failure.unwrap_or_else(BackendError::timeout)),
             }

@@ -5,7 +5,7 @@ use crate::fixture::Fixture;
 use crate::wrap::{Fault, Method, Scope};
 use distributed_locker::{
     AcquireError, AcquireOptions, BootClock, Clock, Event, HeartbeatPolicy, Locker, LossReason,
-    ReporterEvent, RunError, Wait,
+    ReleaseError, ReporterEvent, RunError, Wait,
 };
 use locker_core::backend::Side;
 
@@ -87,7 +87,10 @@ pub async fn a_lost_reply_to_release_is_settled_in_the_background<F: Fixture>(wo
     let took = world.now().since(began);
     assert!(took <= world.timing().request_timeout * 3, "{took:?}");
     // The second release finds nothing: whether the first one did it nobody can say.
-    assert!(released.is_ok() || released.is_err());
+    assert!(
+        matches!(released, Err(ReleaseError::Unconfirmed(_))),
+        "{released:?}"
+    );
     let limit = world.timing().recheck_every * 2;
     world
         .until(limit, "nothing is left", async || locker.keys().is_empty())

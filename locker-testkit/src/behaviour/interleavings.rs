@@ -5,7 +5,7 @@ use super::World;
 use crate::fixture::Fixture;
 use crate::wrap::{Counted, Fault, Faulty, Method, Scope, Twist, Twisted};
 use async_trait::async_trait;
-use distributed_locker::{AcquireError, AcquireOptions, HeartbeatPolicy, Wait};
+use distributed_locker::{AcquireError, AcquireOptions, HeartbeatPolicy, Release, Run, Wait};
 use locker_core::backend::{
     Answer, Claim, Claimed, HintStream, Limits, Renewal, Reply, Side, Watcher,
 };
@@ -357,4 +357,24 @@ pub async fn a_backend_that_panics_costs_one_request<F: Fixture>(world: World<F>
     assert!(panics.0.load(Ordering::Relaxed) > 2);
     assert!(guard.is_valid(), "{:?}", guard.loss());
     world.during(guard.release()).await.unwrap();
+}
+
+/// S6, S9: that a second release finds nothing may be the work of the first one, whose answer was
+/// lost. The job has ended under a valid lock all the same.
+pub async fn a_lost_reply_to_a_release_is_no_loss<F: Fixture>(world: World<F>) {
+    let (locker, faulty) = world.faulty_locker().await;
+    faulty.inject(Scope::all().of(Method::Release).once(), Fault::LoseReply);
+    let run = locker.acquire_and_run("k", AcquireOptions::new(), async |_| 7);
+    let run = world.during(run).await.unwrap();
+    assert!(
+        matches!(
+            run,
+            Run::Completed {
+                value: 7,
+                release: Release::Unconfirmed(_)
+            }
+        ),
+        "{run:?}"
+    );
+    assert!(!world.has_record("k").await);
 }

@@ -116,6 +116,7 @@ macro_rules! __for_each_behaviour {
                 a_release_goes_on_where_records_do_not_run_out,
                 connects_that_hang_do_not_pile_up,
                 a_backend_that_panics_costs_one_request,
+                a_lost_reply_to_a_release_is_no_loss,
             }
         }
     };
