@@ -37,6 +37,8 @@ struct Inner {
     under_way: HashMap<u64, Key>,
     held: HashMap<u64, Arc<Entry>>,
     departures: Vec<Departure>,
+    /// Whether the Reporter has ended, so that nobody takes departures any more.
+    closed: bool,
     next_judgement: Option<Instant>,
 }
 
@@ -69,6 +71,27 @@ impl Registry {
     /// What the Reporter is to give back.
     pub(crate) fn take_departures(&self) -> Vec<Departure> {
         std::mem::take(&mut self.lock().departures)
+    }
+
+    /// The Reporter has ended: what is on its way back, now or later, is forgotten. It would be kept
+    /// for ever, and with it the locker's connections. The store's own net frees it.
+    pub(crate) fn close(&self) {
+        let left = {
+            let mut inner = self.lock();
+            inner.closed = true;
+            std::mem::take(&mut inner.departures)
+        };
+        left.into_iter().for_each(Departure::finish);
+    }
+
+    /// Hands a departure to the Reporter, or back if there is none any more.
+    fn hand_over(&self, departure: Departure) -> Option<Departure> {
+        let mut inner = self.lock();
+        if inner.closed {
+            return Some(departure);
+        }
+        inner.departures.push(departure);
+        None
     }
 
     /// Judges every held lock, and answers when to do so again.
@@ -402,7 +425,37 @@ impl Drop for Departure {
             unsettled: self.unsettled,
             reply: self.reply.take(),
         };
-        shared.registry.lock().departures.push(again);
-        shared.bells.departures.notify_one();
+        match shared.registry.hand_over(again) {
+            None => shared.bells.departures.notify_one(),
+            Some(forgotten) => forgotten.finish(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{AcquireOptions, Locker, memory};
+    use std::sync::Arc;
+
+    /// L8: a guard that outlives the Reporter keeps nothing alive.
+    #[tokio::test]
+    async fn what_departs_after_the_reporter_has_ended_is_forgotten() {
+        let locker = Locker::builder(memory()).start().await.unwrap();
+        let guard = locker.acquire("k", AcquireOptions::new()).await;
+        let guard = guard.unwrap().guard().unwrap();
+        let shared = Arc::clone(locker.shared());
+        shared.registry.close();
+        drop(guard);
+        assert!(shared.registry.is_empty());
+        locker.terminate(shared.timing.start_timeout).await.unwrap();
+        drop(locker);
+        // The thread of the Reporter drops its share a moment after it has said so.
+        for _ in 0..1000 {
+            if Arc::strong_count(&shared) == 1 {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
+        panic!("{} shares are left", Arc::strong_count(&shared));
     }
 }

@@ -91,6 +91,7 @@ impl Drop for Ended {
             incarnation.deadline.lose();
         }
         self.0.life.send_replace(Life::Ended);
+        self.0.registry.close();
         if let Time::Manual(clock) = &self.0.time {
             clock.set_busy(false);
         }
