@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 #[derive(Debug)]
 pub struct Shutdown {
     task: JoinHandle<Result<(), StillRunning>>,
+    ended: Option<Result<(), StillRunning>>,
 }
 
 impl Shutdown {
@@ -26,7 +27,7 @@ impl Shutdown {
             locker.drain(format!("the process got {name}"));
             locker.terminate(grace).await
         });
-        Ok(Self { task })
+        Ok(Self { task, ended: None })
     }
 
     /// Waits for a signal, and then until every lock is released and the process's record is gone.
@@ -37,10 +38,15 @@ impl Shutdown {
     ///
     /// # Cancel safety
     ///
-    /// It may be dropped and called again.
+    /// It may be dropped and called again, also after it has ended.
     pub async fn finished(&mut self) -> Result<(), StillRunning> {
+        if let Some(ended) = &self.ended {
+            return ended.clone();
+        }
         // A task that was cancelled belongs to a runtime that has ended, and so has the locker.
-        (&mut self.task).await.unwrap_or(Ok(()))
+        let ended = (&mut self.task).await.unwrap_or(Ok(()));
+        self.ended = Some(ended.clone());
+        ended
     }
 }
 

@@ -238,6 +238,8 @@ impl Worker {
         while job.sleep(self.ttl).await.is_ok() {}
         drop(guard);
         shutdown.finished().await?;
+        // To ask again is answered again.
+        shutdown.finished().await?;
         say("ended");
         Ok(())
     }
