@@ -4,7 +4,7 @@ use crate::error::Interrupted;
 use crate::guard::wait_lost;
 use crate::registry::Entry;
 use crate::shared::Shared;
-use locker_core::machine::Loss;
+use locker_core::machine::{Loss, LossReason};
 use locker_core::{Instant, OwnerHash, Token};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -68,16 +68,16 @@ impl Heartbeater {
             return Ok(());
         };
         let now = shared.time.now();
-        if !entry.tenure.beat(now) {
-            let loss = entry.judge(shared).err().unwrap_or_else(|| {
-                entry
-                    .tenure
-                    .lose(locker_core::machine::LossReason::Expired, now)
-            });
+        // Judged first: a job that does nothing but beat hears of its loss a stop budget before the
+        // end, whatever the Reporter is doing.
+        if let Err(loss) = entry.tenure.judge(now) {
+            entry.announce(shared, &loss);
             return Err(Interrupted::Lost(loss));
         }
-        if let Some(loss) = entry.tenure.loss() {
-            return Err(Interrupted::Lost(loss.clone()));
+        if !entry.tenure.beat(now) {
+            let loss = entry.tenure.lose(LossReason::Expired, now);
+            entry.announce(shared, &loss);
+            return Err(Interrupted::Lost(loss));
         }
         if let Some(on_every) = &self.on_every {
             on_every.beat(now);

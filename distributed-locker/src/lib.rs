@@ -39,6 +39,7 @@ mod acquire;
 mod builder;
 mod error;
 mod events;
+mod executioner;
 mod guard;
 mod heartbeat;
 mod incarnation;

@@ -100,7 +100,7 @@ impl Link {
             None => Err(BackendError::timeout()),
         };
         if let Err(error) = &answer
-            && error.kind().is_transient()
+            && error.kind().breaks_connection()
         {
             self.reset(generation);
         }

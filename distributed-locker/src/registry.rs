@@ -301,6 +301,9 @@ impl Entry {
             });
         }
         self.lost.notify_waiters();
+        if self.abort_lead.is_some() {
+            shared.executioner.ring();
+        }
     }
 
     /// Waits for the loss.
@@ -316,16 +319,25 @@ impl Entry {
 
     /// Begins to be watched by the Reporter. With `OnLost::Abort` the answer comes when the kernel
     /// timer is armed.
-    pub(crate) fn watch(self: &Arc<Self>, shared: &Shared) -> oneshot::Receiver<()> {
+    pub(crate) fn watch(self: &Arc<Self>, shared: &Arc<Shared>) -> oneshot::Receiver<()> {
         let (sender, receiver) = oneshot::channel();
-        let wants_timer = self.abort_lead.is_some();
-        if wants_timer {
+        if self.abort_lead.is_some() {
             *self.armed.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
+            match shared.executioner.start(shared) {
+                Ok(()) => shared.executioner.ring(),
+                // Nobody will confirm: the lock is given up again.
+                Err(_) => drop(
+                    self.armed
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .take(),
+                ),
+            }
         } else {
             let _ = sender.send(());
         }
         let next = self.judge(shared).unwrap_or(Instant::ZERO);
-        if shared.registry.is_earlier(next) || wants_timer {
+        if shared.registry.is_earlier(next) {
             shared.bells.watchdog.notify_one();
         }
         receiver
@@ -371,7 +383,7 @@ impl Entry {
             inner.under_way.insert(self.id, self.owner().key().clone());
         }
         if self.abort_lead.is_some() {
-            shared.bells.watchdog.notify_one();
+            shared.executioner.ring();
         }
         let place = Place {
             shared: Arc::clone(shared),

@@ -2,6 +2,7 @@
 
 use crate::error::NotRunning;
 use crate::events::{Event, EventSender, ReporterEvent};
+use crate::executioner::Executioner;
 use crate::incarnation::Incarnation;
 use crate::link::Link;
 use crate::queue::Queues;
@@ -31,6 +32,7 @@ pub(crate) struct Shared {
     pub(crate) life: watch::Sender<Life>,
     pub(crate) events: EventSender,
     pub(crate) bells: Bells,
+    pub(crate) executioner: Executioner,
     pub(crate) draining: OnceLock<String>,
     pub(crate) lose_on_pause: bool,
     store_clock: Mutex<StoreClock>,
@@ -82,6 +84,7 @@ impl Shared {
             life: watch::Sender::new(Life::Unborn(None)),
             events,
             bells: Bells::default(),
+            executioner: Executioner::default(),
             draining: OnceLock::new(),
             lose_on_pause: false,
             store_clock: Mutex::default(),

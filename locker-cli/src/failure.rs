@@ -49,7 +49,7 @@ impl Failure {
     /// A failed request.
     pub(crate) fn backend(doing: &str, error: &BackendError) -> Self {
         let (exit, hint) = match error.kind() {
-            ErrorKind::Unavailable | ErrorKind::Timeout => (
+            ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::Busy => (
                 Exit::UNAVAILABLE,
                 "check that the store is there, then try again; `locker doctor` looks closer",
             ),
@@ -141,6 +141,7 @@ mod tests {
         for (kind, exit) in [
             (ErrorKind::Unavailable, Exit::UNAVAILABLE),
             (ErrorKind::Timeout, Exit::UNAVAILABLE),
+            (ErrorKind::Busy, Exit::UNAVAILABLE),
             (ErrorKind::Denied, Exit::DENIED),
             (ErrorKind::Rejected, Exit::CONFIG),
             (ErrorKind::Corrupt, Exit::CONFIG),

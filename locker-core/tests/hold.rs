@@ -45,6 +45,14 @@ fn until_extension(step: HoldStep) -> (Hold, Instant) {
     }
 }
 
+/// A lock that was granted just before a point of the grid belongs to that point, also when the
+/// driver looks at it later.
+#[test]
+fn a_lock_that_is_first_seen_after_its_point_is_asked_about_at_once() {
+    let (_, request) = call(begin(&granted(None), at(5.1)));
+    assert!(matches!(request, Request::Check(_)), "{request:?}");
+}
+
 /// L7: the locks of a process are due together, whenever each of them was granted.
 #[test]
 fn locks_that_were_granted_at_different_times_are_due_at_the_same_points() {
@@ -141,17 +149,19 @@ fn a_marked_lock_lasts_one_stop_budget_and_is_not_extended() {
 fn a_job_that_does_not_beat_is_lost_at_its_last_beat_plus_one_l() {
     let tenure = granted(Some(L));
     assert!(tenure.beat(at(17.0)));
-    let mut step = begin(&tenure, at(17.0));
+    let (mut step, mut now) = (begin(&tenure, at(17.0)), at(17.0));
     let mut extensions = 0;
     let (loss, seen) = loop {
-        let (machine, until) = sleep(step);
-        step = match machine.on_wake(until) {
+        step = match step {
             HoldStep::Call(machine, request) => {
                 extensions += u32::from(matches!(request, Request::Extend(_)));
-                machine.on_standing(until, Ok(Standing::Mine))
+                machine.on_standing(now, Ok(Standing::Mine))
             }
-            HoldStep::Done(loss) => break (loss, until),
-            sleeping @ HoldStep::Sleep(..) => sleeping,
+            HoldStep::Done(loss) => break (loss, now),
+            HoldStep::Sleep(machine, until) => {
+                now = until;
+                machine.on_wake(now)
+            }
         };
     };
     assert_eq!(seen, at(317.0));

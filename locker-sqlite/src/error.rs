@@ -103,7 +103,7 @@ pub(crate) fn from_sqlx(error: sqlx::Error, stage: Stage) -> BackendError {
 /// All primary result codes of SQLite; the extended ones say more only to people, with one
 /// exception. See <https://www.sqlite.org/rescode.html>.
 fn of_code(extended: i32) -> (ErrorKind, &'static str) {
-    use ErrorKind::{Config, Corrupt, Denied, Rejected, Unavailable};
+    use ErrorKind::{Busy, Config, Corrupt, Denied, Rejected, Unavailable};
     const READONLY_DBMOVED: i32 = 8 | (4 << 8);
     if extended == READONLY_DBMOVED {
         return (Unavailable, "the database file was removed or replaced");
@@ -111,7 +111,7 @@ fn of_code(extended: i32) -> (ErrorKind, &'static str) {
     match extended & 0xFF {
         // BUSY, LOCKED: another writer.
         5 | 6 => (
-            Unavailable,
+            Busy,
             "another process is writing the database and did not finish within the busy timeout",
         ),
         // NOMEM, INTERRUPT, ABORT, PROTOCOL, SCHEMA: they pass.
@@ -216,7 +216,7 @@ mod tests {
         let begin = "BEGIN IMMEDIATE";
         sqlx::raw_sql(begin).execute(&mut writer).await.unwrap();
         let busy = fail(&mut other, begin).await;
-        assert_eq!(kind(busy), ErrorKind::Unavailable);
+        assert_eq!(kind(busy), ErrorKind::Busy);
         sqlx::raw_sql("ROLLBACK")
             .execute(&mut writer)
             .await

@@ -210,6 +210,19 @@ async fn abort_ends_a_stopped_process() {
     );
 }
 
+/// The kernel timer belongs to nobody who can hang: it is disarmed with the last lock, whatever the
+/// Reporter is doing.
+#[tokio::test(flavor = "multi_thread")]
+async fn abort_spares_a_process_that_has_given_its_lock_back() {
+    let store = Store::new();
+    let mut worker = Worker::start("abort-released", &store);
+    let status = tokio::task::spawn_blocking(move || {
+        worker.wait_for("survived");
+        worker.ended().0
+    });
+    assert_eq!(status.await.unwrap().code(), Some(0));
+}
+
 /// The other side of S12: as long as reports are confirmed nobody is ended.
 #[tokio::test(flavor = "multi_thread")]
 async fn abort_spares_a_blocked_process_whose_reporter_works() {

@@ -8,7 +8,7 @@
 //! | [`upkeep`] | extends and checks the held locks, in batches | the second connection |
 //! | [`departures`] | finishes releases, settles attempts of unknown outcome | the second connection |
 //! | [`sweep`] | lets the store forget what is long free or dead | the second connection |
-//! | [`watchdog`] | tells losses in time, and arms the kernel's timer | no connection |
+//! | [`watchdog`] | tells losses in time | no connection |
 //!
 //! It runs no code of the user. `tracing` is switched off on its thread, because a subscriber may
 //! block; events go through a bounded queue that drops. Wakers of the user's runtime are all it

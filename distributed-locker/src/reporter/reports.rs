@@ -77,6 +77,7 @@ impl Reports<'_> {
             };
             // A confirmed report has moved the deadlines; an ended one has lost them.
             shared.bells.watchdog.notify_one();
+            shared.executioner.ring();
         };
         self.ended(end, process, born).await;
     }

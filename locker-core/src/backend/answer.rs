@@ -8,6 +8,10 @@ use std::pin::Pin;
 use std::time::Duration;
 
 /// An answer and the store's own time when it was made.
+///
+/// A store of several servers shows the time of the one that answered. A claim that goes to a
+/// server whose clock is further ahead than two request timeouts is answered
+/// [`Claimed::TooLate`] once, with that server's time, and is in time when it is repeated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reply<T> {
     /// The answer.

@@ -23,6 +23,9 @@ pub enum ErrorKind {
     Unavailable,
     /// No answer came in time. Ask again.
     Timeout,
+    /// The store works, and something else is in the way of this very request: another writer, a
+    /// locked row, a slot that is being moved. Ask again; the connection is sound.
+    Busy,
     /// The credentials or rights do not suffice. Asking again is useless.
     Denied,
     /// The store refuses this very request. Asking again is useless.
@@ -34,10 +37,15 @@ pub enum ErrorKind {
 }
 
 impl ErrorKind {
+    /// Whether the connection on which it happened is to be closed before the store is asked again.
+    pub fn breaks_connection(self) -> bool {
+        matches!(self, Self::Unavailable | Self::Timeout)
+    }
+
     /// Whether the same request may succeed later.
     pub fn is_transient(self) -> bool {
         match self {
-            Self::Unavailable | Self::Timeout => true,
+            Self::Unavailable | Self::Timeout | Self::Busy => true,
             Self::Denied | Self::Rejected | Self::Corrupt | Self::Config => false,
         }
     }

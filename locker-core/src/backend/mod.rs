@@ -22,7 +22,10 @@
 //!   and disturbs no other request. A request that was not yet sent when its future was dropped is
 //!   never sent afterwards.
 //! * *Total.* Whatever bytes are found in the store, the answer is a typed error for that key.
-//! * *Closing.* Dropping the backend closes its connections.
+//! * *Closing.* Dropping the backend closes its connections. A request that panics counts as
+//!   unavailable with an unknown effect, and its backend is dropped.
+//! * *Consistent.* What `take_over` answers as [`Held`] carries the liveness that the take-over has
+//!   judged itself. [`Held::free_in`] is zero only if the holder is dead.
 
 mod answer;
 mod error;
@@ -134,7 +137,7 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// store has confirmed the subscription, so a release that comes later is not missed.
     ///
     /// A [`Watcher::Waiter`] is enrolled as long as its process lives or until the stream is
-    /// dropped. An [`Watcher::Observer`] has no place in the order and delays nobody.
+    /// dropped; a stream whose enrolment the store has removed ends. An [`Watcher::Observer`] has no place in the order and delays nobody.
     async fn watch(&self, key: &Key, watcher: &Watcher) -> Result<HintStream, BackendError>;
 
     /// Deletes, in small batches, what has been free or dead for longer than `retention`: a lock

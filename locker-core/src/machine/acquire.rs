@@ -84,6 +84,8 @@ pub struct Acquire {
     asked: Asked,
     unsettled: Option<StoreTime>,
     too_late: u32,
+    /// The record that was last asked to be taken over.
+    taking: Option<Observed>,
 }
 
 /// What the machine is waiting for.
@@ -136,6 +138,7 @@ impl Acquire {
             asked: Asked::Lock,
             unsettled: None,
             too_late: 0,
+            taking: None,
         };
         acquire.create(now)
     }
@@ -275,8 +278,14 @@ impl Acquire {
     }
 
     /// Decides about a record that somebody else has.
-    fn consider(self, now: Instant, held: Box<Held>) -> AcquireStep {
+    fn consider(mut self, now: Instant, held: Box<Held>) -> AcquireStep {
         match held.holder {
+            // The store has just refused to take this very record over, and calls its owner dead
+            // all the same: it contradicts itself, and is asked again after a pause.
+            Some(Liveness::Dead) if self.taking.as_ref() == Some(&held.observed) => {
+                self.taking = None;
+                self.wait_for(now, held, None)
+            }
             Some(Liveness::Dead) => self.take_over(now, held.observed),
             Some(Liveness::Alive(_) | Liveness::Unknown) => self.wait_for(now, held, None),
             None => self.ask_process(held, None),
@@ -298,7 +307,11 @@ impl Acquire {
         let try_at = try_at.unwrap_or_else(|| {
             let poll = now + self.jitter.up_to(self.patience.poll_every);
             // One tick later than the earliest possible death, by the store's own estimate.
-            let death = now + held.free_in + Duration::from_millis(1);
+            // No estimate is no reason to ask every millisecond.
+            let death = match held.free_in {
+                Duration::ZERO => poll,
+                left => now + left + Duration::from_millis(1),
+            };
             until.min(poll).min(death)
         });
         self.asked = Asked::Free { held, try_at };
@@ -323,6 +336,7 @@ impl Acquire {
     }
 
     fn take_over(mut self, now: Instant, observed: Observed) -> AcquireStep {
+        self.taking = Some(observed.clone());
         let claim = self.claim(now);
         Step::Call(self, Request::TakeOver(claim, observed))
     }

@@ -47,12 +47,15 @@ pub type HoldStep = Step<Hold, Request, Loss>;
 impl Hold {
     /// Begins to hold what was granted. `origin` is the same for all locks of a locker.
     pub fn begin(now: Instant, tenure: Arc<Tenure>, timing: Timing, origin: Instant) -> HoldStep {
+        // From the grant, not from now: a lock that was acquired just before a point of the grid
+        // belongs to that point, however late the driver hears of it.
+        let since = tenure.granted_at();
         let hold = Self {
             tenure,
             timing,
             origin,
-            next_extend: grid(origin, now, timing.extend_every),
-            next_check: grid(origin, now, timing.recheck_every),
+            next_extend: grid(origin, since, timing.extend_every),
+            next_check: grid(origin, since, timing.recheck_every),
             in_flight: None,
         };
         hold.next(now)

@@ -80,6 +80,7 @@ pub struct Tenure {
     beat_within: Option<Duration>,
     stop_budget: Duration,
     loss: OnceLock<Loss>,
+    granted_at: Instant,
 }
 
 impl Tenure {
@@ -102,7 +103,13 @@ impl Tenure {
             beat_within,
             stop_budget,
             loss: OnceLock::new(),
+            granted_at: now,
         }
+    }
+
+    /// When it began.
+    pub fn granted_at(&self) -> Instant {
+        self.granted_at
     }
 
     /// Whose grant it is.

@@ -37,7 +37,7 @@ pub async fn the_old_owner_stops_itself_after_a_take_over_by_its_own_process<F: 
         .await
         .unwrap();
     let new = world.hold(&locker, "k").await;
-    let limit = world.timing().recheck_every * 2;
+    let limit = world.timing().recheck_every * 2 + world.timing().request_timeout * 2;
     world
         .until(limit, "the old guard is lost", async || !old.is_valid())
         .await;
@@ -56,7 +56,7 @@ pub async fn a_lost_lock_is_never_valid_again<F: Fixture>(world: World<F>) {
     b.force_release(guard.owner_hash(), Force::Now)
         .await
         .unwrap();
-    let limit = world.timing().recheck_every * 2;
+    let limit = world.timing().recheck_every * 2 + world.timing().request_timeout * 2;
     world
         .until(limit, "the guard is lost", async || !guard.is_valid())
         .await;

@@ -33,6 +33,7 @@ fn main() -> ExitCode {
                 "hold" => worker.hold().await,
                 "blocked" => worker.blocked().await,
                 "abort-stalled" => worker.abort_stalled().await,
+                "abort-released" => worker.abort_released().await,
                 "abort-blocked" => worker.abort_blocked().await,
                 "abort-beats" => worker.abort_beats().await,
                 "abort-churn" => worker.abort_churn().await,
@@ -133,6 +134,22 @@ impl Worker {
         std::thread::sleep(self.ttl * 20);
         say("survived");
         drop(guard);
+        Ok(())
+    }
+
+    /// The lock is given back while the Reporter hangs: nothing is left that could be lost.
+    async fn abort_released(&self) -> Outcome {
+        let guard = self
+            .acquire(AcquireOptions::new().on_lost(OnLost::Abort))
+            .await?;
+        self.faulty
+            .inject(Scope::all().of(Method::RenewProcess), Fault::BlockThread);
+        tokio::time::sleep(self.ttl / 2).await;
+        drop(guard);
+        tokio::time::sleep(self.ttl * 2).await;
+        say("survived");
+        // The Reporter goes on, and ends in good order.
+        self.faulty.heal();
         Ok(())
     }
 
