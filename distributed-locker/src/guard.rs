@@ -176,7 +176,11 @@ impl LockGuard {
                 self.entry.tell(&self.shared, &loss);
                 Err(ReleaseError::Lost(loss))
             }
-            Err(error) => Err(ReleaseError::Unconfirmed(error)),
+            // What was lost before is lost, whether the store answers or not (S6).
+            Err(error) => Err(match lost_before {
+                Some(loss) => ReleaseError::Lost(loss),
+                None => ReleaseError::Unconfirmed(error),
+            }),
         }
     }
 }

@@ -9,6 +9,8 @@
 //! | [`memory`] | the fixture of the memory store, in virtual time |
 //! | `behaviour` (feature `driver`) | what a locker over a store does for its users |
 //! | [`wrap`] | stores around stores: one counts, one fails on demand, one lies |
+//! | [`sim`] | a whole cluster in virtual time, from one seed |
+//! | [`exclusion`] | judges recorded grants: no overlap, and tokens that grow |
 //!
 //! A store's test file is three lines, once it has a fixture:
 //!
@@ -28,8 +30,10 @@
 pub mod behaviour;
 pub mod case;
 pub mod cases;
+pub mod exclusion;
 pub mod fixture;
 pub mod memory;
+pub mod sim;
 pub mod wrap;
 
 pub use case::{Case, run};

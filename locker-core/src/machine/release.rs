@@ -50,7 +50,7 @@ pub struct Release {
 pub type ReleaseStep = Step<Release, Request, End>;
 
 /// How soon an attempt that may still land is settled again: at once, after 1 s, then at every
-/// recheck.
+/// recheck. Where rechecks are more frequent than that, they are soon enough.
 const SECOND_LOOK: Duration = Duration::from_secs(1);
 
 impl Release {
@@ -126,10 +126,12 @@ impl Release {
             }) => {
                 self.found.get_or_insert(released);
                 self.open_answers += 1;
+                let recheck = self.timing.recheck_every;
                 let pause = if self.open_answers == 1 {
-                    SECOND_LOOK
+                    // S7: gone within one recheck after it landed, however short a recheck is.
+                    recheck.min(SECOND_LOOK)
                 } else {
-                    self.timing.recheck_every
+                    recheck
                 };
                 Step::Sleep(self, now + pause)
             }

@@ -1,0 +1,41 @@
+//! S2: the tokens of a key strictly grow in the order in which the store grants it; and a caller
+//! gets the token that the store gave.
+
+use super::{Fact, Invariant, View, Violation};
+use locker_core::{Key, OwnerHash, Token};
+use std::collections::BTreeMap;
+
+#[derive(Debug, Default)]
+pub(super) struct Fencing {
+    /// The last grant of each key, by the store.
+    last: BTreeMap<Key, (OwnerHash, Token)>,
+}
+
+impl Invariant for Fencing {
+    fn check(&mut self, view: &View<'_>) -> Result<(), Violation> {
+        let broken = |how| Err(Violation::new("S2 (fencing)", how));
+        for fact in view.facts {
+            if let Some(new) = fact.new_owner() {
+                let grant = (new.owner.clone(), new.token);
+                let last = self.last.insert(new.owner.key().clone(), grant);
+                if let Some((old, token)) = last
+                    && token >= new.token
+                {
+                    let how = format!(
+                        "{old} had {token}, after it {} got {}",
+                        new.owner, new.token
+                    );
+                    return broken(how);
+                }
+            }
+            if let Fact::Granted { owner, token, .. } = fact {
+                let given = self.last.get(owner.key());
+                let mine = given.filter(|(given, _)| given == owner);
+                if mine.is_some_and(|(_, given)| given != token) {
+                    return broken(format!("{owner} was told {token}, the store has {mine:?}"));
+                }
+            }
+        }
+        Ok(())
+    }
+}

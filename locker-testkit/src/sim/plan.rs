@@ -1,0 +1,193 @@
+//! What a seed decides before the first event: the cluster, its clocks, and the weather.
+
+use super::rng::Rng;
+use locker_core::Timing;
+use std::time::Duration;
+
+/// The scaled durations of the fault tests: T is 1 s, and the rest in proportion.
+pub const TIMING: Timing = Timing {
+    liveness_ttl: Duration::from_millis(1000),
+    report_every: Duration::from_millis(200),
+    lock_ttl: Duration::from_millis(5000),
+    extend_every: Duration::from_millis(1000),
+    recheck_every: Duration::from_millis(500),
+    request_timeout: Duration::from_millis(300),
+    retry_after: Duration::from_millis(25),
+    drift_permille: 100,
+    stop_budget: Duration::from_millis(150),
+    hard_margin: Duration::from_millis(20),
+    start_timeout: Duration::from_millis(1500),
+};
+
+/// How long after the faults have ended everybody must have been served, and everything be gone. It
+/// is less than L: a record that only its own TTL removes is a violation.
+pub const HEALED_WITHIN: Duration = Duration::from_millis(4000);
+
+/// What a seed decides before the first event.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// 2 to 4.
+    pub processes: usize,
+    /// 1 to 3.
+    pub keys: usize,
+    /// Tasks in each process that want locks.
+    pub tasks: usize,
+    /// The durations, with the drift that the store's clock calls for.
+    pub timing: Timing,
+    /// The rate of each process's clock, in permille of the true one.
+    pub rates: Vec<u32>,
+    /// The rate of the store's clock.
+    pub store_rate: u32,
+    /// Whether the store says in one answer who holds a lock and whether he lives.
+    pub tells_liveness: bool,
+    /// How often waiters ask whether the holder is dead.
+    pub cheap_death_poll: Option<Duration>,
+    /// When the faults end.
+    pub heals_at: Duration,
+    /// What the network does to single requests.
+    pub weather: Weather,
+    /// Longer troubles.
+    pub outages: Vec<Outage>,
+    /// How many of the processes' troubles strike, and when, is drawn as they come: about one in
+    /// this time.
+    pub trouble_every: Duration,
+}
+
+/// What the network does to single requests, in permille.
+#[derive(Debug, Clone, Copy, Default)]
+#[allow(missing_docs, reason = "the names are those of the faults")]
+pub struct Weather {
+    pub refused: u32,
+    pub request_lost: u32,
+    pub reply_lost: u32,
+    pub slow: u32,
+    pub late: u32,
+    pub doubled: u32,
+    pub hint_lost: u32,
+}
+
+/// A trouble that lasts.
+#[derive(Debug, Clone)]
+pub struct Outage {
+    /// When it begins.
+    pub from: Duration,
+    /// When it ends.
+    pub until: Duration,
+    /// Whom it strikes; nobody in particular is everybody.
+    pub process: Option<usize>,
+    /// What it does.
+    pub kind: OutageKind,
+}
+
+/// What a lasting trouble does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OutageKind {
+    /// Requests get lost.
+    CutOff,
+    /// Requests arrive when it is over: bytes that the kernel retransmits.
+    HeldBack,
+    /// Requests arrive and are executed; replies get lost.
+    RepliesSwallowed,
+    /// The store reads nothing until it is over.
+    StoreStalled,
+    /// Replies take almost as long as anybody waits for them: what often comes before a cut.
+    Congested,
+}
+
+impl Plan {
+    /// What this seed decides.
+    pub fn draw(rng: &mut Rng) -> Self {
+        let processes = 2 + rng.below(3);
+        // The embedded store reads the very clock of its owners; others do not.
+        let shares_clock = rng.chance(400);
+        let mut rate = || match rng.below(3) {
+            _ if shares_clock => 1000,
+            // The ends of what A1 allows: 950 / 1055 is just above 0.9.
+            0 => 950,
+            1 => 1055,
+            _ => 950 + u32::try_from(rng.below(106)).unwrap_or(0),
+        };
+        let rates = (0..processes).map(|_| rate()).collect();
+        let store_rate = rate();
+        let timing = Timing {
+            drift_permille: if shares_clock {
+                0
+            } else {
+                TIMING.drift_permille
+            },
+            ..TIMING
+        };
+        let heals_at = rng.between(Duration::from_secs(2), Duration::from_secs(7));
+        let mut up_to = |most: usize| u32::try_from(rng.below(most + 1)).unwrap_or(0);
+        // A third of the histories is nearly calm, so that one fault can be seen at work.
+        let storm = [0, 1, 3][up_to(2) as usize];
+        let weather = Weather {
+            refused: up_to(10) * storm,
+            request_lost: up_to(15) * storm,
+            reply_lost: up_to(25) * storm,
+            slow: up_to(40) * storm,
+            late: up_to(15) * storm,
+            doubled: up_to(15) * storm,
+            hint_lost: up_to(100) * storm,
+        };
+        let mut outages: Vec<Outage> = Vec::new();
+        for _ in 0..rng.below(5) {
+            // Troubles like to follow each other.
+            let after = outages.last().filter(|_| rng.chance(500));
+            let outage = Outage::draw(rng, processes, heals_at, after);
+            outages.push(outage);
+        }
+        Self {
+            processes,
+            keys: 1 + rng.below(3),
+            tasks: 1 + rng.below(2),
+            timing,
+            rates,
+            store_rate,
+            tells_liveness: rng.chance(700),
+            cheap_death_poll: rng.chance(300).then_some(Duration::from_millis(100)),
+            heals_at,
+            weather,
+            outages,
+            trouble_every: rng.between(Duration::from_millis(250), Duration::from_millis(2500)),
+        }
+    }
+
+    /// The trouble that a request of this process meets at this moment.
+    pub fn outage(&self, at: Duration, process: usize) -> Option<&Outage> {
+        self.outages.iter().find(|outage| {
+            outage.process.is_none_or(|struck| struck == process)
+                && (outage.from..outage.until).contains(&at)
+        })
+    }
+}
+
+impl Outage {
+    fn draw(rng: &mut Rng, processes: usize, heals_at: Duration, after: Option<&Self>) -> Self {
+        let from = match after {
+            Some(last) => last.until,
+            None => rng.between(Duration::ZERO, heals_at),
+        };
+        // From far below T to far above it.
+        let longest = [200, 800, 2500][rng.below(3)];
+        let until = from + rng.between(Duration::ZERO, Duration::from_millis(longest));
+        let kind = [
+            OutageKind::CutOff,
+            OutageKind::HeldBack,
+            OutageKind::RepliesSwallowed,
+            OutageKind::StoreStalled,
+            OutageKind::Congested,
+        ][rng.below(5)];
+        let process = match (kind, after) {
+            (OutageKind::StoreStalled, _) => None,
+            (_, Some(last)) => last.process,
+            (_, None) => rng.chance(800).then(|| rng.below(processes)),
+        };
+        Self {
+            from,
+            until: until.min(heals_at),
+            process,
+            kind,
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! What happens to a cluster that nobody asked for, until it must heal.
+
+use super::agenda::Part;
+use super::agenda::{Call, Event};
+use super::fault::Fault;
+use super::op::{Op, Subscription};
+use super::process::hand::Stage;
+use super::world::World;
+use locker_core::backend::Hint;
+use std::time::Duration;
+
+impl World {
+    /// Something happens to a process, or to a lock, that nobody asked for.
+    pub(super) fn trouble(&mut self) {
+        if self.env.healed {
+            return;
+        }
+        let every = self.env.plan.trouble_every;
+        let next = self.env.at + self.env.rng.between(every / 2, every * 2);
+        self.env.agenda.add(next, Event::Trouble);
+        let index = self.env.rng.below(self.processes.len());
+        let longest = [150, 900, 3000][self.env.rng.below(3)];
+        let until = self.env.at
+            + self
+                .env
+                .rng
+                .between(Duration::ZERO, Duration::from_millis(longest));
+        let until = until.min(self.env.plan.heals_at);
+        let choice = self.env.rng.below(11);
+        let process = &mut self.processes[index];
+        match choice {
+            _ if !process.up => {}
+            0 | 1 => {
+                self.env.log.fault(Fault::Crash);
+                process.crash(&mut self.env);
+                self.start_again(index);
+            }
+            2..=4 => {
+                self.env.log.fault(Fault::Pause);
+                self.env
+                    .note(index, format_args!("is stopped until {until:?}"));
+                process.stop(until);
+            }
+            5 | 6 => {
+                self.env.log.fault(Fault::ReporterStalled);
+                self.env
+                    .note(index, format_args!("Reporter stalls until {until:?}"));
+                process.stall(0, until);
+            }
+            7 => {
+                self.env.log.fault(Fault::TaskStalled);
+                let task = 1 + self.env.rng.below(self.env.plan.tasks);
+                self.env
+                    .note(index, format_args!("thread {task} stalls until {until:?}"));
+                process.stall(task, until);
+            }
+            8 => self.force_release(index),
+            9 => process.drain(&mut self.env),
+            _ => self.forge_hint(index),
+        }
+    }
+
+    fn force_release(&mut self, from: usize) {
+        let key = self.env.rng.below(self.env.keys.len());
+        if let Some(holder) = self.store.holder(&self.env.keys[key]) {
+            self.env.log.fault(Fault::ForceRelease);
+            let op = Op::Mark(holder.owner);
+            let at = self.env.at;
+            // An operator: nobody waits for the answer.
+            self.env.send((from, 0), Part::LetGo, op, at);
+        }
+    }
+
+    fn forge_hint(&mut self, index: usize) {
+        let process = &self.processes[index];
+        let boot = process.boot;
+        let waiting = process
+            .hands
+            .iter()
+            .find(|(_, hand)| matches!(hand.stage, Stage::Asking(_)));
+        if let Some((hand, _)) = waiting {
+            let to = Subscription {
+                process: index,
+                boot,
+                hand: *hand,
+            };
+            let place = u32::try_from(self.env.rng.below(3)).unwrap_or(0);
+            self.env.log.fault(Fault::HintForged);
+            self.env.knock(
+                self.env.at,
+                (index, boot),
+                Call::Hint(to, Hint::Free { place }),
+            );
+        }
+    }
+
+    pub(super) fn heal(&mut self) {
+        self.env
+            .log
+            .note(self.env.at, "*", format_args!("the faults have ended"));
+        self.env.healed = true;
+        for index in 0..self.processes.len() {
+            let process = &mut self.processes[index];
+            if process.up {
+                process.heal(&mut self.env);
+            } else {
+                self.start_again(index);
+            }
+        }
+    }
+}
