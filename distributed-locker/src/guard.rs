@@ -90,7 +90,7 @@ impl LockGuard {
     ///
     /// It may be dropped and called again.
     pub async fn lost(&self) -> Loss {
-        wait_lost(&self.shared, &self.entry).await
+        self.entry.wait_lost(&self.shared).await
     }
 
     /// What a job needs: heartbeats and the loss. It outlives the guard, and is then interrupted.
@@ -193,21 +193,6 @@ impl Drop for LockGuard {
             && let Some(departure) = self.entry.depart(&self.shared)
         {
             departure.hand_over();
-        }
-    }
-}
-
-/// Waits for a loss on the caller's runtime, beside the Reporter: it comes in time even when the
-/// Reporter is stalled.
-pub(crate) async fn wait_lost(shared: &Shared, entry: &Entry) -> Loss {
-    loop {
-        match entry.judge(shared) {
-            Err(loss) => return loss,
-            Ok(look_again) => tokio::select! {
-                biased;
-                loss = entry.lost() => return loss,
-                () = shared.time.sleep_until(look_again) => {}
-            },
         }
     }
 }

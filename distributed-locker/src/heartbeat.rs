@@ -1,7 +1,6 @@
 //! What a job gets: a way to say that it lives, and to learn that it should stop.
 
 use crate::error::Interrupted;
-use crate::guard::wait_lost;
 use crate::registry::Entry;
 use crate::shared::Shared;
 use locker_core::machine::{Loss, LossReason};
@@ -137,7 +136,7 @@ impl Heartbeater {
     pub async fn lost(&self) -> Loss {
         match &self.lock {
             None => std::future::pending().await,
-            Some((shared, entry)) => wait_lost(shared, entry).await,
+            Some((shared, entry)) => entry.wait_lost(shared).await,
         }
     }
 

@@ -7,7 +7,7 @@
 
 use crate::acquire::{Acquired, acquire};
 use crate::error::{AcquireError, MutexError, ReleaseError, RunError};
-use crate::guard::{LockGuard, wait_lost};
+use crate::guard::LockGuard;
 use crate::heartbeat::Heartbeater;
 use crate::options::{AcquireOptions, OnLost, Wait};
 use crate::shared::Shared;
@@ -86,7 +86,7 @@ pub(crate) async fn acquire_and_run<T>(
 /// Runs the job as long as its lock is good, and drops it otherwise.
 async fn supervise<T>(guard: &LockGuard, job: impl Future<Output = T>) -> Result<T, Loss> {
     let mut job = pin!(job);
-    let mut lost = pin!(wait_lost(guard.shared(), guard.entry()));
+    let mut lost = pin!(guard.entry().wait_lost(guard.shared()));
     poll_fn(|context| {
         if let Err(loss) = guard.entry().judge(guard.shared()) {
             return Poll::Ready(Err(loss));

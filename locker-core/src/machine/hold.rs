@@ -71,12 +71,6 @@ impl Hold {
         self.next(now)
     }
 
-    /// Asks the store as soon as possible, after a hint that something happened to the lock.
-    pub fn on_hint(mut self, now: Instant) -> HoldStep {
-        self.next_check = now;
-        self.next(now)
-    }
-
     /// Takes the answer to the request in flight.
     pub fn on_standing(mut self, now: Instant, answer: Result<Standing, BackendError>) -> HoldStep {
         let Some((kind, sent)) = self.in_flight.take() else {

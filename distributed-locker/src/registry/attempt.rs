@@ -1,0 +1,99 @@
+//! An acquisition under way.
+
+use super::departure::Place;
+use super::entry::Entry;
+use crate::incarnation::{Incarnation, Tenancy};
+use crate::shared::Shared;
+use locker_core::machine::Tenure;
+use locker_core::{Instant, OwnerHash, StoreTime, Token};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::sync::Notify;
+
+/// An acquisition under way: it exists before the first byte is sent.
+#[derive(Debug)]
+pub(crate) struct Attempt {
+    place: Option<Place>,
+    /// The latest `not_after` of a claim that was sent and not answered for certain.
+    open: Option<StoreTime>,
+}
+
+impl Attempt {
+    pub(crate) fn begin(
+        shared: &Arc<Shared>,
+        incarnation: &Arc<Incarnation>,
+        owner: OwnerHash,
+    ) -> Self {
+        let id = shared.registry.enter(owner.key());
+        let tenancy = Tenancy::new(Arc::clone(incarnation));
+        let place = Place {
+            shared: Arc::clone(shared),
+            id,
+            owner,
+            tenancy,
+        };
+        Self {
+            place: Some(place),
+            open: None,
+        }
+    }
+
+    /// Whose attempt it is.
+    pub(crate) fn owner(&self) -> Option<&OwnerHash> {
+        self.place.as_ref().map(|place| &place.owner)
+    }
+
+    /// Notes that a claim is about to be sent. From now on a drop settles it.
+    pub(crate) fn sending(&mut self, not_after: StoreTime) {
+        self.open = self.open.max(Some(not_after));
+    }
+
+    /// Notes what the machine knows about attempts of unknown outcome, after an answer.
+    pub(crate) fn known_open(&mut self, unsettled: Option<StoreTime>) {
+        self.open = unsettled;
+    }
+
+    /// The grant was confirmed: the attempt becomes a held lock. Until then a drop settles the
+    /// granted claim; from then on only what was `unsettled` besides it is to be settled.
+    pub(crate) fn into_entry(
+        mut self,
+        token: Token,
+        tenure: Arc<Tenure>,
+        abort_lead: Option<Duration>,
+        unsettled: Option<StoreTime>,
+    ) -> Option<Arc<Entry>> {
+        let place = self.place.take()?;
+        let entry = Arc::new(Entry {
+            token,
+            tenure,
+            abort_lead,
+            lost: Notify::new(),
+            announced: AtomicBool::new(false),
+            let_go: AtomicBool::new(false),
+            armed: Mutex::new(None),
+            id: place.id,
+            unsettled,
+            tenancy: Mutex::new(Some(place.tenancy)),
+        });
+        let mut inner = place.shared.registry.lock();
+        inner.under_way.remove(&place.id);
+        inner.held.insert(place.id, Arc::clone(&entry));
+        drop(inner);
+        Some(entry)
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        let Some(place) = self.place.take() else {
+            return;
+        };
+        match self.open {
+            None => place.shared.registry.leave(place.id),
+            Some(not_after) => {
+                place.depart(Instant::ZERO, Some(not_after)).hand_over();
+            }
+        }
+    }
+}

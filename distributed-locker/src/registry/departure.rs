@@ -1,0 +1,77 @@
+//! What is on its way back to the store.
+
+use crate::incarnation::Tenancy;
+use crate::shared::Shared;
+use locker_core::machine::release::End;
+use locker_core::{Instant, OwnerHash, StoreTime};
+use std::sync::Arc;
+use tokio::sync::oneshot;
+
+/// A lock, or an attempt of unknown outcome, on its way back. Dropped before the end, it goes to
+/// the Reporter.
+#[derive(Debug)]
+pub(crate) struct Departure {
+    place: Option<Place>,
+    /// When the record has run out by itself; zero if there was only an attempt.
+    pub(crate) gone_by: Instant,
+    pub(crate) unsettled: Option<StoreTime>,
+    /// Who waits for the Reporter's word.
+    pub(crate) reply: Option<oneshot::Sender<End>>,
+}
+
+impl Departure {
+    pub(crate) fn owner(&self) -> Option<&OwnerHash> {
+        self.place.as_ref().map(|place| &place.owner)
+    }
+
+    /// Nothing of this owner hash is left at the store.
+    pub(crate) fn finish(mut self) {
+        if let Some(place) = self.place.take() {
+            place.shared.registry.leave(place.id);
+        }
+    }
+
+    /// The Reporter sees to it from here.
+    pub(crate) fn hand_over(self) {
+        drop(self);
+    }
+}
+
+impl Drop for Departure {
+    fn drop(&mut self) {
+        let Some(place) = self.place.take() else {
+            return;
+        };
+        let shared = Arc::clone(&place.shared);
+        let again = Self {
+            place: Some(place),
+            gone_by: self.gone_by,
+            unsettled: self.unsettled,
+            reply: self.reply.take(),
+        };
+        match shared.registry.hand_over(again) {
+            None => shared.bells.departures.notify_one(),
+            Some(forgotten) => forgotten.finish(),
+        }
+    }
+}
+
+/// The place of one owner hash in the registry.
+#[derive(Debug)]
+pub(super) struct Place {
+    pub(super) shared: Arc<Shared>,
+    pub(super) id: u64,
+    pub(super) owner: OwnerHash,
+    pub(super) tenancy: Tenancy,
+}
+
+impl Place {
+    pub(super) fn depart(self, gone_by: Instant, unsettled: Option<StoreTime>) -> Departure {
+        Departure {
+            place: Some(self),
+            gone_by,
+            unsettled,
+            reply: None,
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! A held lock, as the Reporter and its guard share it.
+
+use super::departure::{Departure, Place};
+use crate::incarnation::Tenancy;
+use crate::shared::Shared;
+use locker_core::machine::{Loss, Tenure};
+use locker_core::{Instant, OwnerHash, StoreTime, Token};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::{Notify, oneshot};
+
+/// A held lock.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) token: Token,
+    pub(crate) tenure: Arc<Tenure>,
+    /// With `OnLost::Abort`: how long before the hard deadline the process ends.
+    pub(crate) abort_lead: Option<Duration>,
+    /// Rung when the lock is lost.
+    pub(crate) lost: Notify,
+    pub(super) announced: AtomicBool,
+    /// Whether the Reporter has deleted the record of a lost lock under a job that goes on.
+    pub(super) let_go: AtomicBool,
+    pub(super) armed: Mutex<Option<oneshot::Sender<()>>>,
+    pub(super) id: u64,
+    pub(super) unsettled: Option<StoreTime>,
+    pub(super) tenancy: Mutex<Option<Tenancy>>,
+}
+
+impl Entry {
+    pub(crate) fn owner(&self) -> &OwnerHash {
+        self.tenure.owner()
+    }
+
+    pub(crate) fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Looks at the deadlines; a loss is told to everybody, once.
+    pub(crate) fn judge(&self, shared: &Shared) -> Result<Instant, Loss> {
+        let judged = self.tenure.judge(shared.time.now());
+        if let Err(loss) = &judged {
+            self.announce(shared, loss);
+        }
+        judged
+    }
+
+    /// Tells a loss to everybody, once. To have been given back is none: whoever looks at the
+    /// deadlines meanwhile finds them closed, and a lock departs before they are.
+    pub(crate) fn announce(&self, shared: &Shared, loss: &Loss) {
+        if !self.has_departed() {
+            self.tell(shared, loss);
+        }
+    }
+
+    /// Tells a loss that was found when the lock was given back.
+    pub(crate) fn tell(&self, shared: &Shared, loss: &Loss) {
+        if !self.announced.swap(true, Ordering::AcqRel) {
+            let owner = self.owner().clone();
+            shared.events.send(crate::Event::LostLock {
+                owner,
+                loss: loss.clone(),
+            });
+        }
+        self.lost.notify_waiters();
+        if self.abort_lead.is_some() {
+            shared.executioner.ring();
+        }
+    }
+
+    /// Waits for the loss.
+    async fn lost(&self) -> Loss {
+        loop {
+            let rung = self.lost.notified();
+            if let Some(loss) = self.tenure.loss() {
+                return loss.clone();
+            }
+            rung.await;
+        }
+    }
+
+    /// Waits for a loss on the caller's runtime, beside the Reporter: it comes in time even when the
+    /// Reporter is stalled.
+    pub(crate) async fn wait_lost(&self, shared: &Shared) -> Loss {
+        loop {
+            match self.judge(shared) {
+                Err(loss) => return loss,
+                Ok(look_again) => tokio::select! {
+                    biased;
+                    loss = self.lost() => return loss,
+                    () = shared.time.sleep_until(look_again) => {}
+                },
+            }
+        }
+    }
+
+    /// Begins to be watched by the Reporter. With `OnLost::Abort` the answer comes when the kernel
+    /// timer is armed.
+    pub(crate) fn watch(self: &Arc<Self>, shared: &Arc<Shared>) -> oneshot::Receiver<()> {
+        let (sender, receiver) = oneshot::channel();
+        if self.abort_lead.is_some() {
+            *self.armed.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
+            match shared.executioner.start(shared) {
+                Ok(()) => shared.executioner.ring(),
+                // Nobody will confirm: the lock is given up again.
+                Err(_) => drop(
+                    self.armed
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .take(),
+                ),
+            }
+        } else {
+            let _ = sender.send(());
+        }
+        let next = self.judge(shared).unwrap_or(Instant::ZERO);
+        if shared.registry.is_earlier(next) {
+            shared.bells.watchdog.notify_one();
+        }
+        receiver
+    }
+
+    /// The kernel timer counts this lock in.
+    pub(crate) fn confirm_armed(&self) {
+        let armed = self
+            .armed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(armed) = armed {
+            let _ = armed.send(());
+        }
+    }
+
+    /// Whether it was given back.
+    pub(crate) fn has_departed(&self) -> bool {
+        self.tenancy
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .is_none()
+    }
+
+    /// Whether the record of a lost lock is to be deleted now, under a job that goes on. Yes once.
+    pub(crate) fn let_go(&self) -> bool {
+        !self.let_go.swap(true, Ordering::AcqRel)
+    }
+
+    /// The lock is not held any more: it goes on its way back.
+    pub(crate) fn depart(&self, shared: &Arc<Shared>) -> Option<Departure> {
+        let tenancy = self
+            .tenancy
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()?;
+        let now = shared.time.now();
+        self.tenure.close(now);
+        {
+            let mut inner = shared.registry.lock();
+            inner.held.remove(&self.id);
+            inner.under_way.insert(self.id, self.owner().key().clone());
+        }
+        if self.abort_lead.is_some() {
+            shared.executioner.ring();
+        }
+        let place = Place {
+            shared: Arc::clone(shared),
+            id: self.id,
+            owner: self.owner().clone(),
+            tenancy,
+        };
+        Some(place.depart(shared.runs_out_by(now), self.unsettled))
+    }
+}
