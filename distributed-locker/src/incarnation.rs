@@ -53,6 +53,11 @@ impl Tenancy {
         incarnation.tenants.fetch_add(1, Ordering::AcqRel);
         Self(incarnation)
     }
+
+    /// Whether the incarnation has ended, for ever.
+    pub(crate) fn has_ended(&self, now: Instant) -> bool {
+        !self.0.is_alive(now)
+    }
 }
 
 impl Drop for Tenancy {

@@ -24,6 +24,13 @@ impl Departure {
         self.place.as_ref().map(|place| &place.owner)
     }
 
+    /// Whether the incarnation that the owner hash names has ended, for ever.
+    pub(crate) fn has_ended(&self, now: Instant) -> bool {
+        self.place
+            .as_ref()
+            .is_none_or(|place| place.tenancy.has_ended(now))
+    }
+
     /// Nothing of this owner hash is left at the store.
     pub(crate) fn finish(mut self) {
         if let Some(place) = self.place.take() {

@@ -30,10 +30,20 @@ async fn see_off(shared: &Shared, link: &Link, turns: &Semaphore, mut departure:
         return;
     };
     let mut step = Release::begin(owner, shared.timing, departure.gone_by, departure.unsettled);
+    let mut ended_at = None;
     let end = loop {
         step = match step {
             Step::Done(end) => break end,
             Step::Sleep(machine, until) => {
+                let now = shared.time.now();
+                if departure.has_ended(now) {
+                    let ended_at = *ended_at.get_or_insert(now);
+                    // Whatever is left there belongs to a process whose record has run out as well:
+                    // it blocks nobody. A store that never answers again keeps nothing alive here.
+                    if now.since(ended_at) > 2 * shared.timing.liveness_ttl {
+                        return departure.finish();
+                    }
+                }
                 shared.time.sleep_until(until).await;
                 machine.on_wake(shared.time.now())
             }

@@ -378,3 +378,18 @@ pub async fn a_lost_reply_to_a_release_is_no_loss<F: Fixture>(world: World<F>) {
     );
     assert!(!world.has_record("k").await);
 }
+
+/// L8: a store that never answers again keeps nothing alive. What an incarnation that has ended may
+/// have left there blocks nobody.
+pub async fn what_an_ended_incarnation_left_is_forgotten<F: Fixture>(world: World<F>) {
+    let (locker, faulty) = world.faulty_locker().await;
+    faulty.inject(Scope::all().of(Method::TryCreate), Fault::LoseReply);
+    let acquiring = locker.acquire("k", AcquireOptions::new());
+    world.during(acquiring).await.expect_err("no answer came");
+    faulty.inject(Scope::all(), Fault::Refuse);
+    assert_eq!(locker.keys().len(), 1, "it is to be settled");
+    let limit = world.timing().liveness_ttl * 4;
+    world
+        .until(limit, "it is forgotten", async || locker.keys().is_empty())
+        .await;
+}

@@ -103,6 +103,7 @@ macro_rules! __for_each_behaviour {
                 held_locks_cost_batches_not_requests,
             }
             interleavings {
+                what_an_ended_incarnation_left_is_forgotten,
                 a_lock_given_back_during_a_check_shifts_nobodys_answer,
                 a_failed_extension_is_repeated_soon,
                 a_retirement_that_fails_is_repeated_with_pauses,
