@@ -1,0 +1,148 @@
+//! What can only happen to a SQLite file: F15 by removal, F23, F24.
+
+use super::troubles::{EMPTIED, noticed};
+use super::{Case, Expect};
+use crate::harness::deployment::sqlite::{database, execute};
+use crate::harness::event::Event;
+use crate::harness::scene::Scene;
+use crate::harness::times::micros;
+use crate::harness::worker::name;
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+use std::time::Duration;
+
+/// F15.
+pub const GONE: &[Case] = &[
+    EMPTIED,
+    Case::variant("file removed", Expect::ANYBODY.broken_ground(), removed),
+];
+/// F23.
+pub const WAKE_UPS: &[Case] = &[Case::new(Expect::HOLD, wake_ups)];
+/// F24.
+pub const CORRUPT: &[Case] = &[Case::new(Expect::ANYBODY, corrupt)];
+
+fn removed(scene: &mut Scene) -> Result<(), String> {
+    scene.start_all(true)?;
+    for _ in 0..3 {
+        let both = [scene.keep(0)?, scene.keep(1)?];
+        scene.work(Duration::from_millis(150));
+        let at = micros();
+        for ending in ["", "-wal", "-shm"] {
+            let mut path = database(&scene.folder).into_os_string();
+            path.push(ending);
+            // The log and its index are there as long as the file is in use.
+            let removed = std::fs::remove_file(&path);
+            removed.map_err(|error| format!("{}: {error}", Path::new(&path).display()))?;
+        }
+        scene.did("removed", at, None);
+        noticed(scene, &both, at);
+        scene.work(scene.times.t);
+    }
+    Ok(())
+}
+
+fn wake_ups(scene: &mut Scene) -> Result<(), String> {
+    scene.start_all(true)?;
+    scene.work(scene.times.t);
+    let mut path = database(&scene.folder).into_os_string();
+    path.push(".wake");
+    let folder = Path::new(&path).to_owned();
+    let socket = UnixDatagram::unbound().map_err(|error| error.to_string())?;
+    socket.set_nonblocking(true).map_err(|error| error.to_string())?;
+    let mut sent = 0;
+    let from = micros();
+    let end = micros() + 3_000_000;
+    while micros() < end {
+        // Hints that nobody sent: of enrolments that are there, and of others.
+        let mut forged = Vec::new();
+        for _ in 0..40 {
+            forged.extend_from_slice(&scene.rng.below(64).to_le_bytes());
+            let place = u32::try_from(scene.rng.below(3)).unwrap_or(0);
+            forged.extend_from_slice(&place.to_le_bytes());
+        }
+        let garbage = scene.rng.next().to_le_bytes();
+        for entry in sockets(&folder) {
+            for bytes in [&forged[..], &forged[..], &garbage[..]] {
+                sent += u64::from(socket.send_to(bytes, &entry).is_ok());
+            }
+        }
+        scene.work(Duration::from_millis(2));
+    }
+    scene.did("forged, duplicated, flooded", from, None);
+    #[expect(clippy::cast_precision_loss, reason = "thousands")]
+    scene.measure("forged wake-ups", sent as f64, None, "");
+    scene.expect(sent > 100, "hardly any wake-up could be forged");
+    // From here on nobody can be woken who enrolled before.
+    let (from, mut dropped) = (micros(), 0_u32);
+    for _ in 0..15 {
+        for entry in sockets(&folder) {
+            dropped += u32::from(std::fs::remove_file(entry).is_ok());
+        }
+        scene.work(Duration::from_millis(100));
+    }
+    scene.did("sockets removed", from, None);
+    scene.measure("sockets removed", f64::from(dropped), None, "");
+    scene.expect(dropped > 0, "there was no socket to remove");
+    scene.work(scene.times.t);
+    Ok(())
+}
+
+fn sockets(folder: &Path) -> Vec<std::path::PathBuf> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten();
+    entries
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .collect()
+}
+
+fn corrupt(scene: &mut Scene) -> Result<(), String> {
+    scene.start_all(true)?;
+    scene.work(scene.times.t / 2);
+    let damages = [
+        ("no owner hash", "owner = 'nonsense'"),
+        ("no process hash", "process = 'nonsense'"),
+        ("a newer format", "format = 99"),
+        ("1 MiB", "owner = printf('%.*c', 1048576, 'x')"),
+        ("half a record", "expires = NULL"),
+    ];
+    let key = name(0);
+    for (what, damage) in damages {
+        let (other, one) = (scene.keep(1)?, scene.keep(0)?);
+        let (at, index) = (micros(), scene.fleet.log.length());
+        let sql = format!("UPDATE locks SET {damage} WHERE key = '{key}'");
+        execute(&scene.folder, &sql).map_err(|error| error.to_string())?;
+        let refused = scene.fleet.log.wait_for(index, scene.times.t * 3, |record| {
+            match &record.event {
+                Event::Refused { key: 0, kind } if record.pid != one.pid => Some(kind.clone()),
+                _ => None,
+            }
+        });
+        let corrupt = refused.as_deref() == Some("Corrupt");
+        scene.expect(corrupt, format!("{what}: refused with {refused:?}"));
+        scene.work(scene.times.t / 2);
+        scene.let_go(one);
+        scene.work(scene.times.t / 5);
+        let sql = format!(
+            "UPDATE locks SET owner = NULL, process = NULL, expires = NULL WHERE key = '{key}'"
+        );
+        execute(&scene.folder, &sql).map_err(|error| error.to_string())?;
+        let repaired = micros();
+        scene.did(what, at, None);
+        let next = scene.taken(one, repaired, scene.times.t * 10);
+        match next {
+            Some(next) => scene.took("the repair to the next grant", repaired, next.at, None),
+            None => scene.expect(false, format!("{what}: no grant after the repair")),
+        }
+        scene.let_go(other);
+        scene.work(scene.times.t / 5);
+    }
+    let records = scene.fleet.log.records();
+    let harmed = records.iter().any(|record| {
+        let other = |key: &usize| *key == 1;
+        match &record.event {
+            Event::Loss { key, .. } | Event::Refused { key, .. } => other(key),
+            _ => false,
+        }
+    });
+    scene.expect(!harmed, "the damage of one key harmed another");
+    Ok(())
+}

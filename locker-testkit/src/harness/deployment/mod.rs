@@ -1,0 +1,80 @@
+//! What the faults are done to: one file for each deployment.
+//!
+//! A new deployment is a file with a [`Deployment`] and a line in [`ALL`].
+
+pub mod sqlite;
+
+use super::cases::Case;
+use super::fault::Fault;
+use super::times::Times;
+use locker_core::Connect;
+use std::error::Error;
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A way in which a store is deployed.
+pub trait Deployment: fmt::Debug + Send + Sync {
+    /// Its name on the command line and in reports.
+    fn name(&self) -> &'static str;
+
+    /// The scaled times that it can keep.
+    fn times(&self) -> Times;
+
+    /// What is done about this fault. There is no default: an empty cell does not compile.
+    fn cell(&self, fault: Fault) -> Cell;
+
+    /// How soon after the death of its process a lock has another owner (L2).
+    fn killed_is_taken_over(&self) -> Duration;
+
+    /// Gets a fresh store ready, in this folder if it has files. `program` is `locker-faults`.
+    fn open(&self, folder: &Path, program: &Path) -> Result<Box<dyn Site>, Box<dyn Error>>;
+
+    /// Connects to the store at this URL, in any process.
+    fn connect(&self, url: &str, times: Times) -> Result<Arc<dyn Connect>, Box<dyn Error>>;
+}
+
+/// A store that is there, for one case.
+pub trait Site: fmt::Debug + Send {
+    /// Where workers find it.
+    fn url(&self) -> String;
+
+    /// Makes it stand still, for everybody: a stopped server, a writer that does not let go.
+    fn stand_still(&mut self) -> Result<(), Box<dyn Error>>;
+
+    /// Lets it go on.
+    fn go_on(&mut self);
+
+    /// Empties it under its owners, by means that know no lock.
+    fn empty(&mut self) -> Result<(), Box<dyn Error>>;
+}
+
+/// What is done about one fault on one deployment.
+#[derive(Debug, Clone, Copy)]
+pub enum Cell {
+    /// These cases.
+    Run(&'static [Case]),
+    /// It is shown by another test, which is named.
+    ShownBy(&'static str),
+    /// It cannot happen there, for a reason that a user would accept.
+    DoesNotApply(&'static str),
+}
+
+/// Every deployment.
+pub const ALL: &[&dyn Deployment] = &[&sqlite::SqliteFile];
+
+/// The deployment of this name.
+pub fn find(name: &str) -> Option<&'static dyn Deployment> {
+    ALL.iter().copied().find(|one| one.name() == name)
+}
+
+/// Connects a worker to the store of a deployment.
+pub fn connect(
+    deployment: &str,
+    url: &str,
+    times: Times,
+) -> Result<Arc<dyn Connect>, Box<dyn Error>> {
+    let found = find(deployment).ok_or_else(|| format!("there is no deployment {deployment}"))?;
+    found.connect(url, times)
+}

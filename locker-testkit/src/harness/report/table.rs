@@ -1,0 +1,124 @@
+//! The table on the terminal.
+
+use super::NotRun;
+use crate::harness::run::{CaseReport, Outcome};
+use crate::harness::scene::Measure;
+use std::fmt::Write;
+
+/// All cases, one line each, with what they measured below.
+pub fn table(reports: &[CaseReport]) -> String {
+    let mut out = String::new();
+    let names = reports.iter().map(|report| report.name.chars().count());
+    let wide = names.max().unwrap_or(0).max(5);
+    let _ = writeln!(
+        out,
+        "{:wide$}  {:8} {:>6} {:>6} {:>6}  {:>3} {:>3} {:>5}  {:>6} {:>5}  what was done",
+        "fault", "verdict", "grants", "losses", "errors", "V1", "V2", "V3", "gap ms", "s"
+    );
+    for report in reports {
+        let _ = writeln!(out, "{}", line(report, wide));
+        for text in details(report) {
+            let _ = writeln!(out, "{:wide$}    {text}", "");
+        }
+    }
+    out
+}
+
+/// One case, one line.
+pub fn line(report: &CaseReport, wide: usize) -> String {
+    let verdict = &report.verdict;
+    let outcome = match report.outcome {
+        Outcome::Passed => "ok",
+        Outcome::Failed => "FAILED",
+        Outcome::Stalled => "stalled",
+    };
+    let clashes = match verdict.paused_clashes {
+        0 => verdict.clashes.len().to_string(),
+        paused => format!("{}+{paused}p", verdict.clashes.len()),
+    };
+    #[expect(clippy::cast_precision_loss, reason = "microseconds of minutes")]
+    let gap = verdict.gap as f64 / 1000.0;
+    format!(
+        "{:wide$}  {outcome:8} {:>6} {:>6} {:>6}  {:>3} {:>3} {clashes:>5}  {gap:>6.0} {:>5.1}  {} → {}",
+        report.name,
+        verdict.grants,
+        verdict.losses.values().sum::<u64>(),
+        verdict.errors.values().sum::<u64>(),
+        verdict.overlaps.len(),
+        verdict.disorder.len(),
+        report.seconds,
+        report.title,
+        report.expected,
+    )
+}
+
+fn details(report: &CaseReport) -> Vec<String> {
+    let mut lines: Vec<String> = report.measures.iter().map(measure).collect();
+    let (refused, passed) = report.verdict.late_writes;
+    if refused + passed > 0 {
+        lines.push(format!(
+            "writes after the loss: {refused} refused by token, {passed} before any later token"
+        ));
+    }
+    for (what, counts) in [
+        ("losses", &report.verdict.losses),
+        ("errors", &report.verdict.errors),
+    ] {
+        if !counts.is_empty() {
+            let counts: Vec<String> = counts.iter().map(|(k, n)| format!("{k} {n}")).collect();
+            lines.push(format!("{what}: {}", counts.join(", ")));
+        }
+    }
+    if let Some(longest) = report.verdict.overlaps.iter().map(|one| one.micros).max() {
+        let millis = longest / 1000;
+        lines.push(format!("the longest overlap: {millis} ms"));
+    }
+    if report.stalls > 0 {
+        lines.push(format!("run again {} times: the machine stood still", report.stalls));
+    }
+    lines.extend(report.notes.iter().map(|note| format!("note: {note}")));
+    if report.outcome != Outcome::Passed {
+        let first = report.failures.iter().take(12);
+        lines.extend(first.map(|failure| format!("✗ {failure}")));
+        if report.failures.len() > 12 {
+            lines.push(format!("✗ and {} more", report.failures.len() - 12));
+        }
+        lines.push(format!("evidence: {}", report.evidence.display()));
+        lines.push(format!("again: {}", report.replay));
+    }
+    lines
+}
+
+fn measure(measure: &Measure) -> String {
+    let mut sorted = measure.values.clone();
+    sorted.sort_by(f64::total_cmp);
+    let middle = sorted.get(sorted.len() / 2).copied().unwrap_or_default();
+    let largest = sorted.last().copied().unwrap_or_default();
+    let (what, unit) = (&measure.what, measure.unit);
+    let limit = match measure.limit {
+        Some(limit) => format!(" (at most {limit:.0})"),
+        None => String::new(),
+    };
+    match sorted.len() {
+        1 => format!("{what}: {largest:.1} {unit}{limit}"),
+        times => format!("{what}: {middle:.1}, worst {largest:.1} {unit}{limit}, {times}×"),
+    }
+}
+
+/// The cells that are not run, and why.
+pub fn cells(cells: &[NotRun]) -> String {
+    let mut out = String::new();
+    for cell in cells {
+        let (how, why) = match (cell.shown_by, cell.does_not_apply) {
+            (Some(test), _) => ("shown by", test),
+            (None, Some(reason)) => ("does not apply:", reason),
+            (None, None) => ("", ""),
+        };
+        let _ = writeln!(
+            out,
+            "{} {}: {}; {how} {why}",
+            cell.fault, cell.deployment, cell.title
+        );
+    }
+    out
+}

@@ -1,0 +1,461 @@
+//! Runs cases and judges them. Whatever a case leaves behind is kept: its events, its
+//! configuration, and a picture of who held what when.
+
+use super::cases::{Case, Ground, Losses};
+use super::deployment::{Cell, Deployment};
+use super::event::{Event, Record};
+use super::fault::Fault;
+use super::fleet::Fleet;
+use super::order::Config;
+use super::report::svg;
+use super::rng::Rng;
+use super::scene::{Findings, KEYS, Measure, Scene, WORKERS};
+use super::times::{as_micros, micros};
+use super::verdict::{Evidence, Verdict};
+use super::witness::Witness;
+use super::worker::name;
+use distributed_locker::{AcquireOptions, Acquired, Locker, Wait};
+use serde::Serialize;
+use std::collections::VecDeque;
+use std::error::Error;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// A stalled machine gets so many more chances.
+const RERUNS: u32 = 2;
+
+/// How cases are run.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The program `locker-faults`, which becomes worker and hog.
+    pub program: PathBuf,
+    /// Where evidence is kept.
+    pub evidence: PathBuf,
+    /// Of all random choices.
+    pub seed: u64,
+    /// Whether there is time for the long form.
+    pub full: bool,
+    /// How many cases run at a time.
+    pub jobs: usize,
+}
+
+/// A case of the table.
+#[derive(Debug, Clone, Copy)]
+pub struct Planned {
+    /// On what.
+    pub deployment: &'static dyn Deployment,
+    /// Which row.
+    pub fault: Fault,
+    /// How.
+    pub case: &'static Case,
+}
+
+impl Planned {
+    /// Row and variant.
+    pub fn name(&self) -> String {
+        let gap = if self.case.variant.is_empty() { "" } else { " " };
+        format!("{}{gap}{}", self.fault, self.case.variant)
+    }
+}
+
+/// How a case went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// Everything held.
+    Passed,
+    /// Something did not.
+    Failed,
+    /// The machine stood still, every time: nothing was shown.
+    Stalled,
+}
+
+/// What is told about a case.
+#[derive(Debug, Clone, Serialize)]
+pub struct CaseReport {
+    /// Row and variant.
+    pub name: String,
+    /// On what.
+    pub deployment: &'static str,
+    /// What was done.
+    pub title: &'static str,
+    /// What must happen.
+    pub expected: &'static str,
+    /// How it went.
+    pub outcome: Outcome,
+    /// Runs that a stalled machine made worthless.
+    pub stalls: u32,
+    /// What the events amount to.
+    pub verdict: Verdict,
+    /// What the case measured.
+    pub measures: Vec<Measure>,
+    /// What should not be.
+    pub failures: Vec<String>,
+    /// What a reader should know.
+    pub notes: Vec<String>,
+    /// How long it took, in seconds.
+    pub seconds: f64,
+    /// What repeats it.
+    pub replay: String,
+    /// Where its evidence is.
+    pub evidence: PathBuf,
+}
+
+/// The cases of these deployments, in the order of the table.
+pub fn plan(deployments: &[&'static dyn Deployment], only: &[String]) -> Vec<Planned> {
+    let mut planned = Vec::new();
+    for deployment in deployments.iter().copied() {
+        for fault in Fault::all() {
+            let Cell::Run(cases) = deployment.cell(fault) else {
+                continue;
+            };
+            planned.extend(cases.iter().map(|case| Planned {
+                deployment,
+                fault,
+                case,
+            }));
+        }
+    }
+    planned.retain(|one| {
+        let wanted = |name: &String| *name == one.fault.to_string() || *name == one.name();
+        only.is_empty() || only.iter().any(wanted)
+    });
+    planned
+}
+
+/// Runs cases, several at a time; each one is told when it begins and when it is done.
+pub fn run_all(
+    planned: &[Planned],
+    options: &Options,
+    begins: impl Fn(&Planned) + Sync,
+    done: impl Fn(&CaseReport) + Sync,
+) -> Vec<CaseReport> {
+    let waiting: Mutex<VecDeque<(usize, Planned)>> =
+        Mutex::new(planned.iter().copied().enumerate().collect());
+    let reports = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..options.jobs.max(1) {
+            scope.spawn(|| {
+                loop {
+                    let next = lock(&waiting).pop_front();
+                    let Some((index, one)) = next else { return };
+                    begins(&one);
+                    let report = run(&one, options);
+                    done(&report);
+                    lock(&reports).push((index, report));
+                }
+            });
+        }
+    });
+    let mut reports = reports.into_inner().unwrap_or_else(PoisonError::into_inner);
+    reports.sort_by_key(|(index, _)| *index);
+    reports.into_iter().map(|(_, report)| report).collect()
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Runs one case, again if the machine stood still.
+pub fn run(planned: &Planned, options: &Options) -> CaseReport {
+    let mut stalls = 0;
+    loop {
+        let mut report = once(planned, options);
+        report.stalls = stalls;
+        if report.outcome != Outcome::Stalled || stalls == RERUNS {
+            return report;
+        }
+        stalls += 1;
+    }
+}
+
+fn once(planned: &Planned, options: &Options) -> CaseReport {
+    let begun = micros();
+    let name = planned.name();
+    let deployment = planned.deployment;
+    let seed = options.seed;
+    let tier = if options.full { " --tier full" } else { "" };
+    let mut report = CaseReport {
+        name: name.clone(),
+        deployment: deployment.name(),
+        title: planned.fault.title(),
+        expected: planned.fault.expected(),
+        outcome: Outcome::Failed,
+        stalls: 0,
+        verdict: Verdict::default(),
+        measures: Vec::new(),
+        failures: Vec::new(),
+        notes: Vec::new(),
+        seconds: 0.0,
+        replay: format!(
+            "cargo run -p locker-testkit --features harness --bin locker-faults -- --deployment {} \
+             --only '{name}' --seed {seed}{tier}",
+            deployment.name()
+        ),
+        evidence: options
+            .evidence
+            .join(deployment.name())
+            .join(name.replace(' ', "-")),
+    };
+    if let Err(error) = attempt(planned, options, &mut report) {
+        report.failures.push(error.to_string());
+    }
+    #[expect(clippy::cast_precision_loss, reason = "microseconds of minutes")]
+    let seconds = (micros() - begun) as f64 / 1e6;
+    report.seconds = seconds;
+    let kept = serde_json::to_vec_pretty(&report).map_err(Into::into);
+    let kept = kept.and_then(|json| fs::write(report.evidence.join("report.json"), json));
+    if let Err(error) = kept {
+        report.notes.push(format!("the report was not kept: {error}"));
+    }
+    report
+}
+
+fn attempt(
+    planned: &Planned,
+    options: &Options,
+    report: &mut CaseReport,
+) -> Result<(), Box<dyn Error>> {
+    let _ = fs::remove_dir_all(&report.evidence);
+    fs::create_dir_all(&report.evidence)?;
+    let folder = folder()?;
+    let deployment = planned.deployment;
+    let times = deployment.times();
+    let site = deployment.open(folder.path(), &options.program)?;
+    let name = planned.name();
+    let salt = name.bytes().fold(0, |sum: u64, byte| sum * 31 + u64::from(byte));
+    let config = Config {
+        deployment: deployment.name().to_owned(),
+        url: site.url(),
+        folder: folder.path().to_owned(),
+        worker: 0,
+        ttl_ms: as_micros(times.t) / 1000,
+        seed: options.seed,
+        keys: KEYS,
+        works: true,
+    };
+    fs::write(
+        report.evidence.join("config.json"),
+        serde_json::to_vec_pretty(&config)?,
+    )?;
+    let mut scene = Scene {
+        fleet: Fleet::new(options.program.clone(), config, WORKERS),
+        site,
+        folder: folder.path().to_owned(),
+        program: options.program.clone(),
+        times,
+        killed_is_taken_over: deployment.killed_is_taken_over(),
+        rng: Rng::new(options.seed).fork(salt),
+        full: options.full,
+        findings: Findings::default(),
+    };
+    let gaps = Gaps::watch(&scene);
+    if let Err(error) = (planned.case.run)(&mut scene) {
+        scene.findings.failures.push(error);
+    }
+    for place in scene.fleet.end(times.t * 4) {
+        let failure = format!("worker {place} did not end by itself");
+        scene.findings.failures.push(failure);
+    }
+    let url = scene.site.url();
+    if let Err(error) = no_orphan(deployment, &url, &mut scene) {
+        let failure = format!("afterwards: {error}");
+        scene.findings.failures.push(failure);
+    }
+    drop(gaps);
+    judge(planned, &mut scene, report)
+}
+
+fn judge(
+    planned: &Planned,
+    scene: &mut Scene,
+    report: &mut CaseReport,
+) -> Result<(), Box<dyn Error>> {
+    let records = scene.fleet.log.records();
+    let witnesses = (0..KEYS)
+        .map(|key| Witness::read(&scene.folder, key))
+        .collect::<Result<Vec<_>, _>>()?;
+    let findings = std::mem::take(&mut scene.findings);
+    let evidence = Evidence {
+        records: &records,
+        witnesses: &witnesses,
+        killed: &scene.fleet.killed,
+        windows: &findings.windows,
+        times: scene.times,
+    };
+    let verdict = evidence.judge();
+    let picture = svg::timeline(&report.name, &evidence, &verdict);
+    let mut wrong = unconditional(planned, scene, &verdict);
+    let mut conditional = findings.failures;
+    conditional.extend(expectations(planned, &records, &findings.struck, &verdict));
+    let mut stalled = verdict.gap > as_micros(scene.times.stalled());
+    for exceeded in findings.exceeded {
+        // A time that the machine itself has eaten shows nothing about the store.
+        let gap = evidence.longest_gap(exceeded.from, exceeded.to);
+        if gap >= exceeded.by {
+            stalled = true;
+            #[expect(clippy::cast_precision_loss, reason = "microseconds of minutes")]
+            let millis = gap as f64 / 1000.0;
+            let text = exceeded.text;
+            report.notes.push(format!("{text}; the machine stood still for {millis:.0} ms of it"));
+        } else {
+            conditional.push(exceeded.text);
+        }
+    }
+    report.outcome = match (wrong.is_empty(), stalled, conditional.is_empty()) {
+        (false, _, _) | (true, false, false) => Outcome::Failed,
+        (true, true, _) => Outcome::Stalled,
+        (true, false, true) => Outcome::Passed,
+    };
+    wrong.extend(conditional);
+    report.failures = wrong;
+    report.notes.extend(findings.notes);
+    report.measures = findings.measures;
+    report.verdict = verdict;
+    let mut lines = Vec::new();
+    for record in &records {
+        serde_json::to_writer(&mut lines, record)?;
+        lines.push(b'\n');
+    }
+    fs::write(report.evidence.join("events.jsonl"), lines)?;
+    fs::write(report.evidence.join("timeline.svg"), picture)?;
+    fs::write(
+        report.evidence.join("windows.json"),
+        serde_json::to_vec_pretty(&findings.windows)?,
+    )?;
+    Ok(())
+}
+
+/// What counts in every run, on whatever machine.
+fn unconditional(planned: &Planned, scene: &Scene, verdict: &Verdict) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let bound = as_micros(scene.times.noticed());
+    for overlap in &verdict.overlaps {
+        let allowed = planned.case.expect.ground == Ground::Broken && overlap.micros <= bound;
+        if !allowed {
+            let (first, second) = (overlap.first, overlap.second);
+            wrong.push(format!(
+                "V1: key {}: {} and {} were both valid for {} µs",
+                first.key, first.token, second.token, overlap.micros
+            ));
+        }
+    }
+    wrong.extend(verdict.disorder.iter().map(|text| format!("V2: {text}")));
+    if planned.case.expect.ground == Ground::Firm {
+        wrong.extend(verdict.clashes.iter().map(|text| format!("V3: {text}")));
+    }
+    wrong
+}
+
+fn expectations(
+    planned: &Planned,
+    records: &[Record],
+    struck: &std::collections::BTreeSet<usize>,
+    verdict: &Verdict,
+) -> Vec<String> {
+    let expect = planned.case.expect;
+    let mut failures = Vec::new();
+    for record in records {
+        match &record.event {
+            Event::Loss { key, reason, .. } => {
+                let allowed = match expect.losses {
+                    Losses::Nobody => false,
+                    Losses::Struck => struck.contains(&record.worker),
+                    Losses::Anybody => true,
+                };
+                if !allowed {
+                    let worker = record.worker;
+                    failures.push(format!("worker {worker} lost key {key}: {reason}"));
+                }
+            }
+            Event::Failed { why } => failures.push(format!("worker {}: {why}", record.worker)),
+            _ => {}
+        }
+    }
+    failures.extend(verdict.late_stops.iter().map(|text| format!("late stop: {text}")));
+    if !expect.errors && !verdict.errors.is_empty() {
+        failures.push(format!("acquisitions failed: {:?}", verdict.errors));
+    }
+    if verdict.grants < expect.grants {
+        let (seen, wanted) = (verdict.grants, expect.grants);
+        failures.push(format!("too little load: {seen} grants, {wanted} were wanted"));
+    }
+    failures
+}
+
+/// When everybody has gone, every lock can be had at once.
+fn no_orphan(
+    deployment: &dyn Deployment,
+    url: &str,
+    scene: &mut Scene,
+) -> Result<(), Box<dyn Error>> {
+    let times = scene.times;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()?;
+    let store = deployment.connect(url, times)?;
+    runtime.block_on(async {
+        let locker = Locker::builder(store).timing(times.timing()).start().await?;
+        for key in 0..KEYS {
+            let asked = micros();
+            let options = AcquireOptions::new().wait(Wait::For(times.t * 2));
+            match locker.acquire(name(key).as_str(), options).await? {
+                Acquired::Guard(guard) => {
+                    let limit = Some(Duration::from_millis(500));
+                    scene.took("afterwards, each lock", asked, micros(), limit);
+                    guard.release().await?;
+                }
+                Acquired::SomeoneElseHoldsLock(data) => {
+                    return Err(format!("an orphan: {}", data.owner).into());
+                }
+            }
+        }
+        locker.terminate(times.t).await?;
+        Ok(())
+    })
+}
+
+/// A folder for one case, in memory if the machine has such: the disk is not what is under test.
+fn folder() -> std::io::Result<tempfile::TempDir> {
+    let memory = Path::new("/dev/shm");
+    let made = tempfile::Builder::new().prefix("locker-faults-").tempdir_in(memory);
+    made.or_else(|_| tempfile::tempdir())
+}
+
+/// Notes when the machine did not let the harness itself run.
+#[derive(Debug)]
+struct Gaps(Arc<AtomicBool>);
+
+impl Gaps {
+    fn watch(scene: &Scene) -> Self {
+        let over = Arc::new(AtomicBool::new(false));
+        let (ended, log) = (Arc::clone(&over), scene.fleet.log.clone());
+        std::thread::spawn(move || {
+            let mut last = micros();
+            while !ended.load(Ordering::Relaxed) {
+                std::thread::sleep(Duration::from_millis(10));
+                let now = micros();
+                if now - last > 30_000 {
+                    log.push(Record {
+                        at: now,
+                        worker: usize::MAX,
+                        pid: std::process::id(),
+                        event: Event::Gap { from: last },
+                    });
+                }
+                last = now;
+            }
+        });
+        Self(over)
+    }
+}
+
+impl Drop for Gaps {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,62 @@
+//! The scaled times: a tenth of the defaults, so that a fault of three liveness TTLs takes seconds.
+
+use distributed_locker::{BootClock, Clock, Timing};
+use std::time::Duration;
+
+/// The times of a case, all in proportion to T.
+#[derive(Debug, Clone, Copy)]
+pub struct Times {
+    /// T, the liveness TTL.
+    pub t: Duration,
+}
+
+impl Times {
+    /// T is one second, unless a store only knows whole seconds.
+    pub const SCALED: Self = Self {
+        t: Duration::from_secs(1),
+    };
+
+    /// What the lockers of a case run with.
+    pub fn timing(self) -> Timing {
+        let t = self.t;
+        Timing {
+            liveness_ttl: t,
+            report_every: t / 5,
+            lock_ttl: t * 5,
+            extend_every: t,
+            recheck_every: t / 2,
+            request_timeout: t * 3 / 10,
+            retry_after: t / 40,
+            drift_permille: 20,
+            stop_budget: t * 3 / 20,
+            hard_margin: t / 50,
+            start_timeout: Duration::from_secs(15),
+        }
+    }
+
+    /// When the liveness record of a silent process has run out, and somebody has noticed.
+    pub fn taken_over(self) -> Duration {
+        self.t + self.timing().report_every + Duration::from_millis(500)
+    }
+
+    /// How long two owners may overlap where the fault itself takes the ground from under them.
+    pub fn noticed(self) -> Duration {
+        let timing = self.timing();
+        timing.report_every.max(timing.recheck_every) + timing.request_timeout * 2
+    }
+
+    /// A scheduling gap that makes a case worthless.
+    pub fn stalled(self) -> Duration {
+        self.t / 5
+    }
+}
+
+/// Microseconds of the clock that all processes of the machine share.
+pub fn micros() -> u64 {
+    BootClock::new().now().as_nanos() / 1000
+}
+
+/// A duration in microseconds.
+pub fn as_micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}

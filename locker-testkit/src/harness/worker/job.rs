@@ -1,0 +1,153 @@
+//! What a worker does under a lock: step after step, each of them after a look at the guard.
+
+use super::{Worker, name};
+use crate::harness::event::Event;
+use crate::harness::times::micros;
+use crate::harness::witness::{Act, Answer};
+use distributed_locker::{AcquireOptions, LockGuard, ReleaseError};
+use std::sync::PoisonError;
+use std::time::Duration;
+
+/// How long one step takes. It is long enough for two owners to be caught in the act.
+const STEP: Duration = Duration::from_millis(1);
+
+impl Worker {
+    /// The job of one grant, and its release.
+    pub(super) async fn job(&self, key: usize, guard: LockGuard, steps: u64) {
+        let at = micros();
+        let token = guard.token().get();
+        let kept = self.orders().entry(key).or_default().keep;
+        self.say.event_at(
+            at,
+            Event::Grant {
+                key,
+                token,
+                owner: guard.owner_hash().to_string(),
+                until: until(&guard).unwrap_or(at),
+                kept,
+                attempts: self.attempts(),
+            },
+        );
+        let loss = tokio::select! {
+            biased;
+            loss = guard.lost() => Some(loss),
+            () = self.steps(key, &guard, steps) => guard.loss(),
+        };
+        if let Some(loss) = loss {
+            let now = micros();
+            let until = until(&guard).unwrap_or(now);
+            let reason = format!("{:?}", loss.reason);
+            let reason = reason.split('(').next().unwrap_or_default().to_owned();
+            self.say.event_at(
+                now,
+                Event::Loss {
+                    key,
+                    token,
+                    reason,
+                    until,
+                },
+            );
+            self.orders().entry(key).or_default().keep = false;
+            // What a job does that does not listen: only the token is left to protect.
+            let accepted = self.leave(key, token, Act::Late).is_ok();
+            self.say.event(Event::Late {
+                key,
+                token,
+                accepted,
+            });
+        }
+        self.say.event(Event::ReleaseSent { key, token });
+        let answer = match guard.release().await {
+            Ok(()) => "done",
+            Err(ReleaseError::Lost(_)) => "lost",
+            Err(ReleaseError::Unconfirmed(_)) => "unconfirmed",
+            Err(_) => "other",
+        };
+        let answer = answer.to_owned();
+        self.say.event(Event::Released { key, token, answer });
+    }
+
+    /// Steps until the job is done, or may not go on.
+    async fn steps(&self, key: usize, guard: &LockGuard, steps: u64) {
+        let token = guard.token().get();
+        let job = guard.heartbeater();
+        let mut published = until(guard);
+        let mut done = 0;
+        loop {
+            let now = until(guard);
+            if now != published {
+                published = now;
+                if let Some(until) = now {
+                    self.say.event(Event::Valid { key, token, until });
+                }
+            }
+            let kept = self.orders().get(&key).copied().unwrap_or_default();
+            if kept.fork {
+                self.orders().entry(key).or_default().fork = false;
+                self.fork(guard).await;
+            }
+            if job.heartbeat().is_err() || done >= steps && !kept.keep {
+                return;
+            }
+            if !guard.is_valid() {
+                return;
+            }
+            if let Err(largest) = self.leave(key, token, Act::Begin) {
+                self.say.event(Event::Fenced {
+                    key,
+                    token,
+                    largest,
+                });
+                return;
+            }
+            tokio::time::sleep(STEP).await;
+            // An end is never refused anything: it only says that the step is over.
+            let _ = self.leave(key, token, Act::End);
+            done += 1;
+            if kept.keep {
+                tokio::select! {
+                    () = tokio::time::sleep(STEP * 4) => {}
+                    () = self.let_go.notified() => {}
+                }
+            }
+        }
+    }
+
+    fn leave(&self, key: usize, token: u64, act: Act) -> Answer {
+        let Some(witness) = self.witnesses.get(key) else {
+            return Ok(());
+        };
+        let mut witness = witness.lock().unwrap_or_else(PoisonError::into_inner);
+        witness.leave(token, act).unwrap_or_else(|error| {
+            let why = format!("the witness: {error}");
+            self.say.event(Event::Failed { why });
+            Ok(())
+        })
+    }
+
+    /// A copy of this process, guard and all, tries to use the guard (S8). No Reporter runs in it,
+    /// so its guard ends at its deadline.
+    async fn fork(&self, guard: &LockGuard) {
+        let from = micros();
+        let Ok(fork::Fork::Child) = fork::fork() else {
+            return;
+        };
+        let extended = guard.extend().await.is_ok();
+        let other = name(self.witnesses.len());
+        let acquired = self.locker.acquire(other.as_str(), AcquireOptions::new());
+        let acquired = acquired.await.is_ok();
+        while guard.is_valid() {
+            std::thread::sleep(STEP);
+        }
+        let valid_micros = micros() - from;
+        self.say.event(Event::Child {
+            refused: !extended && !acquired,
+            valid_micros,
+        });
+        std::process::exit(0);
+    }
+}
+
+fn until(guard: &LockGuard) -> Option<u64> {
+    guard.valid_until().map(|until| until.as_nanos() / 1000)
+}

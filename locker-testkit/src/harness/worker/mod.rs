@@ -1,0 +1,252 @@
+//! A worker process, from inside: it competes for the keys, works under the locks, does what it is
+//! told, and writes down what happens.
+//!
+//! Its jobs run on a runtime of one thread, so that an order to block it blocks all of them. Orders
+//! come on stdin; when that closes, the harness has gone, and so does the worker.
+
+mod job;
+mod say;
+
+use super::deployment;
+use super::event::Event;
+use super::order::{Config, Order, Trouble};
+use super::rng::Rng;
+use super::times::Times;
+use super::witness::Witness;
+use crate::wrap::{Counted, Fault, Faulty, Method, Scope};
+use distributed_locker::{AcquireError, AcquireOptions, Acquired, Locker, Wait};
+use locker_core::backend::Side;
+use say::Say;
+use std::collections::HashMap;
+use std::error::Error;
+use std::io::BufRead;
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::{Notify, mpsc};
+
+/// Runs a worker until it is told to end.
+pub fn main(config: Config) -> ExitCode {
+    let say = match Say::new(config.worker) {
+        Ok(say) => say,
+        Err(_) => return ExitCode::FAILURE,
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let ended = runtime
+        .map_err(Into::into)
+        .and_then(|runtime| runtime.block_on(run(config, say.clone())));
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let why = error.to_string();
+            say.event(Event::Failed { why });
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(config: Config, say: Say) -> Result<(), Box<dyn Error>> {
+    say.watch_gaps()?;
+    let (faulty, counted) = (Faulty::new(), Counted::new());
+    let times = Times {
+        t: Duration::from_millis(config.ttl_ms),
+    };
+    let store = deployment::connect(&config.deployment, &config.url, times)?;
+    let store = faulty.around(counted.around(store));
+    let locker = Locker::builder(store).timing(times.timing()).start().await?;
+    let witnesses = (0..config.keys)
+        .map(|key| Witness::open(&config.folder, key).map(Mutex::new))
+        .collect::<Result<_, _>>()?;
+    // The signal is caught before anybody knows that the worker is there.
+    let mut shutdown = locker.shutdown_on_signals(times.t)?;
+    let mut orders = read_orders();
+    say.event(Event::Ready);
+    let worker = Arc::new(Worker {
+        times,
+        locker,
+        faulty,
+        counted,
+        witnesses,
+        say: say.clone(),
+        orders: Mutex::default(),
+        let_go: Notify::new(),
+    });
+    if config.works {
+        for key in 0..config.keys {
+            let rng = Rng::new(config.seed).fork(u64::from(std::process::id()) << 8 | key as u64);
+            tokio::spawn(Arc::clone(&worker).work(key, rng));
+        }
+    }
+    loop {
+        tokio::select! {
+            order = orders.recv() => match order {
+                None => std::process::exit(0),
+                Some(Order::End) => {
+                    worker.locker.terminate(times.t * 2).await?;
+                    break;
+                }
+                Some(order) => worker.obey(order).await,
+            },
+            done = shutdown.finished() => {
+                done?;
+                break;
+            }
+        }
+    }
+    say.event(Event::Ended);
+    Ok(())
+}
+
+/// Orders from stdin, read by a thread of their own.
+fn read_orders() -> mpsc::UnboundedReceiver<Order> {
+    let (sender, orders) = mpsc::unbounded_channel();
+    std::thread::spawn(move || {
+        for line in std::io::stdin().lock().lines().map_while(Result::ok) {
+            if let Ok(order) = serde_json::from_str(&line)
+                && sender.send(order).is_err()
+            {
+                return;
+            }
+        }
+    });
+    orders
+}
+
+/// What the tasks of a worker share.
+#[derive(Debug)]
+struct Worker {
+    times: Times,
+    locker: Locker,
+    faulty: Faulty,
+    counted: Counted,
+    witnesses: Vec<Mutex<Witness>>,
+    say: Say,
+    orders: Mutex<HashMap<usize, Kept>>,
+    /// Rung when an order about a key has come.
+    let_go: Notify,
+}
+
+/// What was ordered about a key.
+#[derive(Debug, Clone, Copy, Default)]
+struct Kept {
+    keep: bool,
+    fork: bool,
+}
+
+impl Worker {
+    fn orders(&self) -> MutexGuard<'_, HashMap<usize, Kept>> {
+        self.orders.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the lock again and again, until the locker takes no more work.
+    async fn work(self: Arc<Self>, key: usize, mut rng: Rng) {
+        loop {
+            let steps = 2 + rng.below(3);
+            let wait = Wait::For(self.times.t * 10);
+            if !self.take(key, wait, steps).await {
+                return;
+            }
+            let pause = Duration::from_millis(1 + rng.below(4));
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// Takes the lock once and does its job. Answers whether there is a point in going on.
+    async fn take(&self, key: usize, wait: Wait, steps: u64) -> bool {
+        let options = AcquireOptions::new().wait(wait);
+        match self.locker.acquire(name(key).as_str(), options).await {
+            Ok(Acquired::Guard(guard)) => {
+                self.job(key, guard, steps).await;
+                true
+            }
+            Ok(Acquired::SomeoneElseHoldsLock(_)) => {
+                self.say.event(Event::InVain { key });
+                true
+            }
+            Err(AcquireError::Draining(_)) => false,
+            Err(error) => {
+                let kind = kind(&error);
+                self.say.event(Event::Refused { key, kind });
+                tokio::time::sleep(self.times.timing().retry_after).await;
+                true
+            }
+        }
+    }
+
+    async fn obey(self: &Arc<Self>, order: Order) {
+        match order {
+            Order::Keep(key) => self.orders().entry(key).or_default().keep = true,
+            Order::LetGo(key) => {
+                self.orders().entry(key).or_default().keep = false;
+                self.let_go.notify_waiters();
+            }
+            Order::Take(key, wait_ms) => {
+                self.orders().entry(key).or_default().keep = true;
+                let worker = Arc::clone(self);
+                let wait = Wait::For(Duration::from_millis(wait_ms));
+                tokio::spawn(async move { worker.take(key, wait, 1).await });
+            }
+            Order::Herd(key, waiters) => {
+                for _ in 0..waiters {
+                    let worker = Arc::clone(self);
+                    let wait = Wait::For(self.times.t * 60);
+                    tokio::spawn(async move { worker.take(key, wait, 1).await });
+                }
+            }
+            Order::Block(millis) => {
+                std::thread::sleep(Duration::from_millis(millis));
+            }
+            Order::Fork(key) => self.orders().entry(key).or_default().fork = true,
+            Order::Trouble(trouble) => self.trouble(trouble),
+            Order::Deliver => {
+                for held in self.faulty.take_held() {
+                    held.deliver().await;
+                }
+            }
+            Order::Heal => self.faulty.heal(),
+            Order::End => {}
+        }
+        let what = format!("{order:?}");
+        let attempts = self.attempts();
+        self.say.event(Event::Did { what, attempts });
+    }
+
+    fn trouble(&self, trouble: Trouble) {
+        let all = Scope::all();
+        let (scope, fault) = match trouble {
+            Trouble::BlockReports => {
+                let reports = all.from(Side::Reports).of(Method::RenewProcess);
+                (reports, Fault::BlockThread)
+            }
+            Trouble::CutOff => (all, Fault::Stall),
+            Trouble::LoseReplies => (all, Fault::LoseReply),
+            Trouble::LoseCreate => (all.of(Method::TryCreate).once(), Fault::LoseReply),
+            Trouble::LoseExtend => (all.of(Method::Extend).once(), Fault::LoseReply),
+            Trouble::LoseRelease => (all.of(Method::Release).once(), Fault::LoseReply),
+            Trouble::LoseReport => (all.of(Method::RenewProcess).once(), Fault::LoseReply),
+            Trouble::HoldCreate => (all.of(Method::TryCreate).once(), Fault::Hold),
+        };
+        self.faulty.inject(scope, fault);
+    }
+
+    fn attempts(&self) -> u64 {
+        let counts = self.counted.counts();
+        counts.of(Method::TryCreate) + counts.of(Method::TakeOver)
+    }
+}
+
+/// The name of a key.
+pub fn name(key: usize) -> String {
+    format!("key-{key}")
+}
+
+fn kind(error: &AcquireError) -> String {
+    match error {
+        AcquireError::Store(store) => format!("{:?}", store.kind()),
+        AcquireError::NotRunning(_) => "NotRunning".to_owned(),
+        AcquireError::TooLate => "TooLate".to_owned(),
+        other => other.to_string(),
+    }
+}
