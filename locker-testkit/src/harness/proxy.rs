@@ -1,1 +1,392 @@
-//! proxy
+//! A TCP proxy that does to bytes what networks do.
+//!
+//! It stands between a client and a server of a store. What it does is set at any time by whoever
+//! holds it, and counts from then on, also for connections that are already there:
+//!
+//! | trouble | what it does |
+//! | --- | --- |
+//! | [`delay`](Proxy::delay) | every piece waits so long and a random bit longer, in order |
+//! | [`stall`](Proxy::stall) | one direction stands still; bytes arrive when it goes on |
+//! | [`swallow`](Proxy::swallow) | one direction's bytes vanish, while the other works on (F08) |
+//! | [`cut_after`](Proxy::cut_after) | the connection closes in good order after so many bytes |
+//! | [`reset`](Proxy::reset) | both ends of every connection get a reset (F10) |
+//! | [`half_open`](Proxy::half_open) | the server's end is closed, and the client is not told (F11) |
+//! | [`mute`](Proxy::mute) | new connections are accepted, and nothing is ever said |
+//! | [`refuse`](Proxy::refuse) | new connections are reset at once |
+//! | [`hold`](Proxy::hold) | requests are kept, and outlive their client; see [`deliver`](Proxy::deliver) (F09, F29) |
+
+use super::rng::Rng;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{ReadHalf, WriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+/// Which way bytes go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// From the client to the server.
+    Requests,
+    /// From the server to the client.
+    Replies,
+}
+
+/// A running proxy; its connections end when it is dropped.
+#[derive(Debug)]
+pub struct Proxy {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    accepting: JoinHandle<()>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    server: SocketAddr,
+    troubles: watch::Sender<Troubles>,
+    rng: Mutex<Rng>,
+    counts: Mutex<Counts>,
+}
+
+/// What the proxy has seen.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Connections that were accepted.
+    pub connections: u64,
+    /// Bytes from clients.
+    pub requests: u64,
+    /// Bytes from the server.
+    pub replies: u64,
+    /// Bytes that were swallowed.
+    pub swallowed: u64,
+    /// Held bytes that reached the server after their client had gone.
+    pub delivered_late: u64,
+}
+
+/// What is to be done now.
+#[derive(Debug, Clone, Copy, Default)]
+struct Troubles {
+    delay: Duration,
+    jitter: Duration,
+    stalled: [bool; 2],
+    swallowing: [bool; 2],
+    cut_after: Option<u64>,
+    mute: bool,
+    refuse: bool,
+    holding: bool,
+    /// Bumped to reset, or to half-open, every connection of before.
+    resets: u64,
+    half_opens: u64,
+}
+
+impl Troubles {
+    /// Whether bytes of this direction must wait.
+    fn holds(&self, direction: Direction) -> bool {
+        let held = self.holding && direction == Direction::Requests;
+        held || self.stalled[direction.index()]
+    }
+}
+
+impl Direction {
+    fn index(self) -> usize {
+        match self {
+            Self::Requests => 0,
+            Self::Replies => 1,
+        }
+    }
+}
+
+impl Proxy {
+    /// A proxy on a free port of the loopback interface, in front of this server.
+    ///
+    /// # Errors
+    ///
+    /// When no port can be had.
+    pub async fn start(server: SocketAddr, seed: u64) -> io::Result<Self> {
+        let mut rng = Rng::new(seed);
+        let listener = listen(&mut rng).await?;
+        let address = listener.local_addr()?;
+        let shared = Arc::new(Shared {
+            server,
+            troubles: watch::Sender::default(),
+            rng: Mutex::new(rng),
+            counts: Mutex::default(),
+        });
+        let accepting = tokio::spawn(accept(listener, Arc::clone(&shared)));
+        Ok(Self {
+            address,
+            shared,
+            accepting,
+        })
+    }
+
+    /// Where clients connect to.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What it has seen so far.
+    pub fn counts(&self) -> Counts {
+        *self.shared.counts()
+    }
+
+    /// Every piece waits for `base` and up to `jitter` more, each way. Order is kept.
+    pub fn delay(&self, base: Duration, jitter: Duration) {
+        self.set(|now| (now.delay, now.jitter) = (base, jitter));
+    }
+
+    /// One direction stands still.
+    pub fn stall(&self, direction: Direction) {
+        self.set(|now| now.stalled[direction.index()] = true);
+    }
+
+    /// Bytes of one direction vanish.
+    pub fn swallow(&self, direction: Direction) {
+        self.set(|now| now.swallowing[direction.index()] = true);
+    }
+
+    /// Each connection closes when its client has sent so many bytes.
+    pub fn cut_after(&self, bytes: u64) {
+        self.set(|now| now.cut_after = Some(bytes));
+    }
+
+    /// Resets every connection there is.
+    pub fn reset(&self) {
+        self.set(|now| now.resets += 1);
+    }
+
+    /// Closes the server's end of every connection there is; clients are not told, and what they
+    /// send goes nowhere.
+    pub fn half_open(&self) {
+        self.set(|now| now.half_opens += 1);
+    }
+
+    /// New connections are accepted, and nothing is ever said.
+    pub fn mute(&self) {
+        self.set(|now| now.mute = true);
+    }
+
+    /// New connections are reset at once.
+    pub fn refuse(&self) {
+        self.set(|now| now.refuse = true);
+    }
+
+    /// Requests are kept, also beyond the end of their client's connection, until they are
+    /// [delivered](Self::deliver).
+    pub fn hold(&self) {
+        self.set(|now| now.holding = true);
+    }
+
+    /// Sends the server everything that was held, and holds no more.
+    pub fn deliver(&self) {
+        self.set(|now| now.holding = false);
+    }
+
+    /// Ends all troubles. What stood still goes on; what was swallowed is gone.
+    pub fn heal(&self) {
+        self.set(|now| {
+            *now = Troubles {
+                resets: now.resets,
+                half_opens: now.half_opens,
+                ..Troubles::default()
+            };
+        });
+    }
+
+    fn set(&self, change: impl FnOnce(&mut Troubles)) {
+        self.shared.troubles.send_modify(change);
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.accepting.abort();
+        self.reset();
+    }
+}
+
+impl Shared {
+    fn counts(&self) -> MutexGuard<'_, Counts> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts a piece; answers how much of it is to be passed on.
+    fn saw(&self, direction: Direction, now: Troubles, length: usize, seen: &mut u64) -> usize {
+        let mut counts = self.counts();
+        let mut passed = length as u64;
+        match direction {
+            Direction::Requests => counts.requests += passed,
+            Direction::Replies => counts.replies += passed,
+        }
+        if now.swallowing[direction.index()] {
+            counts.swallowed += passed;
+        }
+        if direction == Direction::Requests
+            && let Some(limit) = now.cut_after
+        {
+            passed = passed.min(limit.saturating_sub(*seen));
+        }
+        *seen += passed;
+        usize::try_from(passed).unwrap_or(length)
+    }
+
+    fn wait(&self, troubles: Troubles) -> Duration {
+        let jitter = u64::try_from(troubles.jitter.as_micros()).unwrap_or(u64::MAX);
+        let mut rng = self.rng.lock().unwrap_or_else(PoisonError::into_inner);
+        troubles.delay + Duration::from_micros(rng.below(jitter))
+    }
+}
+
+/// A port below those that the kernel gives to clients: a server that restarts on it finds it free.
+async fn listen(rng: &mut Rng) -> io::Result<TcpListener> {
+    let mut last = io::Error::from(io::ErrorKind::AddrInUse);
+    let salt = u64::from(std::process::id());
+    for attempt in 0..64 {
+        let port = 20_000 + rng.fork(salt.wrapping_add(attempt << 32)).below(12_000);
+        let port = u16::try_from(port).unwrap_or(20_000);
+        match TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await {
+            Ok(listener) => return Ok(listener),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+async fn accept(listener: TcpListener, shared: Arc<Shared>) {
+    loop {
+        let Ok((client, _)) = listener.accept().await else {
+            // Out of descriptors, or a client that has gone again.
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            continue;
+        };
+        shared.counts().connections += 1;
+        tokio::spawn(serve(client, Arc::clone(&shared)));
+    }
+}
+
+/// How a connection ended.
+enum Ended {
+    /// By itself.
+    Well,
+    /// By a reset.
+    Reset,
+    /// The server's end alone.
+    HalfOpen,
+}
+
+async fn serve(mut client: TcpStream, shared: Arc<Shared>) {
+    let mut troubles = shared.troubles.subscribe();
+    let begun = *troubles.borrow_and_update();
+    if begun.refuse {
+        return abort(client);
+    }
+    if begun.mute {
+        // The client may wait as long as it likes; a reset ends it.
+        let _ = troubles.wait_for(|now| now.resets > begun.resets).await;
+        return abort(client);
+    }
+    let Ok(mut server) = TcpStream::connect(shared.server).await else {
+        return abort(client);
+    };
+    // A piece is passed on as it is: the delays are ours alone.
+    let _ = (client.set_nodelay(true), server.set_nodelay(true));
+    let ended = {
+        let (from_client, to_client) = client.split();
+        let (from_server, to_server) = server.split();
+        let cut = Notify::new();
+        let requests = carry(Direction::Requests, from_client, to_server, &shared, &cut);
+        let replies = carry(Direction::Replies, from_server, to_client, &shared, &cut);
+        let struck = async {
+            let changed = |now: &Troubles| {
+                now.resets > begun.resets || now.half_opens > begun.half_opens
+            };
+            match troubles.wait_for(changed).await {
+                Ok(now) if now.resets == begun.resets => Ended::HalfOpen,
+                Ok(_) | Err(_) => Ended::Reset,
+            }
+        };
+        tokio::select! {
+            ended = struck => ended,
+            () = cut.notified() => Ended::Well,
+            _ = async { tokio::join!(requests, replies) } => Ended::Well,
+        }
+    };
+    match ended {
+        Ended::Well => {}
+        Ended::Reset => {
+            abort(client);
+            abort(server);
+        }
+        Ended::HalfOpen => {
+            abort(server);
+            let nothing = async { while matches!(client.read(&mut [0; 4096]).await, Ok(1..)) {} };
+            tokio::select! {
+                () = nothing => {}
+                _ = troubles.wait_for(|now| now.resets > begun.resets) => abort(client),
+            }
+        }
+    }
+}
+
+/// Closes this socket with a reset.
+fn abort(stream: TcpStream) {
+    let _ = stream.set_zero_linger();
+    drop(stream);
+}
+
+/// Carries one direction until its source has closed and everything has been passed on.
+async fn carry(
+    direction: Direction,
+    mut from: ReadHalf<'_>,
+    mut to: WriteHalf<'_>,
+    shared: &Shared,
+    cut: &Notify,
+) {
+    let (sender, mut queue) = mpsc::unbounded_channel::<(Instant, Vec<u8>)>();
+    let closed = AtomicBool::new(false);
+    let reading = async {
+        // Moved in, so that its end is the end of the queue.
+        let sender = sender;
+        let mut seen = 0;
+        let mut buffer = vec![0; 16 * 1024];
+        while let Ok(length @ 1..) = from.read(&mut buffer).await {
+            let now = *shared.troubles.borrow();
+            let length = shared.saw(direction, now, length, &mut seen);
+            if now.swallowing[direction.index()] {
+                continue;
+            }
+            let piece = buffer.get(..length).unwrap_or_default().to_vec();
+            let _ = sender.send((Instant::now() + shared.wait(now), piece));
+            if direction == Direction::Requests && now.cut_after.is_some_and(|at| seen >= at) {
+                return true;
+            }
+        }
+        closed.store(true, Ordering::Relaxed);
+        false
+    };
+    let writing = async {
+        let mut troubles = shared.troubles.subscribe();
+        while let Some((at, piece)) = queue.recv().await {
+            tokio::time::sleep_until(at).await;
+            let held = troubles.borrow().holds(direction);
+            if troubles.wait_for(|now| !now.holds(direction)).await.is_err() {
+                return;
+            }
+            if held && direction == Direction::Requests && closed.load(Ordering::Relaxed) {
+                shared.counts().delivered_late += piece.len() as u64;
+            }
+            // Whoever has closed gets nothing more; the rest is read all the same, and forgotten.
+            let _ = to.write_all(&piece).await;
+        }
+        let _ = to.shutdown().await;
+    };
+    let (is_cut, ()) = tokio::join!(reading, writing);
+    if is_cut {
+        cut.notify_one();
+    }
+}

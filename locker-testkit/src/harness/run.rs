@@ -226,7 +226,9 @@ fn attempt(
     let times = deployment.times();
     let site = deployment.open(folder.path(), &options.program)?;
     let name = planned.name();
-    let salt = name.bytes().fold(0, |sum: u64, byte| sum * 31 + u64::from(byte));
+    let salt = name.bytes().fold(0, |sum: u64, byte| {
+        sum.wrapping_mul(31).wrapping_add(u64::from(byte))
+    });
     let config = Config {
         deployment: deployment.name().to_owned(),
         url: site.url(),

@@ -16,7 +16,7 @@ impl Worker {
     pub(super) async fn job(&self, key: usize, guard: LockGuard, steps: u64) {
         let at = micros();
         let token = guard.token().get();
-        let kept = self.orders().entry(key).or_default().keep;
+        let kept = self.start_keeping(key);
         self.say.event_at(
             at,
             Event::Grant {
@@ -47,7 +47,7 @@ impl Worker {
                     until,
                 },
             );
-            self.orders().entry(key).or_default().keep = false;
+            self.orders().entry(key).or_default().holding = false;
             // What a job does that does not listen: only the token is left to protect.
             let accepted = self.leave(key, token, Act::Late).is_ok();
             self.say.event(Event::Late {
@@ -86,7 +86,7 @@ impl Worker {
                 self.orders().entry(key).or_default().fork = false;
                 self.fork(guard).await;
             }
-            if job.heartbeat().is_err() || done >= steps && !kept.keep {
+            if job.heartbeat().is_err() || done >= steps && !kept.holding {
                 return;
             }
             if !guard.is_valid() {
@@ -104,7 +104,7 @@ impl Worker {
             // An end is never refused anything: it only says that the step is over.
             let _ = self.leave(key, token, Act::End);
             done += 1;
-            if kept.keep {
+            if kept.holding {
                 tokio::select! {
                     () = tokio::time::sleep(STEP * 4) => {}
                     () = self.let_go.notified() => {}

@@ -131,13 +131,31 @@ struct Worker {
 /// What was ordered about a key.
 #[derive(Debug, Clone, Copy, Default)]
 struct Kept {
+    /// The next grant is to be kept.
     keep: bool,
+    /// A grant is being kept.
+    holding: bool,
     fork: bool,
 }
 
 impl Worker {
     fn orders(&self) -> MutexGuard<'_, HashMap<usize, Kept>> {
         self.orders.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A grant has come; answers whether it is to be kept.
+    fn start_keeping(&self, key: usize) -> bool {
+        let mut orders = self.orders();
+        let kept = orders.entry(key).or_default();
+        kept.holding = std::mem::take(&mut kept.keep);
+        kept.holding
+    }
+
+    /// The grant that was kept need not be kept, and neither need the next one.
+    fn stop_keeping(&self, key: usize) {
+        let mut orders = self.orders();
+        let kept = orders.entry(key).or_default();
+        (kept.keep, kept.holding) = (false, false);
     }
 
     /// Takes the lock again and again, until the locker takes no more work.
@@ -179,7 +197,7 @@ impl Worker {
         match order {
             Order::Keep(key) => self.orders().entry(key).or_default().keep = true,
             Order::LetGo(key) => {
-                self.orders().entry(key).or_default().keep = false;
+                self.stop_keeping(key);
                 self.let_go.notify_waiters();
             }
             Order::Take(key, wait_ms) => {
