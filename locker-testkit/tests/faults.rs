@@ -29,17 +29,25 @@ fn every_case_keeps_the_promises() {
         evidence: PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("locker-faults"),
         seed: seed.ok().and_then(|seed| seed.parse().ok()).unwrap_or(1),
         full: false,
-        jobs: 1,
+        jobs: 2,
     };
     let planned = plan(deployment::ALL, &[]);
-    let reports = run_all(&planned, &options, |_| (), |report| {
-        println!("{}", table::line(report, 12));
-    });
+    let reports = run_all(
+        &planned,
+        &options,
+        |_| (),
+        |report| {
+            println!("{}", table::line(report, 12));
+        },
+    );
     println!("{}", table::table(&reports));
     let bad: Vec<&str> = reports
         .iter()
         .filter(|report| report.outcome != Outcome::Passed)
         .map(|report| report.name.as_str())
         .collect();
-    assert!(bad.is_empty(), "{bad:?}; the table above says why, and how to run them again");
+    assert!(
+        bad.is_empty(),
+        "{bad:?}; the table above says why, and how to run them again"
+    );
 }

@@ -94,7 +94,10 @@ async fn bytes_pass_in_both_directions_and_are_counted() {
     hears(&mut client, b"one").await;
     assert_eq!(echo.got(), b"one");
     let counts = proxy.counts();
-    assert_eq!((counts.connections, counts.requests, counts.replies), (1, 8, 8));
+    assert_eq!(
+        (counts.connections, counts.requests, counts.replies),
+        (1, 8, 8)
+    );
 }
 
 #[tokio::test]
@@ -107,7 +110,11 @@ async fn a_delay_counts_each_way_and_keeps_the_order() {
         tokio::time::sleep(Duration::from_millis(3)).await;
     }
     hears(&mut client, b"abcdefgh").await;
-    assert!(sent.elapsed() >= Duration::from_millis(100), "{:?}", sent.elapsed());
+    assert!(
+        sent.elapsed() >= Duration::from_millis(100),
+        "{:?}",
+        sent.elapsed()
+    );
 }
 
 #[tokio::test]
@@ -117,7 +124,11 @@ async fn a_stalled_direction_goes_on_where_it_stood() {
         proxy.stall(direction);
         say(&mut client, b"late").await;
         hears_nothing(&mut client).await;
-        let arrived: &[u8] = if direction == Direction::Replies { b"late" } else { b"" };
+        let arrived: &[u8] = if direction == Direction::Replies {
+            b"late"
+        } else {
+            b""
+        };
         assert_eq!(echo.got(), arrived);
         proxy.heal();
         hears(&mut client, b"late").await;
@@ -154,7 +165,9 @@ async fn a_cut_lets_so_many_bytes_through() {
 async fn a_reset_is_one_and_the_next_connection_works() {
     let (_echo, proxy, mut client) = set_up().await;
     proxy.reset();
-    let read = timeout(SOON, client.read(&mut [0; 16])).await.expect("in time");
+    let read = timeout(SOON, client.read(&mut [0; 16]))
+        .await
+        .expect("in time");
     assert_eq!(read.unwrap_err().kind(), ErrorKind::ConnectionReset);
     let mut client = TcpStream::connect(proxy.address()).await.unwrap();
     say(&mut client, b"again").await;
@@ -185,7 +198,9 @@ async fn a_mute_server_accepts_and_a_refusing_one_resets() {
     proxy.heal();
     proxy.refuse();
     let mut client = TcpStream::connect(proxy.address()).await.unwrap();
-    let read = timeout(SOON, client.read(&mut [0; 16])).await.expect("in time");
+    let read = timeout(SOON, client.read(&mut [0; 16]))
+        .await
+        .expect("in time");
     assert_eq!(read.unwrap_err().kind(), ErrorKind::ConnectionReset);
 }
 

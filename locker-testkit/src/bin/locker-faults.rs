@@ -16,7 +16,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 #[derive(Debug, Parser)]
-#[command(about = "Runs the locker under faults, and judges what it did", version)]
+#[command(
+    about = "Runs the locker under faults, and judges what it did",
+    version
+)]
 struct Arguments {
     #[command(subcommand)]
     role: Option<Role>,
@@ -146,10 +149,20 @@ fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
         if arguments.only.is_empty() {
             print(&table::cells(&cells));
         }
-        print(&format!("seed {}; evidence in {}", options.seed, options.evidence.display()));
+        print(&format!(
+            "seed {}; evidence in {}",
+            options.seed,
+            options.evidence.display()
+        ));
     }
-    let good = reports.iter().all(|report| report.outcome == Outcome::Passed);
-    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let good = reports
+        .iter()
+        .all(|report| report.outcome == Outcome::Passed);
+    Ok(if good {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 fn random_seed() -> u64 {

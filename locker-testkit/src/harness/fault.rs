@@ -39,34 +39,85 @@ const ROWS: &[(&str, &str)] = &[
     ("kill -9 of the owner", "TAKE≤T+H+0.5 s (embedded: 0.2 s)"),
     ("SIGTERM of the owner", "TAKE≤0.1 s"),
     ("SIGSTOP of the owner for 0.2 T", "HOLD"),
-    ("SIGSTOP of the owner for 3 T", "TAKE meanwhile; then STOP, FENCED"),
+    (
+        "SIGSTOP of the owner for 3 T",
+        "TAKE meanwhile; then STOP, FENCED",
+    ),
     ("the Reporter alone stalled", "STOP, then TAKE"),
     ("the job's runtime blocked for 3 T", "HOLD"),
     ("owner cut off from the store for 3 T", "STOP, TAKE"),
     ("requests pass, replies are lost, for 3 T", "STOP"),
-    ("one reply lost; one request that lands late", "no orphan, no double grant, HOLD"),
+    (
+        "one reply lost; one request that lands late",
+        "no orphan, no double grant, HOLD",
+    ),
     ("connection reset every 0.1 to 0.5 T", "HOLD"),
     ("half-open connection", "HOLD below T, else STOP"),
     ("0 to 0.1 T of delay each way", "HOLD"),
-    ("the server stands still for 0.2 T / 3 T", "HOLD / all STOP; grants resume"),
-    ("server restart, data kept", "HOLD below T, else STOP; grants resume"),
-    ("the store is emptied under running owners", "STOP; tokens grow"),
-    ("promotion of a replica that missed writes", "as the store's README says; tokens grow"),
+    (
+        "the server stands still for 0.2 T / 3 T",
+        "HOLD / all STOP; grants resume",
+    ),
+    (
+        "server restart, data kept",
+        "HOLD below T, else STOP; grants resume",
+    ),
+    (
+        "the store is emptied under running owners",
+        "STOP; tokens grow",
+    ),
+    (
+        "promotion of a replica that missed writes",
+        "as the store's README says; tokens grow",
+    ),
     ("error states of a server", "transparent, or ERR"),
-    ("cluster: moved slots, a node killed", "HOLD where the shard lives, else ERR"),
-    ("server ends sessions, refuses transactions", "HOLD or ERR, no orphan"),
+    (
+        "cluster: moved slots, a node killed",
+        "HOLD where the shard lives, else ERR",
+    ),
+    (
+        "server ends sessions, refuses transactions",
+        "HOLD or ERR, no orphan",
+    ),
     ("a connection pooler in front", "HOLD"),
-    ("quorum: leader change, member killed, quorum lost", "HOLD, HOLD, STOP"),
-    ("the server's clock stepped by an hour", "as the store's README says"),
-    ("wake-ups dropped, duplicated, forged, flooded", "only latency changes"),
-    ("corrupt record, newer format, 1 MiB record", "ERR(Corrupt) for that key alone"),
-    ("every public future dropped at every await", "no orphan, nothing leaks"),
-    ("fork of the owner; a cloned identity", "the child cannot use the guards"),
-    ("500 waiters, 100 releases", "at most 2 attempts per release"),
+    (
+        "quorum: leader change, member killed, quorum lost",
+        "HOLD, HOLD, STOP",
+    ),
+    (
+        "the server's clock stepped by an hour",
+        "as the store's README says",
+    ),
+    (
+        "wake-ups dropped, duplicated, forged, flooded",
+        "only latency changes",
+    ),
+    (
+        "corrupt record, newer format, 1 MiB record",
+        "ERR(Corrupt) for that key alone",
+    ),
+    (
+        "every public future dropped at every await",
+        "no orphan, nothing leaks",
+    ),
+    (
+        "fork of the owner; a cloned identity",
+        "the child cannot use the guards",
+    ),
+    (
+        "500 waiters, 100 releases",
+        "at most 2 attempts per release",
+    ),
     ("two random faults at a time", "V1 = V2 = 0"),
-    ("bytes delivered after the client closed", "refused; no orphan"),
+    (
+        "bytes delivered after the client closed",
+        "refused; no orphan",
+    ),
     ("a row held by another transaction", "other keys HOLD"),
-    ("the woken waiter leaves or is killed", "the next within 50 ms"),
+    (
+        "the woken waiter leaves or is killed",
+        "the next within 50 ms",
+    ),
 ];
 
 #[cfg(test)]
@@ -76,6 +127,9 @@ mod tests {
     #[test]
     fn the_rows_are_those_of_the_specification() {
         assert_eq!(Fault::all().count(), 32);
-        assert_eq!(Fault::all().last().map(|fault| fault.to_string()), Some("F31".to_owned()));
+        assert_eq!(
+            Fault::all().last().map(|fault| fault.to_string()),
+            Some("F31".to_owned())
+        );
     }
 }

@@ -16,7 +16,10 @@ struct Shared {
 
 impl Log {
     fn lock(&self) -> MutexGuard<'_, Vec<Record>> {
-        self.0.records.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0
+            .records
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// One more event.

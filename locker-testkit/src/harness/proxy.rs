@@ -302,9 +302,8 @@ async fn serve(mut client: TcpStream, shared: Arc<Shared>) {
         let requests = carry(Direction::Requests, from_client, to_server, &shared, &cut);
         let replies = carry(Direction::Replies, from_server, to_client, &shared, &cut);
         let struck = async {
-            let changed = |now: &Troubles| {
-                now.resets > begun.resets || now.half_opens > begun.half_opens
-            };
+            let changed =
+                |now: &Troubles| now.resets > begun.resets || now.half_opens > begun.half_opens;
             match troubles.wait_for(changed).await {
                 Ok(now) if now.resets == begun.resets => Ended::HalfOpen,
                 Ok(_) | Err(_) => Ended::Reset,
@@ -374,7 +373,11 @@ async fn carry(
         while let Some((at, piece)) = queue.recv().await {
             tokio::time::sleep_until(at).await;
             let held = troubles.borrow().holds(direction);
-            if troubles.wait_for(|now| !now.holds(direction)).await.is_err() {
+            if troubles
+                .wait_for(|now| !now.holds(direction))
+                .await
+                .is_err()
+            {
                 return;
             }
             if held && direction == Direction::Requests && closed.load(Ordering::Relaxed) {

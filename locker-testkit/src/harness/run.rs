@@ -56,7 +56,11 @@ pub struct Planned {
 impl Planned {
     /// Row and variant.
     pub fn name(&self) -> String {
-        let gap = if self.case.variant.is_empty() { "" } else { " " };
+        let gap = if self.case.variant.is_empty() {
+            ""
+        } else {
+            " "
+        };
         format!("{}{gap}{}", self.fault, self.case.variant)
     }
 }
@@ -209,7 +213,9 @@ fn once(planned: &Planned, options: &Options) -> CaseReport {
     let kept = serde_json::to_vec_pretty(&report).map_err(Into::into);
     let kept = kept.and_then(|json| fs::write(report.evidence.join("report.json"), json));
     if let Err(error) = kept {
-        report.notes.push(format!("the report was not kept: {error}"));
+        report
+            .notes
+            .push(format!("the report was not kept: {error}"));
     }
     report
 }
@@ -302,7 +308,9 @@ fn judge(
             #[expect(clippy::cast_precision_loss, reason = "microseconds of minutes")]
             let millis = gap as f64 / 1000.0;
             let text = exceeded.text;
-            report.notes.push(format!("{text}; the machine stood still for {millis:.0} ms of it"));
+            report.notes.push(format!(
+                "{text}; the machine stood still for {millis:.0} ms of it"
+            ));
         } else {
             conditional.push(exceeded.text);
         }
@@ -347,6 +355,8 @@ fn unconditional(planned: &Planned, scene: &Scene, verdict: &Verdict) -> Vec<Str
     }
     wrong.extend(verdict.disorder.iter().map(|text| format!("V2: {text}")));
     if planned.case.expect.ground == Ground::Firm {
+        let fenced = verdict.fenced.iter();
+        wrong.extend(fenced.map(|text| format!("V2: a valid owner was refused: {text}")));
         wrong.extend(verdict.clashes.iter().map(|text| format!("V3: {text}")));
     }
     wrong
@@ -377,13 +387,20 @@ fn expectations(
             _ => {}
         }
     }
-    failures.extend(verdict.late_stops.iter().map(|text| format!("late stop: {text}")));
+    failures.extend(
+        verdict
+            .late_stops
+            .iter()
+            .map(|text| format!("late stop: {text}")),
+    );
     if !expect.errors && !verdict.errors.is_empty() {
         failures.push(format!("acquisitions failed: {:?}", verdict.errors));
     }
     if verdict.grants < expect.grants {
         let (seen, wanted) = (verdict.grants, expect.grants);
-        failures.push(format!("too little load: {seen} grants, {wanted} were wanted"));
+        failures.push(format!(
+            "too little load: {seen} grants, {wanted} were wanted"
+        ));
     }
     failures
 }
@@ -401,7 +418,10 @@ fn no_orphan(
         .build()?;
     let store = deployment.connect(url, times)?;
     runtime.block_on(async {
-        let locker = Locker::builder(store).timing(times.timing()).start().await?;
+        let locker = Locker::builder(store)
+            .timing(times.timing())
+            .start()
+            .await?;
         for key in 0..KEYS {
             let asked = micros();
             let options = AcquireOptions::new().wait(Wait::For(times.t * 2));
@@ -424,7 +444,9 @@ fn no_orphan(
 /// A folder for one case, in memory if the machine has such: the disk is not what is under test.
 fn folder() -> std::io::Result<tempfile::TempDir> {
     let memory = Path::new("/dev/shm");
-    let made = tempfile::Builder::new().prefix("locker-faults-").tempdir_in(memory);
+    let made = tempfile::Builder::new()
+        .prefix("locker-faults-")
+        .tempdir_in(memory);
     made.or_else(|_| tempfile::tempdir())
 }
 

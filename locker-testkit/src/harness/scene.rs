@@ -161,9 +161,18 @@ impl Scene {
 
     /// Makes this worker keep this key.
     pub fn keep_at(&mut self, place: usize, key: usize) -> Result<Kept, String> {
+        self.keep_within(place, key, self.times.t * 10)
+    }
+
+    /// Makes this worker keep this key, if it gets it in time.
+    pub fn keep_within(
+        &mut self,
+        place: usize,
+        key: usize,
+        patience: Duration,
+    ) -> Result<Kept, String> {
         let from = self.fleet.log.length();
         self.fleet.tell(place, Order::Keep(key));
-        let patience = self.times.t * 10;
         self.kept_since(from, place, key, patience)
             .ok_or_else(|| format!("worker {place} did not get key {key} within {patience:?}"))
     }
@@ -186,20 +195,22 @@ impl Scene {
         patience: Duration,
     ) -> Option<Kept> {
         let pid = self.fleet.pid(place)?;
-        self.fleet.log.wait_for(from, patience, |record| match record.event {
-            Event::Grant {
-                key: of,
-                token,
-                kept: true,
-                ..
-            } if of == key && record.pid == pid => Some(Kept {
-                key,
-                place,
-                pid,
-                token,
-            }),
-            _ => None,
-        })
+        self.fleet
+            .log
+            .wait_for(from, patience, |record| match record.event {
+                Event::Grant {
+                    key: of,
+                    token,
+                    kept: true,
+                    ..
+                } if of == key && record.pid == pid => Some(Kept {
+                    key,
+                    place,
+                    pid,
+                    token,
+                }),
+                _ => None,
+            })
     }
 
     /// Ends a job that keeps its lock.
@@ -211,18 +222,20 @@ impl Scene {
     pub fn taken(&self, kept: Kept, after: u64, patience: Duration) -> Option<Granted> {
         let elapsed = Duration::from_micros(micros().saturating_sub(after));
         let patience = patience.saturating_sub(elapsed);
-        self.fleet.log.wait_for(0, patience, |record| match record.event {
-            Event::Grant { key, token, .. }
-                if key == kept.key && record.at > after && record.pid != kept.pid =>
-            {
-                Some(Granted {
-                    at: record.at,
-                    pid: record.pid,
-                    token,
-                })
-            }
-            _ => None,
-        })
+        self.fleet
+            .log
+            .wait_for(0, patience, |record| match record.event {
+                Event::Grant { key, token, .. }
+                    if key == kept.key && record.at > after && record.pid != kept.pid =>
+                {
+                    Some(Granted {
+                        at: record.at,
+                        pid: record.pid,
+                        token,
+                    })
+                }
+                _ => None,
+            })
     }
 
     /// Waits for an event of this owner.
@@ -239,7 +252,8 @@ impl Scene {
 
     /// Waits until this owner is told of its loss; answers when.
     pub fn loss(&self, kept: Kept, patience: Duration) -> Option<u64> {
-        let lost = |event: &Event| matches!(event, Event::Loss { token, .. } if *token == kept.token);
+        let lost =
+            |event: &Event| matches!(event, Event::Loss { token, .. } if *token == kept.token);
         self.heard(kept, patience, lost).map(|record| record.at)
     }
 

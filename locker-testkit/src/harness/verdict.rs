@@ -2,8 +2,8 @@
 //!
 //! * **V1** validity intervals of one key that overlap: from the acknowledged grant to the earliest
 //!   of the release being sent, the guard's own deadline, and the death of its process.
-//! * **V2** tokens out of order: grants whose token is not larger than an earlier one's, and steps on
-//!   which the workers' witness and the harness's reading of it disagree.
+//! * **V2** tokens out of order: grants whose token is not larger than an earlier one's, and accepted
+//!   steps whose token is smaller than an earlier one's.
 //! * **V3** steps that overlapped, whatever their tokens.
 //! * **Late stops**: jobs that were cancelled after their guard's hard deadline.
 
@@ -27,6 +27,9 @@ pub struct Verdict {
     pub overlaps: Vec<Overlap>,
     /// V2.
     pub disorder: Vec<String>,
+    /// Steps of guards that called themselves valid, refused by token. They are disorder where V1
+    /// must be zero; where the fault takes the ground away they are what the token is for.
+    pub fenced: Vec<String>,
     /// V3 that no pause explains.
     pub clashes: Vec<String>,
     /// V3 of processes that were paused between a check and the end of its step.
@@ -211,16 +214,16 @@ impl Evidence<'_> {
     }
 
     fn judge_steps(&self, key: usize, entries: &[Entry], verdict: &mut Verdict) {
-        let fenced = |record: &&Record| {
-            matches!(record.event, Event::Fenced { key: of, .. } if of == key)
-        };
+        let fenced =
+            |record: &&Record| matches!(record.event, Event::Fenced { key: of, .. } if of == key);
         for record in self.records.iter().filter(fenced) {
             let Event::Fenced { token, largest, .. } = record.event else {
                 continue;
             };
             if !self.was_paused(record.worker, record.at.saturating_sub(1), record.at) {
-                let text = format!("key {key}: a valid owner's {token} is below {largest}");
-                verdict.disorder.push(text);
+                let worker = record.worker;
+                let text = format!("key {key}, worker {worker}: {token} is below {largest}");
+                verdict.fenced.push(text);
             }
         }
         let worker_of: HashMap<u32, usize> = self
@@ -255,9 +258,9 @@ impl Evidence<'_> {
                     }
                     at_work.push(*entry);
                 }
-                Act::End => at_work.retain(|other| {
-                    (other.pid, other.token) != (entry.pid, entry.token)
-                }),
+                Act::End => {
+                    at_work.retain(|other| (other.pid, other.token) != (entry.pid, entry.token))
+                }
                 Act::Begin | Act::Late => {}
             }
         }
@@ -347,7 +350,10 @@ mod tests {
     fn intervals_that_touch_do_not_overlap_and_those_that_cross_do() {
         let one = interval(0, 1, 0, 100);
         assert!(overlaps(&[one, interval(0, 2, 100, 200)]).is_empty());
-        assert!(overlaps(&[one, interval(1, 2, 50, 60)]).is_empty(), "two keys");
+        assert!(
+            overlaps(&[one, interval(1, 2, 50, 60)]).is_empty(),
+            "two keys"
+        );
         let found = overlaps(&[one, interval(0, 2, 90, 95), interval(0, 3, 99, 200)]);
         let micros: Vec<u64> = found.iter().map(|overlap| overlap.micros).collect();
         assert_eq!(micros, [5, 1]);
@@ -355,7 +361,11 @@ mod tests {
 
     #[test]
     fn a_long_interval_overlaps_everything_that_begins_within_it() {
-        let all = [interval(0, 1, 0, 1000), interval(0, 2, 10, 20), interval(0, 3, 30, 40)];
+        let all = [
+            interval(0, 1, 0, 1000),
+            interval(0, 2, 10, 20),
+            interval(0, 3, 30, 40),
+        ];
         assert_eq!(overlaps(&all).len(), 2);
     }
 

@@ -95,7 +95,10 @@ impl Witness {
     /// Everything that was left with the witness of this key.
     pub fn read(folder: &Path, key: usize) -> io::Result<Vec<Entry>> {
         match std::fs::read(path(folder, key)) {
-            Ok(bytes) => Ok(bytes.chunks_exact(ENTRY).filter_map(Entry::decode).collect()),
+            Ok(bytes) => Ok(bytes
+                .chunks_exact(ENTRY)
+                .filter_map(Entry::decode)
+                .collect()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
             Err(error) => Err(error),
         }
@@ -158,7 +161,11 @@ mod tests {
         assert_eq!(one.leave(5, Act::End).unwrap(), Ok(()));
         assert_eq!(two.leave(7, Act::Begin).unwrap(), Ok(()));
         assert_eq!(one.leave(5, Act::Late).unwrap(), Err(7));
-        assert_eq!(two.leave(6, Act::Begin).unwrap(), Err(7), "refused is not seen");
+        assert_eq!(
+            two.leave(6, Act::Begin).unwrap(),
+            Err(7),
+            "refused is not seen"
+        );
         assert_eq!(two.leave(7, Act::End).unwrap(), Ok(()));
         let entries = Witness::read(folder.path(), 0).unwrap();
         let tokens: Vec<u64> = entries.iter().map(|entry| entry.token).collect();

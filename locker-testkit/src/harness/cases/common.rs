@@ -94,13 +94,22 @@ fn paused_long(scene: &mut Scene) -> Result<(), String> {
         scene.work(SETTLED);
         let limit = scene.times.taken_over();
         let how_long = scene.times.t * 3;
-        let (stopped, continued, granted) =
-            scene.pause(kept.place, how_long, |scene, at| scene.taken(kept, at, how_long));
+        let (stopped, continued, granted) = scene.pause(kept.place, how_long, |scene, at| {
+            scene.taken(kept, at, how_long)
+        });
         match granted {
             Some(granted) => {
-                scene.took("SIGSTOP to the next owner", stopped, granted.at, Some(limit));
+                scene.took(
+                    "SIGSTOP to the next owner",
+                    stopped,
+                    granted.at,
+                    Some(limit),
+                );
                 let token = granted.token;
-                scene.expect(token > kept.token, "the token of the next owner is not larger");
+                scene.expect(
+                    token > kept.token,
+                    "the token of the next owner is not larger",
+                );
             }
             None if nobody_owns(scene, stopped, continued, kept.place) => {
                 scene.note("stopped inside a write transaction: nobody could write meanwhile");
@@ -149,7 +158,12 @@ fn reporter_stalled(scene: &mut Scene) -> Result<(), String> {
         let told = scene.loss(kept, scene.times.t * 3);
         scene.expect(told.is_some(), "the owner was not told of its loss");
         if let Some(told) = told {
-            scene.took("the Reporter's stall to STOP", at, told, Some(scene.times.t * 6 / 5));
+            scene.took(
+                "the Reporter's stall to STOP",
+                at,
+                told,
+                Some(scene.times.t * 6 / 5),
+            );
         }
         // The stall begins with the next report.
         let limit = scene.times.taken_over() + scene.times.timing().report_every;
@@ -175,9 +189,7 @@ fn runtime_blocked(scene: &mut Scene) -> Result<(), String> {
         let (from, blocked) = (micros(), scene.times.t * 3);
         let millis = as_micros(blocked) / 1000;
         scene.fleet.tell(kept.place, Order::Block(millis));
-        let done = |event: &Event| {
-            matches!(event, Event::Did { what, .. } if *what == format!("{:?}", Order::Block(millis)))
-        };
+        let done = |event: &Event| matches!(event, Event::Did { what, .. } if *what == format!("{:?}", Order::Block(millis)));
         let done = scene.heard(kept, blocked * 2, done);
         scene.expect(done.is_some(), "the runtime did not come back");
         scene.did("runtime blocked", from, Some(kept.place));
@@ -198,13 +210,16 @@ fn forked(scene: &mut Scene) -> Result<(), String> {
         scene.fleet.tell(kept.place, Order::Fork(key));
         let patience = scene.times.t * 3;
         let place = kept.place;
-        let child = scene.fleet.log.wait_for(0, patience, |record| match record.event {
-            Event::Child {
-                refused,
-                valid_micros,
-            } if record.worker == place && record.at > from => Some((refused, valid_micros)),
-            _ => None,
-        });
+        let child = scene
+            .fleet
+            .log
+            .wait_for(0, patience, |record| match record.event {
+                Event::Child {
+                    refused,
+                    valid_micros,
+                } if record.worker == place && record.at > from => Some((refused, valid_micros)),
+                _ => None,
+            });
         scene.did("a forked child lives", from, Some(place));
         match child {
             Some((refused, valid)) => {

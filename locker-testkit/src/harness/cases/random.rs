@@ -48,7 +48,10 @@ fn pairs(scene: &mut Scene) -> Result<(), String> {
     let mut lanes: [Option<Begun>; 2] = [None, None];
     while micros() < end {
         for lane in 0..lanes.len() {
-            if lanes[lane].as_ref().is_some_and(|fault| micros() < fault.until) {
+            if lanes[lane]
+                .as_ref()
+                .is_some_and(|fault| micros() < fault.until)
+            {
                 continue;
             }
             if let Some(fault) = lanes[lane].take() {
@@ -79,9 +82,16 @@ fn begin(scene: &mut Scene, other: Option<&Begun>) -> Result<Begun, String> {
     }
     // Mostly short, sometimes longer than a liveness TTL.
     let t = as_micros(scene.times.t);
-    let how_long = if scene.rng.below(3) == 0 { t + scene.rng.below(t) } else { scene.rng.below(t / 3) };
-    if scene.rng.below(2) == 0 {
-        scene.fleet.tell(place, Order::Keep(scene.rng.index(2)));
+    let how_long = if scene.rng.below(3) == 0 {
+        t + scene.rng.below(t)
+    } else {
+        scene.rng.below(t / 3)
+    };
+    // Mostly it strikes an owner. If the worker gets no lock in time, because of the other fault or
+    // because the others keep theirs, it is struck all the same.
+    if scene.rng.below(4) != 0 {
+        let key = scene.rng.index(2);
+        let _ = scene.keep_within(place, key, scene.times.t / 4);
     }
     let from = micros();
     match kind {

@@ -48,7 +48,9 @@ fn wake_ups(scene: &mut Scene) -> Result<(), String> {
     path.push(".wake");
     let folder = Path::new(&path).to_owned();
     let socket = UnixDatagram::unbound().map_err(|error| error.to_string())?;
-    socket.set_nonblocking(true).map_err(|error| error.to_string())?;
+    socket
+        .set_nonblocking(true)
+        .map_err(|error| error.to_string())?;
     let mut sent = 0;
     let from = micros();
     let end = micros() + 3_000_000;
@@ -81,6 +83,17 @@ fn wake_ups(scene: &mut Scene) -> Result<(), String> {
         scene.work(Duration::from_millis(100));
     }
     scene.did("sockets removed", from, None);
+    let records = scene.fleet.log.records();
+    let granted = records
+        .iter()
+        .filter(|record| matches!(record.event, Event::Grant { .. }) && record.at >= from);
+    #[expect(clippy::cast_precision_loss, reason = "hundreds")]
+    let granted = granted.count() as f64;
+    scene.measure("grants in 1.5 s without sockets", granted, None, "");
+    scene.expect(
+        granted > 0.0,
+        "nobody was granted anything without wake-ups",
+    );
     scene.measure("sockets removed", f64::from(dropped), None, "");
     scene.expect(dropped > 0, "there was no socket to remove");
     scene.work(scene.times.t);
@@ -110,12 +123,13 @@ fn corrupt(scene: &mut Scene) -> Result<(), String> {
         let (at, index) = (micros(), scene.fleet.log.length());
         let sql = format!("UPDATE locks SET {damage} WHERE key = '{key}'");
         execute(&scene.folder, &sql).map_err(|error| error.to_string())?;
-        let refused = scene.fleet.log.wait_for(index, scene.times.t * 3, |record| {
-            match &record.event {
+        let refused = scene
+            .fleet
+            .log
+            .wait_for(index, scene.times.t * 3, |record| match &record.event {
                 Event::Refused { key: 0, kind } if record.pid != one.pid => Some(kind.clone()),
                 _ => None,
-            }
-        });
+            });
         let corrupt = refused.as_deref() == Some("Corrupt");
         scene.expect(corrupt, format!("{what}: refused with {refused:?}"));
         scene.work(scene.times.t / 2);

@@ -23,7 +23,10 @@ pub const ALL_RESTARTED: &[Case] = &[Case::new(Expect::HOLD, all_restarted)];
 /// F15.
 pub const EMPTIED: Case = Case::variant("emptied", Expect::ANYBODY.broken_ground(), emptied);
 /// F29.
-pub const LANDS_LATE: &[Case] = &[Case::new(Expect::HOLD.with_errors().grants(100), lands_late)];
+pub const LANDS_LATE: &[Case] = &[Case::new(
+    Expect::HOLD.with_errors().grants(100),
+    lands_late,
+)];
 
 const SETTLED: Duration = Duration::from_millis(150);
 
@@ -79,7 +82,12 @@ fn struck(
         (granted && record.pid == kept.pid && record.at > healed).then_some(record.at)
     });
     match again {
-        Some(again) => scene.took("the end of the fault to its next grant", healed, again, None),
+        Some(again) => scene.took(
+            "the end of the fault to its next grant",
+            healed,
+            again,
+            None,
+        ),
         None => scene.expect(false, "the struck worker was never granted anything again"),
     }
     Ok(())
@@ -123,15 +131,23 @@ fn lands_late(scene: &mut Scene) -> Result<(), String> {
         scene.did("a create held back", at, Some(place));
         // If it had landed, it would stand in everybody's way under a living process.
         let delivered = micros();
-        let next = scene.fleet.log.wait_for(0, scene.times.t * 2, |record| match record.event {
-            Event::Grant { key, .. } if key == round % 2 && record.at > delivered => {
-                Some(record.at)
-            }
-            _ => None,
-        });
+        let next = scene
+            .fleet
+            .log
+            .wait_for(0, scene.times.t * 2, |record| match record.event {
+                Event::Grant { key, .. } if key == round % 2 && record.at > delivered => {
+                    Some(record.at)
+                }
+                _ => None,
+            });
         match next {
             Some(next) => {
-                scene.took("a late create to the next grant", delivered, next, Some(scene.times.t));
+                scene.took(
+                    "a late create to the next grant",
+                    delivered,
+                    next,
+                    Some(scene.times.t),
+                );
             }
             None => scene.expect(false, "a create that landed late holds its lock"),
         }
@@ -185,16 +201,24 @@ fn long_standstill(scene: &mut Scene) -> Result<(), String> {
 
 fn resumes(scene: &mut Scene, kept: Kept, since: u64) {
     let patience = scene.times.t * 5;
-    let next = scene.fleet.log.wait_for(0, patience, |record| match record.event {
-        Event::Grant { key, token, .. } if key == kept.key && record.at > since => {
-            Some((record.at, token))
-        }
-        _ => None,
-    });
+    let next = scene
+        .fleet
+        .log
+        .wait_for(0, patience, |record| match record.event {
+            Event::Grant { key, token, .. } if key == kept.key && record.at > since => {
+                Some((record.at, token))
+            }
+            _ => None,
+        });
     match next {
         Some((at, token)) => {
             let limit = scene.times.t + scene.times.timing().report_every;
-            scene.took("the end of the fault to the next grant", since, at, Some(limit));
+            scene.took(
+                "the end of the fault to the next grant",
+                since,
+                at,
+                Some(limit),
+            );
             scene.expect(token > kept.token, "the token went back");
         }
         None => scene.expect(false, "grants did not resume"),

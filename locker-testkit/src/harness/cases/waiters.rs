@@ -55,13 +55,17 @@ fn herd_of_500(scene: &mut Scene, with_a_death: bool) -> Result<(), String> {
     scene.took("50 more releases", half, last, None);
     let after = attempts(scene)?;
     let records = scene.fleet.log.records();
-    let released = |record: &&Record| {
-        matches!(record.event, Event::ReleaseSent { .. }) && record.at >= from
-    };
+    let released =
+        |record: &&Record| matches!(record.event, Event::ReleaseSent { .. }) && record.at >= from;
     let releases = records.iter().filter(released).count();
     #[expect(clippy::cast_precision_loss, reason = "hundreds")]
     let per_release = after.saturating_sub(before) as f64 / releases.max(1) as f64;
-    scene.measure("attempts at the store per release", per_release, Some(2.0), "");
+    scene.measure(
+        "attempts at the store per release",
+        per_release,
+        Some(2.0),
+        "",
+    );
     turns(scene, &records, from, killed);
     hand_offs(scene, &records, from, killed);
     Ok(())
@@ -87,10 +91,13 @@ fn attempts(scene: &mut Scene) -> Result<u64, String> {
             continue;
         };
         scene.fleet.tell(place, Order::Heal);
-        let said = scene.fleet.log.wait_for(index, scene.times.t * 5, |record| match record.event {
-            Event::Did { attempts, .. } if record.pid == pid => Some(attempts),
-            _ => None,
-        });
+        let said = scene
+            .fleet
+            .log
+            .wait_for(index, scene.times.t * 5, |record| match record.event {
+                Event::Did { attempts, .. } if record.pid == pid => Some(attempts),
+                _ => None,
+            });
         sum += said.ok_or("a worker did not say how often it had tried")?;
     }
     Ok(sum)
@@ -115,7 +122,12 @@ fn turns(scene: &mut Scene, records: &[Record], from: u64, killed: Option<u64>) 
         .count();
     #[expect(clippy::cast_precision_loss, reason = "hundreds")]
     let percent = 100.0 * out_of_turn as f64 / places.len().max(1) as f64;
-    scene.measure("rounds in which somebody was passed over", percent, None, "%");
+    scene.measure(
+        "rounds in which somebody was passed over",
+        percent,
+        None,
+        "%",
+    );
 }
 
 /// From each release to the grant that follows it.
@@ -142,7 +154,9 @@ fn first_is_killed(scene: &mut Scene) -> Result<(), String> {
     scene.start_all(false)?;
     for _ in 0..10 {
         let kept = scene.take_at(0, 0)?;
-        scene.fleet.tell(1, Order::Take(0, as_micros(scene.times.t * 10) / 1000));
+        scene
+            .fleet
+            .tell(1, Order::Take(0, as_micros(scene.times.t * 10) / 1000));
         scene.work(ENROLLED);
         let (at, next) = handed_over(scene, |scene| {
             scene.let_go(kept);
@@ -190,13 +204,18 @@ fn handed_over(
     hand_over: impl FnOnce(&mut Scene) -> u64,
 ) -> Result<(u64, Option<u64>), String> {
     let index = scene.fleet.log.length();
-    scene.fleet.tell(2, Order::Take(0, as_micros(scene.times.t * 10) / 1000));
+    scene
+        .fleet
+        .tell(2, Order::Take(0, as_micros(scene.times.t * 10) / 1000));
     scene.work(ENROLLED);
     let at = hand_over(scene);
-    let next = scene.fleet.log.wait_for(index, scene.times.t * 5, |record| {
-        let granted = matches!(record.event, Event::Grant { .. });
-        (granted && record.worker == 2).then_some(record.at)
-    });
+    let next = scene
+        .fleet
+        .log
+        .wait_for(index, scene.times.t * 5, |record| {
+            let granted = matches!(record.event, Event::Grant { .. });
+            (granted && record.worker == 2).then_some(record.at)
+        });
     let next = next.ok_or("the second waiter was not served")?;
     scene.fleet.tell(2, Order::LetGo(0));
     Ok((at, Some(next)))

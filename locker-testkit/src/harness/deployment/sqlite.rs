@@ -154,7 +154,9 @@ const HELD: &str = "held";
 #[expect(clippy::print_stdout, reason = "it says when it holds the lock")]
 pub fn hog(path: &Path) -> ExitCode {
     let done = attack(path, async |connection| {
-        sqlx::raw_sql("BEGIN IMMEDIATE").execute(&mut *connection).await?;
+        sqlx::raw_sql("BEGIN IMMEDIATE")
+            .execute(&mut *connection)
+            .await?;
         println!("{HELD}");
         let _ = std::io::stdin().read_to_end(&mut Vec::new());
         Ok(())
@@ -172,7 +174,9 @@ pub fn hog(path: &Path) -> ExitCode {
 pub fn execute(folder: &Path, sql: &str) -> Result<(), Box<dyn Error>> {
     let sql = sql.to_owned();
     attack(&database(folder), async move |connection| {
-        sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection).await?;
+        sqlx::raw_sql(AssertSqlSafe(sql))
+            .execute(connection)
+            .await?;
         Ok(())
     })
 }

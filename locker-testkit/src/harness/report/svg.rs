@@ -9,7 +9,9 @@ const WIDTH: f64 = 1600.0;
 const LEFT: f64 = 90.0;
 const TOP: f64 = 50.0;
 const ROW: f64 = 16.0;
-const COLOURS: [&str; 6] = ["#3b7dd8", "#d8843b", "#3ba55c", "#a13bd8", "#b0a020", "#20a0a0"];
+const COLOURS: [&str; 6] = [
+    "#3b7dd8", "#d8843b", "#3ba55c", "#a13bd8", "#b0a020", "#20a0a0",
+];
 
 /// Draws it. Each worker has a row for each key; time runs to the right.
 pub fn timeline(title: &str, evidence: &Evidence<'_>, verdict: &Verdict) -> String {
@@ -21,7 +23,11 @@ pub fn timeline(title: &str, evidence: &Evidence<'_>, verdict: &Verdict) -> Stri
         .max()
         .unwrap_or(0);
     let first = evidence.records.first().map_or(0, |record| record.at);
-    let last = evidence.records.last().map_or(1, |record| record.at).max(first + 1);
+    let last = evidence
+        .records
+        .last()
+        .map_or(1, |record| record.at)
+        .max(first + 1);
     let canvas = Canvas { first, last };
     let height = TOP + ROW * as_float(workers * (KEYS + 1)) + 30.0;
     let mut out = format!(
@@ -43,7 +49,15 @@ pub fn timeline(title: &str, evidence: &Evidence<'_>, verdict: &Verdict) -> Stri
         };
         let colour = if window.paused { "#999999" } else { "#e8a0a0" };
         let what = escape(&window.what);
-        canvas.bar(&mut out, (window.from, window.to), top, tall, colour, 0.4, &what);
+        canvas.bar(
+            &mut out,
+            (window.from, window.to),
+            top,
+            tall,
+            colour,
+            0.4,
+            &what,
+        );
         let _ = writeln!(
             out,
             "<text x=\"{:.1}\" y=\"{:.1}\" font-size=\"8\" fill=\"#a03030\">{what}</text>",
@@ -65,7 +79,15 @@ pub fn timeline(title: &str, evidence: &Evidence<'_>, verdict: &Verdict) -> Stri
         let top = row(interval.worker, interval.key) + 2.0;
         let (token, pid) = (interval.token, interval.pid);
         let what = format!("key {}, token {token}, process {pid}", interval.key);
-        canvas.bar(&mut out, (interval.from, interval.to), top, ROW - 4.0, colour, 0.9, &what);
+        canvas.bar(
+            &mut out,
+            (interval.from, interval.to),
+            top,
+            ROW - 4.0,
+            colour,
+            0.9,
+            &what,
+        );
     }
     for record in evidence.records {
         let (key, colour, what) = match &record.event {
@@ -108,7 +130,10 @@ impl Canvas {
         LEFT + part * (WIDTH - LEFT - 10.0)
     }
 
-    #[expect(clippy::too_many_arguments, reason = "a rectangle has four sides, a colour and a name")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "a rectangle has four sides, a colour and a name"
+    )]
     fn bar(
         &self,
         out: &mut String,
@@ -159,5 +184,7 @@ fn as_micros_float(micros: u64) -> f64 {
 }
 
 fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
 }

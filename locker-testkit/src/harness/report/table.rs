@@ -60,6 +60,12 @@ fn details(report: &CaseReport) -> Vec<String> {
             "writes after the loss: {refused} refused by token, {passed} before any later token"
         ));
     }
+    if !report.verdict.fenced.is_empty() {
+        let fenced = report.verdict.fenced.len();
+        lines.push(format!(
+            "owners refused by token before they were told: {fenced}"
+        ));
+    }
     for (what, counts) in [
         ("losses", &report.verdict.losses),
         ("errors", &report.verdict.errors),
@@ -74,7 +80,10 @@ fn details(report: &CaseReport) -> Vec<String> {
         lines.push(format!("the longest overlap: {millis} ms"));
     }
     if report.stalls > 0 {
-        lines.push(format!("run again {} times: the machine stood still", report.stalls));
+        lines.push(format!(
+            "run again {} times: the machine stood still",
+            report.stalls
+        ));
     }
     lines.extend(report.notes.iter().map(|note| format!("note: {note}")));
     if report.outcome != Outcome::Passed {
@@ -100,6 +109,7 @@ fn measure(measure: &Measure) -> String {
         None => String::new(),
     };
     match sorted.len() {
+        1 if unit.is_empty() => format!("{what}: {largest:.2}{limit}"),
         1 => format!("{what}: {largest:.1} {unit}{limit}"),
         times => format!("{what}: {middle:.1}, worst {largest:.1} {unit}{limit}, {times}×"),
     }

@@ -72,7 +72,7 @@ impl Worker {
         let token = guard.token().get();
         let job = guard.heartbeater();
         let mut published = until(guard);
-        let mut done = 0;
+        let (mut done, mut fenced) = (0, false);
         loop {
             let now = until(guard);
             if now != published {
@@ -92,17 +92,27 @@ impl Worker {
             if !guard.is_valid() {
                 return;
             }
-            if let Err(largest) = self.leave(key, token, Act::Begin) {
-                self.say.event(Event::Fenced {
-                    key,
-                    token,
-                    largest,
-                });
-                return;
+            match self.leave(key, token, Act::Begin) {
+                Ok(()) => {
+                    let _at_work = AtWork {
+                        worker: self,
+                        key,
+                        token,
+                    };
+                    tokio::time::sleep(STEP).await;
+                }
+                // It is told of its loss, sooner or later; until then it tries again.
+                Err(largest) => {
+                    if !std::mem::replace(&mut fenced, true) {
+                        self.say.event(Event::Fenced {
+                            key,
+                            token,
+                            largest,
+                        });
+                    }
+                    tokio::time::sleep(STEP).await;
+                }
             }
-            tokio::time::sleep(STEP).await;
-            // An end is never refused anything: it only says that the step is over.
-            let _ = self.leave(key, token, Act::End);
             done += 1;
             if kept.holding {
                 tokio::select! {
@@ -145,6 +155,20 @@ impl Worker {
             valid_micros,
         });
         std::process::exit(0);
+    }
+}
+
+/// A step under way. It is over when it is done, and also when its job is cancelled.
+struct AtWork<'w> {
+    worker: &'w Worker,
+    key: usize,
+    token: u64,
+}
+
+impl Drop for AtWork<'_> {
+    fn drop(&mut self) {
+        // An end is never refused anything: it only says that the step is over.
+        let _ = self.worker.leave(self.key, self.token, Act::End);
     }
 }
 

@@ -55,7 +55,10 @@ async fn run(config: Config, say: Say) -> Result<(), Box<dyn Error>> {
     };
     let store = deployment::connect(&config.deployment, &config.url, times)?;
     let store = faulty.around(counted.around(store));
-    let locker = Locker::builder(store).timing(times.timing()).start().await?;
+    let locker = Locker::builder(store)
+        .timing(times.timing())
+        .start()
+        .await?;
     let witnesses = (0..config.keys)
         .map(|key| Witness::open(&config.folder, key).map(Mutex::new))
         .collect::<Result<_, _>>()?;
