@@ -57,6 +57,15 @@ pub enum Event {
         /// Until when the guard is valid all the same; now, if it is not.
         until: u64,
     },
+    /// A guard that was invalid is valid again, which must never be (S5).
+    Revived {
+        /// Which lock.
+        key: usize,
+        /// Which grant.
+        token: u64,
+        /// Until when it calls itself valid.
+        until: u64,
+    },
     /// The witness refused a step of a job whose guard was valid a moment before.
     Fenced {
         /// Which lock.

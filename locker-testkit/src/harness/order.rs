@@ -60,6 +60,8 @@ pub enum Trouble {
     CutOff,
     /// Every request arrives, and no answer does.
     LoseReplies,
+    /// Every request arrives, and its answer comes a quarter of T later.
+    SlowReplies,
     /// The answer to the next create is lost.
     LoseCreate,
     /// The answer to the next extension is lost.

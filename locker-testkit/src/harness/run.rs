@@ -354,6 +354,8 @@ fn unconditional(planned: &Planned, scene: &Scene, verdict: &Verdict) -> Vec<Str
         }
     }
     wrong.extend(verdict.disorder.iter().map(|text| format!("V2: {text}")));
+    let revived = verdict.revived.iter();
+    wrong.extend(revived.map(|text| format!("S5: a lost guard was valid again: {text}")));
     if planned.case.expect.ground == Ground::Firm {
         let fenced = verdict.fenced.iter();
         wrong.extend(fenced.map(|text| format!("V2: a valid owner was refused: {text}")));

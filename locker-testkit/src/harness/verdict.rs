@@ -34,6 +34,8 @@ pub struct Verdict {
     pub clashes: Vec<String>,
     /// V3 of processes that were paused between a check and the end of its step.
     pub paused_clashes: u64,
+    /// Guards that were valid again after they had been invalid (S5).
+    pub revived: Vec<String>,
     /// Jobs that were cancelled too late.
     pub late_stops: Vec<String>,
     /// Late writes that the witness refused, and those it let pass.
@@ -124,6 +126,11 @@ impl Evidence<'_> {
                         let text = format!("worker {worker}, key {key}: {late} µs too late");
                         verdict.late_stops.push(text);
                     }
+                }
+                Event::Revived { key, token, .. } => {
+                    let worker = record.worker;
+                    let text = format!("worker {worker}, key {key}: {token}");
+                    verdict.revived.push(text);
                 }
                 Event::Refused { kind, .. } => {
                     *verdict.errors.entry(kind.clone()).or_default() += 1;

@@ -10,6 +10,7 @@ use locker_core::backend::Side;
 use locker_core::{BackendError, Connect, Effect, ErrorKind};
 use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::sync::watch;
 
 /// What happens to a request.
@@ -23,6 +24,8 @@ pub enum Fault {
     /// The answer is lost on its way: the request takes effect, and its caller only knows that no
     /// answer came: `Timeout`, `Unknown` (F08, F09).
     LoseReply,
+    /// The request takes effect at once, and its answer is this late (F12).
+    DelayReply(Duration),
     /// No answer for as long as the fault lasts; then the request is sent (F07, F13). A caller that
     /// goes away meanwhile takes the request with it.
     Stall,
@@ -274,6 +277,11 @@ impl Around for Faulty {
             Fault::LoseReply => {
                 drop(request.await);
                 Err(BackendError::timeout())
+            }
+            Fault::DelayReply(late) => {
+                let answer = request.await;
+                tokio::time::sleep(late).await;
+                answer
             }
             Fault::Stall => {
                 self.0.stall(id).await;

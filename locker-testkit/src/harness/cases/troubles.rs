@@ -8,7 +8,14 @@ use crate::harness::times::{as_micros, micros};
 use std::time::Duration;
 
 /// F07.
-pub const CUT_OFF: &[Case] = &[Case::new(Expect::STRUCK.with_errors(), cut_off)];
+pub const CUT_OFF: &[Case] = &[
+    Case::variant("", Expect::STRUCK.with_errors(), cut_off),
+    Case::variant(
+        "after slow replies",
+        Expect::STRUCK.with_errors(),
+        cut_off_after_slow_replies,
+    ),
+];
 /// F08.
 pub const REPLIES_LOST: &[Case] = &[Case::new(Expect::STRUCK.with_errors(), replies_lost)];
 /// F09.
@@ -38,6 +45,22 @@ fn cut_off(scene: &mut Scene) -> Result<(), String> {
     Ok(())
 }
 
+/// A deadline counts from when the last confirmed report was sent, not from when it was answered:
+/// here they are a quarter of T apart.
+fn cut_off_after_slow_replies(scene: &mut Scene) -> Result<(), String> {
+    scene.start_all(true)?;
+    for key in 0..2 {
+        let kept = scene.keep(key)?;
+        let slow = scene.trouble(kept.place, Trouble::SlowReplies);
+        scene.work(scene.times.t);
+        let lost = scene.loss(kept, Duration::ZERO);
+        scene.expect(lost.is_none(), "slow replies alone lost a lock");
+        scene.heal(kept.place, "slow replies", slow);
+        strike(scene, kept, Trouble::CutOff, "cut off", true)?;
+    }
+    Ok(())
+}
+
 fn replies_lost(scene: &mut Scene) -> Result<(), String> {
     scene.start_all(true)?;
     for key in 0..2 {
@@ -55,8 +78,18 @@ fn struck(
     taken_meanwhile: bool,
 ) -> Result<(), String> {
     let kept = scene.keep(key)?;
-    scene.strikes(kept.place);
     scene.work(SETTLED);
+    strike(scene, kept, trouble, what, taken_meanwhile)
+}
+
+fn strike(
+    scene: &mut Scene,
+    kept: Kept,
+    trouble: Trouble,
+    what: &str,
+    taken_meanwhile: bool,
+) -> Result<(), String> {
+    scene.strikes(kept.place);
     let at = scene.trouble(kept.place, trouble);
     let told = scene.loss(kept, scene.times.t * 2);
     scene.expect(told.is_some(), "the owner was not told of its loss");
@@ -76,7 +109,8 @@ fn struck(
     scene.work(Duration::from_micros(over.saturating_sub(micros())));
     scene.heal(kept.place, what, at);
     let healed = micros();
-    let patience = scene.times.t * 5;
+    // A job that does not end when it should keeps the worker from asking for a while.
+    let patience = scene.times.t * 8;
     let again = scene.fleet.log.wait_for(0, patience, |record| {
         let granted = matches!(record.event, Event::Grant { .. });
         (granted && record.pid == kept.pid && record.at > healed).then_some(record.at)

@@ -2,10 +2,11 @@
 
 use super::{Worker, name};
 use crate::harness::event::Event;
-use crate::harness::times::micros;
+use crate::harness::times::{as_micros, micros};
 use crate::harness::witness::{Act, Answer};
 use distributed_locker::{AcquireOptions, LockGuard, ReleaseError};
 use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// How long one step takes. It is long enough for two owners to be caught in the act.
@@ -48,13 +49,10 @@ impl Worker {
                 },
             );
             self.orders().entry(key).or_default().holding = false;
-            // What a job does that does not listen: only the token is left to protect.
-            let accepted = self.leave(key, token, Act::Late).is_ok();
-            self.say.event(Event::Late {
-                key,
-                token,
-                accepted,
-            });
+            self.write_late(key, token);
+            if kept {
+                self.linger(key, &guard).await;
+            }
         }
         self.say.event(Event::ReleaseSent { key, token });
         let answer = match guard.release().await {
@@ -65,6 +63,35 @@ impl Worker {
         };
         let answer = answer.to_owned();
         self.say.event(Event::Released { key, token, answer });
+    }
+
+    /// What a job does that does not listen: only the token is left to protect.
+    fn write_late(&self, key: usize, token: u64) {
+        let accepted = self.leave(key, token, Act::Late).is_ok();
+        self.say.event(Event::Late {
+            key,
+            token,
+            accepted,
+        });
+    }
+
+    /// A job that does not end when it should: it keeps its lost guard, and looks whether it is
+    /// ever valid again (S5).
+    async fn linger(&self, key: usize, guard: &LockGuard) {
+        let token = guard.token().get();
+        let end = micros() + as_micros(self.times.t * 5 / 2);
+        let mut was_invalid = false;
+        while micros() < end && !self.ending.load(Ordering::Relaxed) {
+            let valid = guard.is_valid();
+            if valid && was_invalid {
+                let until = until(guard).unwrap_or_default();
+                self.say.event(Event::Revived { key, token, until });
+                break;
+            }
+            was_invalid |= !valid;
+            tokio::time::sleep(STEP * 5).await;
+        }
+        self.write_late(key, token);
     }
 
     /// Steps until the job is done, or may not go on.

@@ -21,6 +21,7 @@ use std::collections::HashMap;
 use std::error::Error;
 use std::io::BufRead;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
@@ -75,6 +76,7 @@ async fn run(config: Config, say: Say) -> Result<(), Box<dyn Error>> {
         say: say.clone(),
         orders: Mutex::default(),
         let_go: Notify::new(),
+        ending: AtomicBool::new(false),
     });
     if config.works {
         for key in 0..config.keys {
@@ -87,6 +89,7 @@ async fn run(config: Config, say: Say) -> Result<(), Box<dyn Error>> {
             order = orders.recv() => match order {
                 None => std::process::exit(0),
                 Some(Order::End) => {
+                    worker.ending.store(true, Ordering::Relaxed);
                     worker.locker.terminate(times.t * 2).await?;
                     break;
                 }
@@ -129,6 +132,8 @@ struct Worker {
     orders: Mutex<HashMap<usize, Kept>>,
     /// Rung when an order about a key has come.
     let_go: Notify,
+    /// Jobs that linger after their loss must come to an end.
+    ending: AtomicBool,
 }
 
 /// What was ordered about a key.
@@ -243,6 +248,7 @@ impl Worker {
             }
             Trouble::CutOff => (all, Fault::Stall),
             Trouble::LoseReplies => (all, Fault::LoseReply),
+            Trouble::SlowReplies => (all, Fault::DelayReply(self.times.t / 4)),
             Trouble::LoseCreate => (all.of(Method::TryCreate).once(), Fault::LoseReply),
             Trouble::LoseExtend => (all.of(Method::Extend).once(), Fault::LoseReply),
             Trouble::LoseRelease => (all.of(Method::Release).once(), Fault::LoseReply),
