@@ -11,6 +11,9 @@ use super::event::{Event, Record};
 use super::scene::Window;
 use super::times::{Times, as_micros};
 use super::witness::{Act, Entry, judge};
+use super::worker::name;
+use crate::exclusion::{self, Flaw, Grant};
+use locker_core::{Key, Token};
 use serde::Serialize;
 use std::collections::{BTreeMap, HashMap};
 
@@ -90,11 +93,8 @@ pub struct Evidence<'e> {
 impl Evidence<'_> {
     /// Judges it.
     pub fn judge(&self) -> Verdict {
-        let mut verdict = Verdict {
-            overlaps: overlaps(&self.intervals()),
-            ..Verdict::default()
-        };
-        let mut last = HashMap::new();
+        let mut verdict = Verdict::default();
+        exclusion(&self.intervals(), &mut verdict);
         let mut deadlines: HashMap<(u32, usize, u64), u64> = HashMap::new();
         for record in self.records {
             match &record.event {
@@ -103,11 +103,6 @@ impl Evidence<'_> {
                 } => {
                     verdict.grants += 1;
                     deadlines.insert((record.pid, *key, *token), *until);
-                    let before = last.insert(*key, *token).unwrap_or(0);
-                    if *token <= before {
-                        let text = format!("key {key}: granted {token} after {before}");
-                        verdict.disorder.push(text);
-                    }
                 }
                 Event::Valid { key, token, until } => {
                     deadlines.insert((record.pid, *key, *token), *until);
@@ -274,42 +269,49 @@ impl Evidence<'_> {
     }
 }
 
-/// Every pair of grants of one key that were valid at once, found in one sweep over time.
-pub fn overlaps(intervals: &[Interval]) -> Vec<Overlap> {
-    let mut sorted: Vec<Interval> = intervals.to_vec();
-    sorted.sort_by_key(|interval| (interval.key, interval.from, interval.token));
-    let mut found = Vec::new();
-    let mut open: Vec<Interval> = Vec::new();
-    for second in sorted {
-        open.retain(|first| first.key == second.key && first.to > second.from);
-        for first in &open {
-            found.push(Overlap {
-                first: *first,
-                second,
-                micros: first.to.min(second.to) - second.from,
-            });
-        }
-        if second.to > second.from {
-            open.push(second);
+/// What the exclusion checker finds in these intervals.
+fn exclusion(intervals: &[Interval], verdict: &mut Verdict) {
+    // A grant is told from others by its place in the list.
+    let grants: Vec<Grant> = intervals
+        .iter()
+        .enumerate()
+        .filter_map(|(place, interval)| {
+            Some(Grant {
+                key: Key::new(name(interval.key)).ok()?,
+                held: interval.from..interval.to,
+                token: Token::new(interval.token),
+                process: place.to_string(),
+            })
+        })
+        .collect();
+    let interval = |grant: &Grant| {
+        let place: usize = grant.process.parse().ok()?;
+        intervals.get(place).copied()
+    };
+    for flaw in exclusion::check(&grants) {
+        match flaw {
+            Flaw::Overlap { first, second } => {
+                if let (Some(first), Some(second)) = (interval(&first), interval(&second)) {
+                    let micros = first.to.min(second.to) - second.from;
+                    verdict.overlaps.push(Overlap {
+                        first,
+                        second,
+                        micros,
+                    });
+                }
+            }
+            Flaw::TokenOrder { earlier, later } => {
+                let (key, before, after) = (&later.key, earlier.token, later.token);
+                let text = format!("{key}: granted {after} after {before}");
+                verdict.disorder.push(text);
+            }
         }
     }
-    found
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn interval(key: usize, token: u64, from: u64, to: u64) -> Interval {
-        Interval {
-            key,
-            token,
-            pid: u32::try_from(token).unwrap(),
-            worker: 0,
-            from,
-            to,
-        }
-    }
 
     fn said(at: u64, pid: u32, event: Event) -> Record {
         Record {
@@ -351,29 +353,6 @@ mod tests {
             times: Times::SCALED,
         };
         evidence.judge()
-    }
-
-    #[test]
-    fn intervals_that_touch_do_not_overlap_and_those_that_cross_do() {
-        let one = interval(0, 1, 0, 100);
-        assert!(overlaps(&[one, interval(0, 2, 100, 200)]).is_empty());
-        assert!(
-            overlaps(&[one, interval(1, 2, 50, 60)]).is_empty(),
-            "two keys"
-        );
-        let found = overlaps(&[one, interval(0, 2, 90, 95), interval(0, 3, 99, 200)]);
-        let micros: Vec<u64> = found.iter().map(|overlap| overlap.micros).collect();
-        assert_eq!(micros, [5, 1]);
-    }
-
-    #[test]
-    fn a_long_interval_overlaps_everything_that_begins_within_it() {
-        let all = [
-            interval(0, 1, 0, 1000),
-            interval(0, 2, 10, 20),
-            interval(0, 3, 30, 40),
-        ];
-        assert_eq!(overlaps(&all).len(), 2);
     }
 
     #[test]

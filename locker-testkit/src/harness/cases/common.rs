@@ -112,6 +112,8 @@ fn paused_long(scene: &mut Scene) -> Result<(), String> {
                 );
             }
             None if nobody_owns(scene, stopped, continued, kept.place) => {
+                // Then nobody's reports arrive, and everybody stops.
+                (0..scene.fleet.places()).for_each(|place| scene.strikes(place));
                 scene.note("stopped inside a write transaction: nobody could write meanwhile");
             }
             None => scene.expect(false, "nobody took over from the stopped owner"),
