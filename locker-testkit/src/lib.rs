@@ -8,7 +8,6 @@
 //! | [`cases`] | the cases, by theme, in one list |
 //! | [`memory`] | the fixture of the memory store, in virtual time |
 //! | `behaviour` (feature `driver`) | what a locker over a store does for its users |
-//! | [`exclusion`] | judges recorded grants: no overlap, and tokens that grow |
 //! | `harness` (feature `harness`) | real processes and a real store under faults, and a TCP proxy |
 //! | [`wrap`] | stores around stores: one counts, one fails on demand, one lies |
 //! | [`sim`] | a whole cluster in virtual time, from one seed |
