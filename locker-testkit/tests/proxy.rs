@@ -26,8 +26,8 @@ impl Echo {
             listener.set_nonblocking(true).ok()?;
             Some(listener)
         });
-        let listener = TcpListener::from_std(listener.expect("a free port")).unwrap();
-        let address = listener.local_addr().unwrap();
+        let listener = TcpListener::from_std(listener.expect("a free port")).expect("works");
+        let address = listener.local_addr().expect("works");
         let got = Arc::new(Mutex::new(Vec::new()));
         let seen = Arc::clone(&got);
         tokio::spawn(async move {
@@ -36,7 +36,9 @@ impl Echo {
                 tokio::spawn(async move {
                     let mut buffer = [0; 4096];
                     while let Ok(length @ 1..) = client.read(&mut buffer).await {
-                        seen.lock().unwrap().extend_from_slice(&buffer[..length]);
+                        seen.lock()
+                            .expect("works")
+                            .extend_from_slice(&buffer[..length]);
                         if client.write_all(&buffer[..length]).await.is_err() {
                             return;
                         }
@@ -48,7 +50,7 @@ impl Echo {
     }
 
     fn got(&self) -> Vec<u8> {
-        self.got.lock().unwrap().clone()
+        self.got.lock().expect("works").clone()
     }
 
     async fn gets(&self, bytes: &[u8]) {
@@ -62,17 +64,17 @@ impl Echo {
 
 async fn set_up() -> (Echo, Proxy, TcpStream) {
     let echo = Echo::start().await;
-    let proxy = Proxy::start(echo.address, 1).await.unwrap();
+    let proxy = Proxy::start(echo.address, 1).await.expect("works");
     assert!(proxy.address().port() < 32_768);
-    let mut client = TcpStream::connect(proxy.address()).await.unwrap();
+    let mut client = TcpStream::connect(proxy.address()).await.expect("works");
     say(&mut client, b"hello").await;
     hears(&mut client, b"hello").await;
-    echo.got.lock().unwrap().clear();
+    echo.got.lock().expect("works").clear();
     (echo, proxy, client)
 }
 
 async fn say(client: &mut TcpStream, bytes: &[u8]) {
-    client.write_all(bytes).await.unwrap();
+    client.write_all(bytes).await.expect("works");
 }
 
 async fn hears(client: &mut TcpStream, bytes: &[u8]) {

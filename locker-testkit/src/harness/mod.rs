@@ -25,6 +25,7 @@ pub mod deployment;
 pub mod event;
 pub mod fault;
 pub mod fleet;
+mod judgement;
 pub mod log;
 pub mod order;
 pub mod proxy;

@@ -17,7 +17,7 @@ impl Rng {
     }
 
     /// The next number.
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -27,7 +27,7 @@ impl Rng {
 
     /// One of `0..limit`; zero if there is none.
     pub fn below(&mut self, limit: u64) -> u64 {
-        self.next().checked_rem(limit).unwrap_or(0)
+        self.draw().checked_rem(limit).unwrap_or(0)
     }
 
     /// An index of a list of this length.
@@ -44,7 +44,7 @@ mod tests {
     fn a_seed_repeats_its_numbers_and_another_seed_does_not() {
         let numbers = |seed| {
             let mut rng = Rng::new(seed);
-            [rng.next(), rng.next(), rng.below(10)]
+            [rng.draw(), rng.draw(), rng.below(10)]
         };
         assert_eq!(numbers(7), numbers(7));
         assert_ne!(numbers(7), numbers(8));

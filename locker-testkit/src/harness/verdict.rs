@@ -261,7 +261,7 @@ impl Evidence<'_> {
                     at_work.push(*entry);
                 }
                 Act::End => {
-                    at_work.retain(|other| (other.pid, other.token) != (entry.pid, entry.token))
+                    at_work.retain(|other| (other.pid, other.token) != (entry.pid, entry.token));
                 }
                 Act::Begin | Act::Late => {}
             }

@@ -55,14 +55,14 @@ fn pairs(scene: &mut Scene) -> Result<(), String> {
                 continue;
             }
             if let Some(fault) = lanes[lane].take() {
-                over(scene, fault)?;
+                over(scene, &fault)?;
             }
             lanes[lane] = Some(begin(scene, lanes[1 - lane].as_ref())?);
         }
         scene.work(Duration::from_millis(5));
     }
     for fault in lanes.into_iter().flatten() {
-        over(scene, fault)?;
+        over(scene, &fault)?;
     }
     scene.work(scene.times.t * 2);
     Ok(())
@@ -118,7 +118,7 @@ fn begin(scene: &mut Scene, other: Option<&Begun>) -> Result<Begun, String> {
     })
 }
 
-fn over(scene: &mut Scene, fault: Begun) -> Result<(), String> {
+fn over(scene: &mut Scene, fault: &Begun) -> Result<(), String> {
     let place = fault.place;
     match fault.kind {
         Kind::Killed => scene.replace(place)?,

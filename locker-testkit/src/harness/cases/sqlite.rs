@@ -62,7 +62,7 @@ fn wake_ups(scene: &mut Scene) -> Result<(), String> {
             let place = u32::try_from(scene.rng.below(3)).unwrap_or(0);
             forged.extend_from_slice(&place.to_le_bytes());
         }
-        let garbage = scene.rng.next().to_le_bytes();
+        let garbage = scene.rng.draw().to_le_bytes();
         for entry in sockets(&folder) {
             for bytes in [&forged[..], &forged[..], &garbage[..]] {
                 sent += u64::from(socket.send_to(bytes, &entry).is_ok());

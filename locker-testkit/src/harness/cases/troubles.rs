@@ -56,7 +56,7 @@ fn cut_off_after_slow_replies(scene: &mut Scene) -> Result<(), String> {
         let lost = scene.loss(kept, Duration::ZERO);
         scene.expect(lost.is_none(), "slow replies alone lost a lock");
         scene.heal(kept.place, "slow replies", slow);
-        strike(scene, kept, Trouble::CutOff, "cut off", true)?;
+        strike(scene, kept, Trouble::CutOff, "cut off", true);
     }
     Ok(())
 }
@@ -79,16 +79,11 @@ fn struck(
 ) -> Result<(), String> {
     let kept = scene.keep(key)?;
     scene.work(SETTLED);
-    strike(scene, kept, trouble, what, taken_meanwhile)
+    strike(scene, kept, trouble, what, taken_meanwhile);
+    Ok(())
 }
 
-fn strike(
-    scene: &mut Scene,
-    kept: Kept,
-    trouble: Trouble,
-    what: &str,
-    taken_meanwhile: bool,
-) -> Result<(), String> {
+fn strike(scene: &mut Scene, kept: Kept, trouble: Trouble, what: &str, taken_meanwhile: bool) {
     scene.strikes(kept.place);
     let at = scene.trouble(kept.place, trouble);
     let told = scene.loss(kept, scene.times.t * 2);
@@ -124,7 +119,6 @@ fn strike(
         ),
         None => scene.expect(false, "the struck worker was never granted anything again"),
     }
-    Ok(())
 }
 
 fn one_reply_lost(scene: &mut Scene) -> Result<(), String> {

@@ -55,9 +55,9 @@ fn herd_of_500(scene: &mut Scene, with_a_death: bool) -> Result<(), String> {
     scene.took("50 more releases", half, last, None);
     let after = attempts(scene)?;
     let records = scene.fleet.log.records();
-    let released =
+    let was_sent =
         |record: &&Record| matches!(record.event, Event::ReleaseSent { .. }) && record.at >= from;
-    let releases = records.iter().filter(released).count();
+    let releases = records.iter().filter(was_sent).count();
     #[expect(clippy::cast_precision_loss, reason = "hundreds")]
     let per_release = after.saturating_sub(before) as f64 / releases.max(1) as f64;
     scene.measure(

@@ -65,15 +65,7 @@ pub fn timeline(title: &str, evidence: &Evidence<'_>, verdict: &Verdict) -> Stri
             top - 1.0
         );
     }
-    for worker in 0..workers {
-        for key in 0..KEYS {
-            let _ = writeln!(
-                out,
-                "<text x=\"8\" y=\"{:.1}\">worker {worker} · {key}</text>",
-                row(worker, key) + ROW * 0.7
-            );
-        }
-    }
+    labels(&mut out, workers);
     for interval in evidence.intervals() {
         let colour = COLOURS[interval.worker % COLOURS.len()];
         let top = row(interval.worker, interval.key) + 2.0;
@@ -165,6 +157,18 @@ impl Canvas {
                 height - 12.0
             );
             second += 1;
+        }
+    }
+}
+
+fn labels(out: &mut String, workers: usize) {
+    for worker in 0..workers {
+        for key in 0..KEYS {
+            let _ = writeln!(
+                out,
+                "<text x=\"8\" y=\"{:.1}\">worker {worker} · {key}</text>",
+                row(worker, key) + ROW * 0.7
+            );
         }
     }
 }

@@ -28,9 +28,8 @@ use tokio::sync::{Notify, mpsc};
 
 /// Runs a worker until it is told to end.
 pub fn main(config: Config) -> ExitCode {
-    let say = match Say::new(config.worker) {
-        Ok(say) => say,
-        Err(_) => return ExitCode::FAILURE,
+    let Ok(say) = Say::new(config.worker) else {
+        return ExitCode::FAILURE;
     };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -247,7 +246,16 @@ impl Worker {
                 (reports, Fault::BlockThread)
             }
             Trouble::CutOff => (all, Fault::Stall),
-            Trouble::LoseReplies => (all, Fault::LoseReply),
+            Trouble::LoseReplies => {
+                // Connections are made as ever: the requests on them must arrive.
+                for method in Method::ALL
+                    .into_iter()
+                    .filter(|one| *one != Method::Connect)
+                {
+                    self.faulty.inject(all.of(method), Fault::LoseReply);
+                }
+                return;
+            }
             Trouble::SlowReplies => (all, Fault::DelayReply(self.times.t / 4)),
             Trouble::LoseCreate => (all.of(Method::TryCreate).once(), Fault::LoseReply),
             Trouble::LoseExtend => (all.of(Method::Extend).once(), Fault::LoseReply),
