@@ -20,7 +20,8 @@ struct Echo {
 }
 
 impl Echo {
-    async fn start() -> Self {
+    /// Needs a runtime.
+    fn start() -> Self {
         let listener = (20_000..32_768).find_map(|port| {
             let listener = std::net::TcpListener::bind(("127.0.0.1", port)).ok()?;
             listener.set_nonblocking(true).ok()?;
@@ -63,7 +64,7 @@ impl Echo {
 }
 
 async fn set_up() -> (Echo, Proxy, TcpStream) {
-    let echo = Echo::start().await;
+    let echo = Echo::start();
     let proxy = Proxy::start(echo.address, 1).await.expect("works");
     assert!(proxy.address().port() < 32_768);
     let mut client = TcpStream::connect(proxy.address()).await.expect("works");
