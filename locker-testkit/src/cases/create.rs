@@ -40,6 +40,8 @@ pub async fn a_refused_create_changes_nothing(case: Case) {
     a.acquire(&key).await;
     let before = a.observe(&key).await;
     for _ in 0..3 {
+        // A little later, so that a record which was touched shows it.
+        case.step().await;
         held(b.create(&b.owner(&key)).await, "another process holds it");
     }
     let after = a.observe(&key).await;

@@ -169,7 +169,6 @@ macro_rules! __for_each_case {
             read {
                 a_free_lock_reads_as_none,
                 a_held_lock_reads_the_same_to_everybody,
-                an_expired_lock_reads_as_none,
                 reading_prolongs_nothing,
                 free_in_is_the_smaller_of_both_ttls,
                 free_in_of_the_living_is_not_zero,

@@ -28,21 +28,6 @@ pub async fn a_held_lock_reads_the_same_to_everybody(case: Case) {
     }
 }
 
-/// A lock reads as free once its TTL has passed.
-pub async fn an_expired_lock_reads_as_none(case: Case) {
-    let process = case.process().await;
-    if !case.expires_locks(process.limits()) {
-        return;
-    }
-    let key = case.key();
-    let ttl = case.unit();
-    process.acquire_for(&key, ttl).await;
-    case.until("an expired lock reads as free", ttl, async || {
-        process.read(&key).await.is_none()
-    })
-    .await;
-}
-
 /// A reader changes nothing, however often it looks.
 pub async fn reading_prolongs_nothing(case: Case) {
     let [a, b] = case.processes().await;
