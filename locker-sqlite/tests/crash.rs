@@ -97,7 +97,7 @@ async fn a_process_stopped_inside_a_write_stops_the_store_until_it_dies() {
     let start = Instant::now();
     let error = store.renew_process(&me, LONG).await.unwrap_err();
     let waited = start.elapsed();
-    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert_eq!(error.kind(), ErrorKind::Busy);
     assert!(waited < Duration::from_millis(1450), "{waited:?}");
     // Reading needs no write lock.
     assert!(store.read_lock(&key("k")).await.is_ok());
@@ -163,7 +163,7 @@ async fn a_write_lock_survives_the_opening_and_closing_of_other_connections() {
     tokio::time::sleep(Duration::from_millis(100)).await;
     let child = common::command("prober", &place.path()).spawn().unwrap();
     let answer = Ready::from(child).wait_for("ended");
-    assert!(answer.contains("Unavailable"), "{answer}");
+    assert!(answer.contains("Busy"), "{answer}");
     common::sql(&mut raw, "ROLLBACK").await;
     let child = common::command("prober", &place.path()).spawn().unwrap();
     let answer = Ready::from(child).wait_for("ended");

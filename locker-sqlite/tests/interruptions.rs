@@ -78,7 +78,7 @@ async fn another_writer_is_waited_for_within_the_busy_timeout_and_then_told() {
         let error = store.try_create(&claim(&x)).await.unwrap_err();
         assert_eq!(
             (error.kind(), error.effect()),
-            (ErrorKind::Unavailable, Effect::NotApplied)
+            (ErrorKind::Busy, Effect::NotApplied)
         );
         let waited = asked.elapsed();
         assert!(waited > Duration::from_millis(800) && waited < Duration::from_millis(1450));
