@@ -103,8 +103,10 @@ fn begin(scene: &mut Scene, other: Option<&Begun>) -> Result<Begun, String> {
         }
         Kind::Blocked => scene.fleet.tell(place, Order::Block(how_long / 1000)),
         Kind::Standstill => {
-            let stood = scene.site.stand_still();
-            stood.map_err(|error| format!("the store would not stand still: {error}"))?;
+            // A worker that was stopped inside a write transaction has done it already.
+            if let Err(error) = scene.site.stand_still() {
+                scene.note(format!("the store stood still before: {error}"));
+            }
         }
         Kind::Trouble(trouble) => {
             scene.trouble(place, trouble);
@@ -121,7 +123,8 @@ fn begin(scene: &mut Scene, other: Option<&Begun>) -> Result<Begun, String> {
 fn over(scene: &mut Scene, fault: &Begun) -> Result<(), String> {
     let place = fault.place;
     match fault.kind {
-        Kind::Killed => scene.replace(place)?,
+        // Nobody waits for it: the other fault may keep it from getting ready.
+        Kind::Killed => scene.start(place, true)?,
         Kind::Stopped => {
             scene.fleet.signal(place, Signal::SIGCONT);
         }
@@ -138,7 +141,7 @@ fn over(scene: &mut Scene, fault: &Begun) -> Result<(), String> {
         from: fault.from,
         to: micros(),
         worker: (!whole).then_some(place),
-        paused: fault.kind == Kind::Stopped,
+        paused: matches!(fault.kind, Kind::Stopped | Kind::Blocked),
     });
     Ok(())
 }
