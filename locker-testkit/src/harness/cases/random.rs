@@ -57,7 +57,7 @@ fn pairs(scene: &mut Scene) -> Result<(), String> {
             if let Some(fault) = lanes[lane].take() {
                 over(scene, &fault)?;
             }
-            lanes[lane] = Some(begin(scene, lanes[1 - lane].as_ref())?);
+            lanes[lane] = Some(begin(scene, lanes[1 - lane].as_ref()));
         }
         scene.work(Duration::from_millis(5));
     }
@@ -68,7 +68,7 @@ fn pairs(scene: &mut Scene) -> Result<(), String> {
     Ok(())
 }
 
-fn begin(scene: &mut Scene, other: Option<&Begun>) -> Result<Begun, String> {
+fn begin(scene: &mut Scene, other: Option<&Begun>) -> Begun {
     let mut kind = KINDS[scene.rng.index(KINDS.len())];
     let mut place = scene.any_place();
     if let Some(other) = other {
@@ -112,12 +112,12 @@ fn begin(scene: &mut Scene, other: Option<&Begun>) -> Result<Begun, String> {
             scene.trouble(place, trouble);
         }
     }
-    Ok(Begun {
+    Begun {
         kind,
         place,
         from,
         until: micros() + how_long,
-    })
+    }
 }
 
 fn over(scene: &mut Scene, fault: &Begun) -> Result<(), String> {
