@@ -38,7 +38,7 @@ pub(super) fn pass(
     let mut stalled = verdict.gap > as_micros(scene.times.stalled());
     for exceeded in findings.exceeded {
         // A time that the machine itself has eaten shows nothing about the store.
-        let gap = evidence.longest_gap(exceeded.from, exceeded.to);
+        let gap = evidence.time_lost(exceeded.from, exceeded.to);
         if gap >= exceeded.by {
             stalled = true;
             #[expect(clippy::cast_precision_loss, reason = "microseconds of minutes")]

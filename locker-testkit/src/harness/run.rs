@@ -14,6 +14,7 @@ use super::times::{as_micros, micros};
 use super::verdict::Verdict;
 use super::worker::name;
 use distributed_locker::{AcquireOptions, Acquired, Locker, Wait};
+use nix::sys::signal::Signal;
 use serde::Serialize;
 use std::collections::VecDeque;
 use std::error::Error;
@@ -262,6 +263,11 @@ fn attempt(
     let gaps = Gaps::watch(&scene);
     if let Err(error) = (planned.case.run)(&mut scene) {
         scene.findings.failures.push(error);
+    }
+    // Whatever a case has left standing goes on, also when it was given up in the middle.
+    scene.site.go_on();
+    for place in 0..scene.fleet.places() {
+        scene.fleet.signal(place, Signal::SIGCONT);
     }
     for place in scene.fleet.end(times.t * 4) {
         let failure = format!("worker {place} did not end by itself");

@@ -94,7 +94,8 @@ pub struct Window {
     pub to: u64,
     /// Which worker it struck; `None` for all.
     pub worker: Option<usize>,
-    /// Whether the process itself stood still.
+    /// Whether its jobs themselves stood still, with their process or with their runtime: then they
+    /// are told of a loss only when they go on.
     pub paused: bool,
 }
 

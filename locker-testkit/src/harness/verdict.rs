@@ -190,19 +190,19 @@ impl Evidence<'_> {
         open.into_values().map(killed).collect()
     }
 
-    /// The longest scheduling gap between two moments that no fault explains.
-    pub fn longest_gap(&self, from: u64, to: u64) -> u64 {
-        let gap = |record: &Record| match record.event {
-            Event::Gap { from: began }
-                if began < to
-                    && from < record.at
-                    && !self.was_paused(record.worker, began, record.at) =>
+    /// How much of the time between two moments the machine took from one process, in gaps that no
+    /// fault explains; of the process that lost most.
+    pub fn time_lost(&self, from: u64, to: u64) -> u64 {
+        let mut lost: HashMap<usize, u64> = HashMap::new();
+        for record in self.records {
+            if let Event::Gap { from: began } = record.event
+                && !self.was_paused(record.worker, began, record.at)
             {
-                Some(record.at - began)
+                let within = record.at.min(to).saturating_sub(began.max(from));
+                *lost.entry(record.worker).or_default() += within;
             }
-            _ => None,
-        };
-        self.records.iter().filter_map(gap).max().unwrap_or(0)
+        }
+        lost.into_values().max().unwrap_or(0)
     }
 
     fn was_paused(&self, worker: usize, from: u64, to: u64) -> bool {
