@@ -1,5 +1,6 @@
 //! Virtual time: hours of locking in milliseconds, without a race.
-use distributed_locker::{AcquireOptions, Locker, ManualClock, Memory, pass};
+use distributed_locker::{AcquireOptions, Locker, ManualClock, Memory, Run, RunError, pass};
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,4 +25,35 @@ async fn a_job_that_never_beats_loses_its_lock_after_exactly_one_lock_ttl() {
     }
     pass(&clock, Duration::from_secs(1)).await;
     assert!(!guard.is_valid());
+}
+
+/// S12, attack 18, hazard CU-15: the machine sleeps for ten minutes between two polls of a job. No
+/// timer has rung and no thread has looked, and yet not one step of the job follows.
+#[tokio::test]
+async fn after_a_jump_of_the_boot_clock_no_step_of_the_job_runs() {
+    let clock = Arc::new(ManualClock::new());
+    let store = Arc::new(Memory::new(clock.clone()));
+    let locker = Locker::builder(store)
+        .clock(clock.clone())
+        .start()
+        .await
+        .unwrap();
+    let steps = Cell::new(0);
+    let run = locker.acquire_and_run("nightly", AcquireOptions::new(), async |_job| {
+        loop {
+            steps.set(steps.get() + 1);
+            tokio::task::yield_now().await;
+        }
+    });
+    let sleeps = async {
+        while steps.get() < 3 {
+            tokio::task::yield_now().await;
+        }
+        clock.advance(Duration::from_secs(600));
+        steps.get()
+    };
+    let (run, before) = tokio::join!(run, sleeps);
+    let run: Result<Run<()>, _> = run;
+    assert!(matches!(run, Err(RunError::Lost { .. })), "{run:?}");
+    assert_eq!(steps.get(), before, "a step was taken after the sleep");
 }

@@ -9,6 +9,8 @@
 //! | [`memory`] | the fixture of the memory store, in virtual time |
 //! | `behaviour` (feature `driver`) | what a locker over a store does for its users |
 //! | `harness` (feature `harness`) | real processes and a real store under faults, and a TCP proxy |
+//! | `soak` (feature `driver`) | cycles without end, their witness, and what they cost |
+//! | `cancellation` (feature `driver`) | every future of a locker, dropped after every poll |
 //! | [`wrap`] | stores around stores: one counts, one fails on demand, one lies |
 //! | [`sim`] | a whole cluster in virtual time, from one seed |
 //! | [`exclusion`] | judges recorded grants: no overlap, and tokens that grow |
@@ -29,6 +31,8 @@
 
 #[cfg(feature = "driver")]
 pub mod behaviour;
+#[cfg(feature = "driver")]
+pub mod cancellation;
 pub mod case;
 pub mod cases;
 pub mod exclusion;
@@ -37,6 +41,8 @@ pub mod fixture;
 pub mod harness;
 pub mod memory;
 pub mod sim;
+#[cfg(feature = "driver")]
+pub mod soak;
 pub mod wrap;
 
 pub use case::{Case, run};

@@ -2,7 +2,9 @@
 
 use super::World;
 use crate::fixture::Fixture;
-use distributed_locker::{AcquireOptions, Force, LossReason, OnLost, ReleaseError, Run, RunError};
+use distributed_locker::{
+    AcquireOptions, Force, LossReason, OnLost, Release, ReleaseError, Run, RunError,
+};
 use std::cell::Cell;
 use std::time::Duration;
 
@@ -103,6 +105,33 @@ pub async fn a_job_that_is_lost_is_never_polled_again<F: Fixture>(world: World<F
     let error = world.during(run).await.unwrap_err();
     assert!(matches!(error, RunError::Lost { .. }));
     assert!(last_seen_valid.get(), "a step was taken without the lock");
+}
+
+/// S9, hazard CU-12: a release that fails takes nothing away from what the job returned.
+pub async fn a_release_that_is_not_confirmed_stands_beside_the_result_of_the_job<F: Fixture>(
+    world: World<F>,
+) {
+    use crate::wrap::{Fault, Method, Scope};
+    let (locker, faulty) = world.faulty_locker().await;
+    let run = locker.acquire_and_run("k", AcquireOptions::new(), async |_job| {
+        faulty.inject(Scope::all().of(Method::Release), Fault::LoseRequest);
+        Err::<(), _>("the job's own error")
+    });
+    match world.during(run).await.unwrap() {
+        Run::Completed {
+            value,
+            release: Release::Unconfirmed(_),
+        } => assert_eq!(value, Err("the job's own error")),
+        other => panic!("{other:?}"),
+    }
+    assert!(world.has_record("k").await, "nothing has arrived yet");
+    faulty.heal();
+    let limit = world.timing().request_timeout * 3;
+    world
+        .until(limit, "it is released in the background", async || {
+            !world.has_record("k").await
+        })
+        .await;
 }
 
 /// `OnLost::Signal`.

@@ -58,6 +58,7 @@ macro_rules! __for_each_behaviour {
                 a_signalled_job_goes_on_and_its_value_comes_late,
                 an_operator_gets_the_lock_after_its_owner_has_stopped,
                 an_error_of_the_job_reaches_the_caller_as_it_is,
+                a_release_that_is_not_confirmed_stands_beside_the_result_of_the_job,
                 a_vanished_lock_is_noticed_within_one_recheck,
                 a_vanished_process_record_ends_the_incarnation,
             }

@@ -4,7 +4,7 @@ use crate::fixture::{Fixture, Time};
 use crate::wrap::{Counted, Faulty};
 use distributed_locker::{
     AcquireOptions, Acquired, Backend, BootClock, Clock, Connect, Instant, LockGuard, Locker,
-    Timing, pass,
+    LockerBuilder, Timing, pass,
 };
 use locker_core::backend::Side;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -81,13 +81,23 @@ impl<F: Fixture> World<F> {
 
     /// A locker over this connection.
     pub async fn locker_over(&self, connect: Arc<dyn Connect>) -> Locker {
-        let mut builder = Locker::builder(connect).timing(self.timing);
-        if let Time::Virtual(clock) = &self.time {
-            builder = builder.clock(Arc::clone(clock));
-        }
-        self.during(builder.start())
+        self.during(self.builder(connect).start())
             .await
             .expect("the locker starts")
+    }
+
+    /// A locker over this connection, before it starts.
+    pub(crate) fn builder(&self, connect: Arc<dyn Connect>) -> LockerBuilder {
+        let builder = Locker::builder(connect).timing(self.timing);
+        match &self.time {
+            Time::Virtual(clock) => builder.clock(Arc::clone(clock)),
+            Time::Real => builder,
+        }
+    }
+
+    /// Sleeps on the clock of the lockers, inside [`World::during`].
+    pub(crate) async fn sleep(&self, duration: Duration) {
+        self.timing_sleep(duration).await;
     }
 
     /// The bare store, as another process.

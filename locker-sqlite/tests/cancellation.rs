@@ -1,0 +1,37 @@
+//! The cancellation sweep on the embedded store, in real time.
+
+mod fixture;
+
+use fixture::SqliteFixture;
+use locker_testkit::cancellation::sweep;
+use std::time::{Duration, Instant};
+
+/// Open descriptors and threads of this process.
+fn resources() -> (usize, usize) {
+    let entries = |path| std::fs::read_dir(path).expect("procfs is there").count();
+    (entries("/proc/self/fd"), entries("/proc/self/task"))
+}
+
+/// F25, S7, L8. `--nocapture` shows the list.
+#[test]
+fn no_future_leaves_anything_behind_wherever_it_is_dropped() {
+    let before = resources();
+    let runs = sweep::<SqliteFixture>(24);
+    for run in &runs {
+        println!("{run}");
+    }
+    let found = runs.iter().filter(|run| !run.findings.is_empty());
+    let found: Vec<String> = found.map(ToString::to_string).collect();
+    println!("{} runs, {} with findings", runs.len(), found.len());
+    assert!(found.is_empty(), "{}", found.join("\n"));
+    // The threads of the last lockers end in the background.
+    let limit = Instant::now() + Duration::from_secs(20);
+    while resources() > before && Instant::now() < limit {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let after = resources();
+    assert!(
+        after.0 <= before.0 && after.1 <= before.1,
+        "descriptors and threads: {before:?} before, {after:?} after"
+    );
+}
