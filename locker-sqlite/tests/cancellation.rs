@@ -12,9 +12,25 @@ fn resources() -> (usize, usize) {
     (entries("/proc/self/fd"), entries("/proc/self/task"))
 }
 
+/// What is open, for the message.
+fn descriptors() -> Vec<String> {
+    let entries = std::fs::read_dir("/proc/self/fd").expect("procfs is there");
+    let targets = entries
+        .flatten()
+        .map(|entry| std::fs::read_link(entry.path()));
+    let names = targets.flatten().map(|target| target.display().to_string());
+    names.collect()
+}
+
 /// F25, S7, L8. `--nocapture` shows the list.
 #[test]
 fn no_future_leaves_anything_behind_wherever_it_is_dropped() {
+    // Tokio keeps one pair of sockets for signals as long as the process lives.
+    drop(
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build(),
+    );
     let before = resources();
     let runs = sweep::<SqliteFixture>(24);
     for run in &runs {
@@ -32,6 +48,7 @@ fn no_future_leaves_anything_behind_wherever_it_is_dropped() {
     let after = resources();
     assert!(
         after.0 <= before.0 && after.1 <= before.1,
-        "descriptors and threads: {before:?} before, {after:?} after"
+        "descriptors and threads: {before:?} before, {after:?} after: {:?}",
+        descriptors()
     );
 }
