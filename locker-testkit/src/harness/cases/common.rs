@@ -88,8 +88,11 @@ fn paused_shortly(scene: &mut Scene) -> Result<(), String> {
 
 fn paused_long(scene: &mut Scene) -> Result<(), String> {
     scene.start_all(true)?;
-    for key in 0..2 {
-        let kept = scene.keep(key)?;
+    // A pause that strikes inside a write transaction stops everybody, and shows no take-over.
+    let (mut taken_over, mut pauses) = (0, 0);
+    while taken_over < 2 && pauses < 6 {
+        let kept = scene.keep(pauses % 2)?;
+        pauses += 1;
         scene.strikes(kept.place);
         scene.work(SETTLED);
         let limit = scene.times.taken_over();
@@ -99,6 +102,7 @@ fn paused_long(scene: &mut Scene) -> Result<(), String> {
         });
         match granted {
             Some(granted) => {
+                taken_over += 1;
                 scene.took(
                     "SIGSTOP to the next owner",
                     stopped,
@@ -136,6 +140,10 @@ fn paused_long(scene: &mut Scene) -> Result<(), String> {
         }
         scene.work(scene.times.t);
     }
+    scene.expect(
+        taken_over > 0,
+        "no pause struck outside a write transaction",
+    );
     Ok(())
 }
 

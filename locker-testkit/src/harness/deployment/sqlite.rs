@@ -62,7 +62,9 @@ impl Deployment for SqliteFile {
             ),
             23 => Cell::Run(sqlite::WAKE_UPS),
             24 => Cell::Run(sqlite::CORRUPT),
-            25 => Cell::ShownBy("the cancellation sweep of this kit"),
+            25 => Cell::ShownBy(
+                "`no_future_leaves_anything_behind_wherever_it_is_dropped`, the cancellation sweep",
+            ),
             26 => Cell::Run(common::FORKED),
             27 => Cell::Run(waiters::HERD),
             28 => Cell::Run(random::PAIRS),
