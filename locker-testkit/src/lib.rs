@@ -40,6 +40,7 @@ pub mod fixture;
 #[cfg(feature = "harness")]
 pub mod harness;
 pub mod memory;
+mod scaled;
 pub mod sim;
 #[cfg(feature = "driver")]
 pub mod soak;
@@ -48,6 +49,7 @@ pub mod wrap;
 pub use case::{Case, run};
 pub use cases::{CASES, NamedCase};
 pub use fixture::{Exceptions, Fixture, Impossible, Missing, Planted, Time};
+pub use scaled::scaled;
 
 /// The examples of the README run as well.
 #[cfg(doctest)]
