@@ -54,6 +54,7 @@ impl Numbers {
 #[derive(Debug)]
 pub struct Cycles {
     lockers: [Locker; 2],
+    timing: Timing,
     faulty: [Faulty; 2],
     witness: Witness,
     numbers: Numbers,
@@ -84,6 +85,7 @@ impl Cycles {
                 start(&faulty[0], one).await?,
                 start(&faulty[1], other).await?,
             ],
+            timing,
             faulty,
             witness: Witness::default(),
             numbers: Numbers(AtomicU64::new(seed)),
@@ -166,9 +168,13 @@ impl Cycles {
         }
     }
 
-    /// Waits until nothing is on its way any more, and counts what the process needs.
+    /// Waits until nothing is on its way any more, and counts what the process needs while all its
+    /// connections are open.
     pub async fn at_rest(&self) -> Resources {
         self.faulty.iter().for_each(Faulty::heal);
+        for locker in &self.lockers {
+            self.connects(locker).await;
+        }
         for _ in 0..2_000 {
             let empty = self.lockers.iter().all(|locker| locker.keys().is_empty());
             let alive = self.lockers.iter().all(|one| one.process_hash().is_some());
@@ -180,6 +186,22 @@ impl Cycles {
         // Timers and tasks that have just ended are collected in a moment.
         sleep(Duration::from_millis(200)).await;
         Resources::now()
+    }
+
+    /// Makes every side of a locker use its connection, which is opened again only then if a fault
+    /// has closed it: a lock is acquired, checked and released.
+    async fn connects(&self, locker: &Locker) {
+        let wait = AcquireOptions::new().wait(Wait::For(self.timing.liveness_ttl));
+        for _ in 0..20 {
+            let acquired = locker.acquire("soak/at rest", wait.clone()).await;
+            let Ok(Acquired::Guard(guard)) = acquired else {
+                continue;
+            };
+            sleep(self.timing.recheck_every * 3 / 2).await;
+            if guard.is_valid() && guard.release().await.is_ok() {
+                return;
+            }
+        }
     }
 
     /// How many cycles are done, and how many locks they got.
