@@ -2,6 +2,7 @@
 
 use super::event::{Event, Record};
 use super::log::Log;
+use super::machine::Machine;
 use super::order::{Config, Order};
 use super::times::micros;
 use nix::sys::signal::{Signal, kill};
@@ -22,6 +23,8 @@ pub struct Fleet {
     config: Config,
     /// The events of all workers.
     pub log: Log,
+    /// What the machine took from them.
+    pub machine: Machine,
     places: Vec<Option<Worker>>,
     /// When which process was killed.
     pub killed: HashMap<u32, u64>,
@@ -41,6 +44,7 @@ impl Fleet {
             program,
             config,
             log: Log::default(),
+            machine: Machine::default(),
             places: (0..places).map(|_| None).collect(),
             killed: HashMap::new(),
             readers: Vec::new(),
@@ -68,6 +72,7 @@ impl Fleet {
         let (Some(orders), Some(out)) = (child.stdin.take(), child.stdout.take()) else {
             return Err(io::Error::other("a worker without pipes"));
         };
+        self.machine.includes(child.id());
         let log = self.log.clone();
         self.readers.push(std::thread::spawn(move || {
             for line in BufReader::new(out).lines().map_while(Result::ok) {

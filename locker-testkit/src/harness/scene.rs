@@ -58,7 +58,7 @@ pub struct Findings {
 }
 
 /// A time that was longer than promised. It counts, unless the machine stood still meanwhile.
-#[derive(Debug)]
+#[derive(Debug, Clone, Serialize)]
 pub struct Exceeded {
     /// What, how long, and what was promised.
     pub text: String,
