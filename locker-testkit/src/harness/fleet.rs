@@ -21,6 +21,8 @@ pub struct Fleet {
     program: PathBuf,
     /// What every worker starts with, besides its place.
     config: Config,
+    /// Where the worker of each place finds the store.
+    urls: Vec<String>,
     /// The events of all workers.
     pub log: Log,
     /// What the machine took from them.
@@ -38,14 +40,15 @@ struct Worker {
 }
 
 impl Fleet {
-    /// No worker yet.
-    pub fn new(program: PathBuf, config: Config, places: usize) -> Self {
+    /// No worker yet. Each of these places finds the store at its own URL.
+    pub fn new(program: PathBuf, config: Config, urls: Vec<String>) -> Self {
         Self {
             program,
             config,
             log: Log::default(),
             machine: Machine::default(),
-            places: (0..places).map(|_| None).collect(),
+            places: urls.iter().map(|_| None).collect(),
+            urls,
             killed: HashMap::new(),
             readers: Vec::new(),
         }
@@ -60,6 +63,7 @@ impl Fleet {
     pub fn start(&mut self, place: usize, works: bool) -> io::Result<()> {
         let config = Config {
             worker: place,
+            url: self.urls.get(place).cloned().unwrap_or_default(),
             works,
             ..self.config.clone()
         };

@@ -259,8 +259,9 @@ fn attempt(
         report.evidence.join("config.json"),
         serde_json::to_vec_pretty(&config)?,
     )?;
+    let urls = (0..WORKERS).map(|worker| site.url_for(worker)).collect();
     let mut scene = Scene {
-        fleet: Fleet::new(options.program.clone(), config, WORKERS),
+        fleet: Fleet::new(options.program.clone(), config, urls),
         site,
         folder: folder.path().to_owned(),
         program: options.program.clone(),
@@ -270,6 +271,7 @@ fn attempt(
         full: options.full,
         findings: Findings::default(),
     };
+    scene.watch_servers();
     let watch = scene.fleet.machine.watch(scene.fleet.log.clone());
     if let Err(error) = (planned.case.run)(&mut scene) {
         scene.findings.failures.push(error);
@@ -278,6 +280,9 @@ fn attempt(
     scene.site.go_on();
     for place in 0..scene.fleet.places() {
         scene.fleet.signal(place, Signal::SIGCONT);
+        if let Some(network) = scene.site.network(place) {
+            network.heal();
+        }
     }
     for place in scene.fleet.end(times.t * 4) {
         let failure = format!("worker {place} did not end by itself");
