@@ -14,6 +14,8 @@
 //! Tests that need nothing special share one server of each kind: [`shared`].
 
 mod cluster;
+#[cfg(feature = "containers")]
+mod container;
 mod node;
 mod replicated;
 mod sentinel;
@@ -21,6 +23,8 @@ mod setup;
 pub mod shared;
 
 pub use cluster::Cluster;
+#[cfg(feature = "containers")]
+pub use container::{Container, IMAGE, IMAGE_VARIABLE};
 pub use node::Node;
 pub use replicated::{Replicated, Server};
 pub use sentinel::{MASTER_NAME, Sentinel};
