@@ -1,0 +1,6 @@
+//! The Redis store keeps the contract, on a server alone.
+
+mod common;
+mod fixture;
+
+locker_testkit::conformance!(fixture::Standalone);
