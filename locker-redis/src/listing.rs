@@ -1,9 +1,10 @@
 //! Listings, in pages, for people and tools, by SCAN: it looks at a bounded number of keys at a time
 //! and never holds the server.
 //!
-//! A step of SCAN may find more than a page takes. The names that are left over travel in the
-//! cursor, so the next page begins with them and nothing is skipped. A name that is there throughout
-//! is listed; it may be listed twice if the server shrinks its table meanwhile.
+//! A page takes as many steps of SCAN as it needs to be full, up to a limit: so it may be short, or
+//! empty, and there is still more. A step may find more than a page takes. The names that are left
+//! over travel in the cursor, so the next page begins with them and nothing is skipped. A name that
+//! is there throughout is listed; on two pages if the server shrinks its table meanwhile.
 //!
 //! A cursor is `NODE SCAN NAME NAME…`: on a cluster the primary that is being scanned, its own
 //! cursor, and the names, percent-encoded. Primaries are scanned in the order of their addresses.
@@ -15,14 +16,16 @@ use crate::reply;
 use crate::session::Session;
 use futures_util::future::join_all;
 use locker_core::backend::{Answer, Cursor, Held, Listing, Liveness, Page, Reply};
-use locker_core::{BackendError, Effect, ErrorKind, ProcessData, StoreTime};
+use locker_core::{BackendError, Effect, ErrorKind, Key, ProcessData, StoreTime};
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use redis::Value;
 use redis::cluster_routing::{RoutingInfo, SingleNodeRoutingInfo};
 use std::collections::BTreeSet;
 
-/// How many keys one step of SCAN looks at, whatever the page.
-const SCAN: u32 = 512;
+/// How many keys one step of SCAN looks at.
+const STEP: u32 = 512;
+/// How many steps a page takes at most: 65,536 keys, a fraction of a second.
+const STEPS: u32 = 128;
 
 /// Where a listing stands.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -33,11 +36,18 @@ struct Position {
     left: Vec<String>,
 }
 
-/// What one step has found: names, and where the next one begins.
-struct Step {
-    names: Vec<String>,
-    next: Option<Position>,
+/// The steps of one page.
+#[derive(Debug)]
+struct Walk {
+    pattern: String,
+    /// Where the next step begins; nowhere at the end.
+    position: Option<Position>,
+    steps: u32,
+    seen: BTreeSet<String>,
 }
+
+/// What was found under a name.
+type Named<T> = (String, Result<T, BackendError>);
 
 impl Session {
     pub(crate) async fn list_locks(
@@ -45,63 +55,91 @@ impl Session {
         prefix: &str,
         page: &Page,
     ) -> Answer<Listing<Result<Held, BackendError>>> {
-        let pattern = self.names.lock_pattern(prefix);
-        let step = self.step(&pattern, page).await?;
-        let keys: Vec<_> = step
-            .names
-            .iter()
-            .filter_map(|name| self.names.key_of(name))
-            .collect();
-        let members = keys.iter().map(|key| self.member(key, "read", []));
+        let mut walk = self.walk(self.names.lock_pattern(prefix), page).await?;
+        let mut time = None;
+        let mut items = Vec::new();
+        while items.len() < limit(page) {
+            let Some(names) = self.step(&mut walk).await? else {
+                break;
+            };
+            items.extend(self.read_locks(names, &mut time).await?);
+        }
+        Ok(walk.end(page, items, time))
+    }
+
+    async fn read_locks(
+        &self,
+        names: Vec<String>,
+        time: &mut Option<StoreTime>,
+    ) -> Result<Vec<Named<Held>>, BackendError> {
+        let keyed = names
+            .into_iter()
+            .filter_map(|name| Some((self.names.key_of(&name)?, name)));
+        let keyed: Vec<(Key, String)> = keyed.collect();
+        let members = keyed.iter().map(|(key, _)| self.member(key, "read", []));
         let answers = self.send_all(members.collect()).await?;
-        let time = answers.iter().flatten().map(|answered| answered.time).min();
+        *time = answers
+            .iter()
+            .flatten()
+            .map(|answered| answered.time)
+            .min()
+            .or(*time);
         let items = answers
             .into_iter()
-            .zip(&keys)
-            .map(|(answer, key)| async move {
-                let held = match answer {
-                    Ok(answered) => read(answered.time, key, &answered.fields),
+            .zip(keyed)
+            .map(|(answer, (key, name))| async move {
+                let held = answer.and_then(|answered| read(answered.time, &key, &answered.fields));
+                let held = match held.transpose()? {
+                    Ok(held) => self.with_holder(held).await,
                     Err(error) => Err(error),
                 };
-                match held {
-                    Ok(Some(held)) => Some(self.with_holder(held).await),
-                    Ok(None) => None,
-                    Err(error) => Some(Err(error)),
-                }
+                Some((name, held))
             });
-        let items = join_all(items).await.into_iter().flatten().collect();
-        Ok(listing(time, items, step.next))
+        Ok(join_all(items).await.into_iter().flatten().collect())
     }
 
     pub(crate) async fn list_processes(
         &self,
         page: &Page,
     ) -> Answer<Listing<Result<ProcessData, BackendError>>> {
-        let step = self.step(&self.names.process_pattern(), page).await?;
-        let processes = step
-            .names
-            .iter()
-            .filter_map(|name| self.names.process_of(name));
-        let reads = processes.map(|process| async move { self.read_process(&process).await });
-        let mut time: Option<StoreTime> = None;
+        let mut walk = self.walk(self.names.process_pattern(), page).await?;
+        let mut time = None;
         let mut items = Vec::new();
-        for answer in join_all(reads).await {
-            match answer {
-                Ok(reply) => {
-                    time = time.min(reply.store_time).or(reply.store_time);
-                    if let Liveness::Alive(data) = reply.value {
-                        items.push(Ok(data));
-                    }
-                }
-                Err(error) => items.push(Err(error)),
-            }
+        while items.len() < limit(page) {
+            let Some(names) = self.step(&mut walk).await? else {
+                break;
+            };
+            items.extend(self.read_processes(names, &mut time).await);
         }
-        Ok(listing(time, items, step.next))
+        Ok(walk.end(page, items, time))
     }
 
-    /// The names of one page.
-    async fn step(&self, pattern: &str, page: &Page) -> Result<Step, BackendError> {
-        let limit = page.limit.max(1) as usize;
+    async fn read_processes(
+        &self,
+        names: Vec<String>,
+        time: &mut Option<StoreTime>,
+    ) -> Vec<Named<ProcessData>> {
+        let known = names
+            .into_iter()
+            .filter_map(|name| Some((self.names.process_of(&name)?, name)));
+        let reads =
+            known.map(|(process, name)| async move { (name, self.read_process(&process).await) });
+        let mut items = Vec::new();
+        for (name, answer) in join_all(reads).await {
+            match answer {
+                Ok(reply) => {
+                    *time = reply.store_time.or(*time);
+                    if let Liveness::Alive(data) = reply.value {
+                        items.push((name, Ok(data)));
+                    }
+                }
+                Err(error) => items.push((name, Err(error))),
+            }
+        }
+        items
+    }
+
+    async fn walk(&self, pattern: String, page: &Page) -> Result<Walk, BackendError> {
         let position = match &page.after {
             Some(cursor) => Position::read(cursor)?,
             None => Position {
@@ -109,37 +147,38 @@ impl Session {
                 ..Position::default()
             },
         };
-        let mut names = BTreeSet::from_iter(position.left.iter().cloned());
-        let mut next = Position {
-            left: Vec::new(),
-            ..position.clone()
-        };
-        let mut ended = false;
-        if names.is_empty() {
-            let (scan, found) = self.scan(&position, pattern).await?;
-            names.extend(found);
-            next.scan = scan;
-            if scan == 0 {
-                match self.next_node(&position.node).await? {
-                    Some(node) => next.node = node,
-                    None => ended = true,
-                }
-            }
-        } else {
-            // The step that found these is over: the cursor stands behind it already.
-            ended = position.scan == 0 && position.node == END;
-        }
-        let mut names: Vec<String> = names.into_iter().collect();
-        next.left = names.split_off(limit.min(names.len()));
-        if ended {
-            END.clone_into(&mut next.node);
-            next.scan = 0;
-        }
-        let over = ended && next.left.is_empty();
-        Ok(Step {
-            names,
-            next: (!over).then_some(next),
+        Ok(Walk {
+            pattern,
+            position: Some(position),
+            steps: 0,
+            seen: BTreeSet::new(),
         })
+    }
+
+    /// The names of the next step; none when the page has taken its steps, or there is no more.
+    async fn step(&self, walk: &mut Walk) -> Result<Option<Vec<String>>, BackendError> {
+        let Some(position) = &mut walk.position else {
+            return Ok(None);
+        };
+        if walk.steps == STEPS {
+            return Ok(None);
+        }
+        walk.steps += 1;
+        let mut found = std::mem::take(&mut position.left);
+        if found.is_empty() && position.node != END {
+            let (scan, names) = self.scan(position, &walk.pattern).await?;
+            found = names;
+            position.scan = scan;
+            if scan == 0 {
+                let node = self.next_node(&position.node).await?;
+                position.node = node.unwrap_or_else(|| END.to_owned());
+            }
+        }
+        if position.node == END {
+            walk.position = None;
+        }
+        found.retain(|name| walk.seen.insert(name.clone()));
+        Ok(Some(found))
     }
 
     async fn scan(
@@ -149,7 +188,7 @@ impl Session {
     ) -> Result<(u64, Vec<String>), BackendError> {
         let mut command = redis::cmd("SCAN");
         command.arg(position.scan).arg("MATCH").arg(pattern);
-        command.arg("COUNT").arg(SCAN);
+        command.arg("COUNT").arg(STEP);
         let value = match &self.connection {
             Connection::Server(_) => self.connection.query(&command).await,
             Connection::Cluster(cluster) => {
@@ -218,13 +257,38 @@ fn address(node: &str) -> Option<(String, u16)> {
     Some((host.to_owned(), port.parse().ok()?))
 }
 
-fn listing<T>(time: Option<StoreTime>, items: Vec<T>, next: Option<Position>) -> Reply<Listing<T>> {
-    Reply {
-        value: Listing {
-            items,
-            next: next.map(|position| position.write()),
-        },
-        store_time: time,
+fn limit(page: &Page) -> usize {
+    page.limit.max(1) as usize
+}
+
+impl Walk {
+    /// The page, and in its cursor what it does not take.
+    fn end<T>(
+        self,
+        page: &Page,
+        mut items: Vec<Named<T>>,
+        store_time: Option<StoreTime>,
+    ) -> Reply<Listing<Result<T, BackendError>>> {
+        let rest = items.split_off(limit(page).min(items.len()));
+        let left: Vec<String> = rest.into_iter().map(|(name, _)| name).collect();
+        let end = || Position {
+            node: END.to_owned(),
+            ..Position::default()
+        };
+        let next = match self.position {
+            None if left.is_empty() => None,
+            position => Some(Position {
+                left,
+                ..position.unwrap_or_else(end)
+            }),
+        };
+        Reply {
+            value: Listing {
+                items: items.into_iter().map(|(_, item)| item).collect(),
+                next: next.map(|position| position.write()),
+            },
+            store_time,
+        }
     }
 }
 

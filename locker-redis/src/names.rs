@@ -14,6 +14,7 @@
 use crate::error;
 use locker_core::{BackendError, Key, ProcessHash};
 use percent_encoding::percent_decode_str;
+use std::fmt::Write;
 
 /// The greatest length of a namespace, in bytes.
 const MAX_NAMESPACE: usize = 64;
@@ -106,8 +107,8 @@ fn encode(text: &str, characters: &[char]) -> String {
     let mut encoded = String::with_capacity(text.len() + 8);
     for c in text.chars() {
         if characters.contains(&c) {
-            // They are all ASCII.
-            encoded.push_str(&format!("%{:02X}", u32::from(c)));
+            // They are all ASCII, and writing to a string cannot fail.
+            let _ = write!(encoded, "%{:02X}", u32::from(c));
         } else {
             encoded.push(c);
         }

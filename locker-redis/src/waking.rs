@@ -299,8 +299,8 @@ impl Subscription {
         let Some(live) = live else { return };
         let ping = redis::cmd("PING");
         let asked = bounded(async {
-            let pong = live.session.connection.query(&ping).await;
-            pong.map_err(|cause| error::from_redis(cause, error::Stage::Once))
+            let answer = live.session.connection.query(&ping).await;
+            answer.map_err(|cause| error::from_redis(cause, error::Stage::Once))
         });
         let asked = asked.await;
         self.noticed(asked).ok();
