@@ -1,6 +1,15 @@
-//! The behaviours of a locker, on a Redis server alone.
+//! The behaviours of a locker, on each of the three deployments.
 
-mod common;
 mod fixture;
 
-locker_testkit::behaviours!(fixture::Standalone);
+mod standalone {
+    locker_testkit::behaviours!(crate::fixture::Standalone);
+}
+
+mod sentinel {
+    locker_testkit::behaviours!(crate::fixture::Sentinel);
+}
+
+mod cluster {
+    locker_testkit::behaviours!(crate::fixture::Cluster);
+}
