@@ -9,6 +9,7 @@
 //! | [`memory`] | the fixture of the memory store, in virtual time |
 //! | `behaviour` (feature `driver`) | what a locker over a store does for its users |
 //! | `harness` (feature `harness`) | real processes and a real store under faults, and a TCP proxy |
+//! | `servers` (feature `servers`) | servers of the networked stores, gone with the test |
 //! | `soak` (feature `driver`) | cycles without end, their witness, and what they cost |
 //! | `cancellation` (feature `driver`) | every future of a locker, dropped after every poll |
 //! | [`wrap`] | stores around stores: one counts, one fails on demand, one lies |
@@ -41,6 +42,8 @@ pub mod fixture;
 pub mod harness;
 pub mod memory;
 mod scaled;
+#[cfg(feature = "servers")]
+pub mod servers;
 pub mod sim;
 #[cfg(feature = "driver")]
 pub mod soak;
