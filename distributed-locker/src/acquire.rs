@@ -321,7 +321,7 @@ impl Acquisition<'_> {
         let watching = self
             .shared
             .caller
-            .run(async |store| store.watch(self.key, &watcher).await)
+            .call(async |store| store.watch(self.key, &watcher).await)
             .await;
         // Without hints a waiter polls.
         head.hints = watching.ok().map(|hints| (process.clone(), hints));

@@ -3,7 +3,7 @@
 
 use crate::time::Time;
 use futures_util::FutureExt;
-use locker_core::backend::{Answer, Connect, Side};
+use locker_core::backend::{Connect, Side};
 use locker_core::{Backend, BackendError, Effect, ErrorKind};
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -60,15 +60,7 @@ impl Link {
     ///
     /// When it is dropped the request was sent or not; the backend sees to it that it is never
     /// half done.
-    pub(crate) async fn call<T, F>(&self, request: impl FnOnce(Arc<dyn Backend>) -> F) -> Answer<T>
-    where
-        F: Future<Output = Answer<T>>,
-    {
-        self.run(request).await
-    }
-
-    /// The same for a request whose answer bears no time.
-    pub(crate) async fn run<T, F>(
+    pub(crate) async fn call<T, F>(
         &self,
         request: impl FnOnce(Arc<dyn Backend>) -> F,
     ) -> Result<T, BackendError>

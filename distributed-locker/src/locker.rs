@@ -205,7 +205,7 @@ impl Locker {
         let hints = self
             .shared
             .caller
-            .run(watch)
+            .call(watch)
             .await
             .map_err(AcquireError::Store)?;
         Ok(hints.filter_map(move |hint| {

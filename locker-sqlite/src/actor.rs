@@ -4,12 +4,15 @@
 //! them, and a transaction would stay open and stop the whole store. The task is nobody's future: it
 //! runs every job that it begins to its end.
 //!
+//! *Why a thread of its own?* A job of the user may block the runtime that it shares with others, and
+//! would do so between two statements of a transaction (F06). No user code runs on this thread.
+//!
 //! *What if the caller goes away?* Before the job began (it is in the queue, or waits for the write
 //! lock): it is withdrawn, and nothing is ever done (attack 2). Afterwards: it is done, and its
 //! answer is dropped; whoever sent it treats it as unsettled.
 //!
-//! *What if the task goes away* (its runtime was shut down)? Whoever waits is told: a job that had
-//! not begun was not applied; of one that had, the effect is unknown.
+//! *What if the task goes away* (it has panicked)? Whoever waits is told: a job that had not begun
+//! was not applied; of one that had, the effect is unknown.
 
 use crate::error;
 use crate::session::Session;
@@ -39,11 +42,27 @@ pub(crate) struct Handle {
     jobs: mpsc::Sender<Job>,
 }
 
-/// Starts the task of a connection on the current runtime.
-pub(crate) fn spawn(session: Session) -> Handle {
+/// Starts the task of a connection.
+///
+/// # Errors
+///
+/// The system has no thread or descriptors for it. The connection is closed.
+pub(crate) fn spawn(session: Session) -> Result<Handle, BackendError> {
     let (jobs, queue) = mpsc::channel(QUEUE);
-    tokio::spawn(run(session, queue));
-    Handle { jobs }
+    // For wake-ups. Nothing here waits for time to pass.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .build()
+        .map_err(no_thread)?;
+    std::thread::Builder::new()
+        .name("locker-sqlite".to_owned())
+        .spawn(move || runtime.block_on(run(session, queue)))
+        .map_err(no_thread)?;
+    Ok(Handle { jobs })
+}
+
+fn no_thread(cause: std::io::Error) -> BackendError {
+    error::unavailable("the connection's own thread could not be started").with_source(cause)
 }
 
 async fn run(mut session: Session, mut queue: mpsc::Receiver<Job>) {
@@ -104,7 +123,7 @@ impl Handle {
 }
 
 fn ended() -> BackendError {
-    error::unavailable("the task of the connection has ended, with the runtime that it belongs to")
+    error::unavailable("the task of the connection has ended")
 }
 
 /// The answer that a caller is owed. It is given in any case, also when the task is torn down.

@@ -126,8 +126,8 @@ impl Sqlite {
 
 #[async_trait]
 impl Connect for Sqlite {
-    /// Opens a connection whose task runs on the current tokio runtime, which needs its I/O driver
-    /// (for wake-ups) and no timers.
+    /// Opens a connection, which has a thread of its own: a runtime that is blocked, or gone, never
+    /// leaves a transaction open. It ends when the backend is dropped.
     ///
     /// # Errors
     ///
@@ -136,7 +136,7 @@ impl Connect for Sqlite {
     ///   application or to a newer release; it lies on a network file system; another kernel, or
     ///   another time namespace, is using it.
     /// * `Denied`: the folder or the file is read-only for this user.
-    /// * `Unavailable`: another process is writing. Ask again.
+    /// * `Unavailable`: another process is writing, or the system has no thread left. Ask again.
     ///
     /// # Cancel safety
     ///
@@ -150,6 +150,6 @@ impl Connect for Sqlite {
         let mut session = crate::session::Session::new(self.config.clone(), liveness);
         session.adopt(opened).await?;
         crate::wake::remove_stale(&self.config.path);
-        Ok(Arc::new(SqliteBackend::new(actor::spawn(session))))
+        Ok(Arc::new(SqliteBackend::new(actor::spawn(session)?)))
     }
 }

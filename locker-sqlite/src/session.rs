@@ -11,8 +11,8 @@
 //!   **before**. Death is one-way, so what a later snapshot shows as expired at an earlier time is
 //!   expired for good; a clock read afterwards could declare dead what was renewed in between.
 //! * *A step is never half done.* The task that runs it is not the caller's, so no caller's end cuts
-//!   it short. If that task itself ends (its runtime is shut down, the process dies), SQLite rolls
-//!   back what was not committed.
+//!   it short, and no blocked runtime holds it up. If that task itself ends (the process dies),
+//!   SQLite rolls back what was not committed.
 //! * A process that is stopped inside a writing step holds the write lock until it goes on or dies.
 //!   Then nobody writes: owners stop in time, because no report succeeds, and nobody takes over.
 

@@ -42,7 +42,7 @@ pub(crate) struct Mailbox {
 }
 
 impl Mailbox {
-    /// Binds a socket beside the database, and reads it on the current runtime. If that cannot be
+    /// Binds a socket beside the database, and reads it on the connection's own thread. If that cannot be
     /// done the connection's waiters poll: the mailbox has a name that nobody can reach.
     pub(crate) fn bind(database: &Path, hub: &Arc<Hub>) -> Self {
         let name = match getrandom::u64() {

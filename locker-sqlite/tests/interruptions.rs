@@ -162,19 +162,42 @@ async fn a_claim_that_waited_past_its_last_moment_is_too_late() {
 }
 
 #[test]
-fn when_the_runtime_is_gone_nothing_is_applied() {
+fn a_connection_outlives_the_runtime_that_opened_it() {
     let place = Place::new();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let store = runtime.block_on(place.open());
     drop(runtime);
     let other = tokio::runtime::Runtime::new().unwrap();
-    let error = other
-        .block_on(store.create_process(&process(1), LONG))
-        .unwrap_err();
-    assert_eq!(
-        (error.kind(), error.effect()),
-        (ErrorKind::Unavailable, Effect::NotApplied)
-    );
+    other.block_on(born(&store, 1));
+}
+
+/// F06: a job may block its runtime at any moment, also between two statements of a step that it
+/// has asked for.
+#[test]
+fn a_blocked_runtime_leaves_no_transaction_open() {
+    let place = Place::new();
+    let runtime = || {
+        tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap()
+    };
+    let (blocked, other) = (runtime(), runtime());
+    let store = blocked.block_on(place.open());
+    let another = other.block_on(place.open());
+    for n in 0..40_u32 {
+        let id = process(n.into());
+        let mut step = store.create_process(&id, LONG);
+        // The step is under way, more or less, when its runtime stops running.
+        blocked.block_on(async {
+            assert!(step.as_mut().now_or_never().is_none());
+            for _ in 0..n {
+                tokio::task::yield_now().await;
+                std::thread::sleep(Duration::from_micros(20));
+            }
+        });
+        other.block_on(born(&another, 100 + u128::from(n)));
+        blocked.block_on(step).unwrap();
+    }
 }
 
 #[tokio::test]

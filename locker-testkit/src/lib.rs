@@ -41,6 +41,7 @@ pub mod fixture;
 #[cfg(feature = "harness")]
 pub mod harness;
 pub mod memory;
+mod scaled;
 #[cfg(feature = "servers")]
 pub mod servers;
 pub mod sim;
@@ -51,6 +52,7 @@ pub mod wrap;
 pub use case::{Case, run};
 pub use cases::{CASES, NamedCase};
 pub use fixture::{Exceptions, Fixture, Impossible, Missing, Planted, Time};
+pub use scaled::scaled;
 
 /// The examples of the README run as well.
 #[cfg(doctest)]

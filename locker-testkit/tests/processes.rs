@@ -7,6 +7,7 @@ use distributed_locker::{
     AcquireOptions, BootClock, Clock, HeartbeatPolicy, LockGuard, Locker, Timing, Token, Wait,
     connect,
 };
+use locker_testkit::scaled;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::io::{BufRead, BufReader, Lines};
@@ -86,17 +87,8 @@ impl Store {
 
     async fn locker(&self) -> Locker {
         let timing = Timing {
-            liveness_ttl: T,
-            report_every: T / 5,
             lock_ttl: T * 30,
-            extend_every: T,
-            recheck_every: T / 2,
-            request_timeout: T * 3 / 10,
-            retry_after: T / 40,
-            drift_permille: 20,
-            stop_budget: T * 3 / 20,
-            hard_margin: T / 50,
-            start_timeout: Duration::from_secs(15),
+            ..scaled(T)
         };
         let store = connect(&self.url()).expect("a URL");
         Locker::builder(store)

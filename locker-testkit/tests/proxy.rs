@@ -216,7 +216,11 @@ async fn held_bytes_arrive_after_their_client_has_closed() {
     drop(client);
     tokio::time::sleep(NEVER).await;
     assert!(echo.got().is_empty());
+    // Whoever connects meanwhile is not held.
+    let mut next = TcpStream::connect(proxy.address()).await.unwrap();
+    say(&mut next, b"me first, ").await;
+    hears(&mut next, b"me first, ").await;
     proxy.deliver();
-    echo.gets(b"from beyond").await;
+    echo.gets(b"me first, from beyond").await;
     assert_eq!(proxy.counts().delivered_late, 11);
 }

@@ -1,6 +1,7 @@
 //! What a behaviour holds: lockers over one store, and time that passes.
 
 use crate::fixture::{Fixture, Time};
+use crate::scaled;
 use crate::wrap::{Counted, Faulty};
 use distributed_locker::{
     AcquireOptions, Acquired, Backend, BootClock, Clock, Connect, Instant, LockGuard, Locker,
@@ -27,19 +28,7 @@ impl<F: Fixture> World<F> {
             Err(missing) => panic!("{missing}"),
         };
         let unit = fixture.unit();
-        let timing = Timing {
-            liveness_ttl: unit * 10,
-            report_every: unit * 2,
-            lock_ttl: unit * 50,
-            extend_every: unit * 10,
-            recheck_every: unit * 5,
-            request_timeout: unit * 3,
-            retry_after: unit / 4,
-            drift_permille: 20,
-            stop_budget: unit * 3 / 2,
-            hard_margin: unit / 5,
-            start_timeout: unit * 150,
-        };
+        let timing = scaled(unit * 10);
         let time = fixture.time();
         Self {
             fixture,

@@ -6,6 +6,7 @@
 use clap::{Parser, Subcommand};
 use distributed_locker::{Timing, connect};
 use indicatif::{ProgressBar, ProgressStyle};
+use locker_testkit::scaled;
 use locker_testkit::soak::{Cycles, Report};
 use std::error::Error;
 use std::process::ExitCode;
@@ -72,17 +73,9 @@ fn say(text: &str) {
 fn timing() -> Timing {
     let t = Duration::from_secs(2);
     Timing {
-        liveness_ttl: t,
-        report_every: t / 5,
         lock_ttl: t * 15,
         extend_every: t * 2,
-        recheck_every: t / 2,
-        request_timeout: t * 3 / 10,
-        retry_after: t / 40,
-        drift_permille: 20,
-        stop_budget: t * 3 / 20,
-        hard_margin: t / 50,
-        start_timeout: Duration::from_secs(15),
+        ..scaled(t)
     }
 }
 

@@ -8,6 +8,7 @@ use distributed_locker::{
     Timing, connect,
 };
 use futures_util::future::join_all;
+use locker_testkit::scaled;
 use locker_testkit::wrap::{Fault, Faulty, Method, Scope};
 use std::error::Error;
 use std::io::Write;
@@ -71,17 +72,8 @@ impl Worker {
     async fn start(url: &str, ttl: Duration) -> Result<Self, Box<dyn Error>> {
         let faulty = Faulty::new();
         let timing = Timing {
-            liveness_ttl: ttl,
-            report_every: ttl / 5,
             lock_ttl: ttl * 30,
-            extend_every: ttl,
-            recheck_every: ttl / 2,
-            request_timeout: ttl * 3 / 10,
-            retry_after: ttl / 40,
-            drift_permille: 20,
-            stop_budget: ttl * 3 / 20,
-            hard_margin: ttl / 50,
-            start_timeout: Duration::from_secs(15),
+            ..scaled(ttl)
         };
         let locker = Locker::builder(faulty.around(connect(url)?))
             .timing(timing)

@@ -2,6 +2,7 @@
 
 use super::event::{Event, Record};
 use super::log::Log;
+use super::machine::Machine;
 use super::order::{Config, Order};
 use super::times::micros;
 use nix::sys::signal::{Signal, kill};
@@ -20,8 +21,12 @@ pub struct Fleet {
     program: PathBuf,
     /// What every worker starts with, besides its place.
     config: Config,
+    /// Where the worker of each place finds the store.
+    urls: Vec<String>,
     /// The events of all workers.
     pub log: Log,
+    /// What the machine took from them.
+    pub machine: Machine,
     places: Vec<Option<Worker>>,
     /// When which process was killed.
     pub killed: HashMap<u32, u64>,
@@ -35,13 +40,15 @@ struct Worker {
 }
 
 impl Fleet {
-    /// No worker yet.
-    pub fn new(program: PathBuf, config: Config, places: usize) -> Self {
+    /// No worker yet. Each of these places finds the store at its own URL.
+    pub fn new(program: PathBuf, config: Config, urls: Vec<String>) -> Self {
         Self {
             program,
             config,
             log: Log::default(),
-            places: (0..places).map(|_| None).collect(),
+            machine: Machine::default(),
+            places: urls.iter().map(|_| None).collect(),
+            urls,
             killed: HashMap::new(),
             readers: Vec::new(),
         }
@@ -56,6 +63,7 @@ impl Fleet {
     pub fn start(&mut self, place: usize, works: bool) -> io::Result<()> {
         let config = Config {
             worker: place,
+            url: self.urls.get(place).cloned().unwrap_or_default(),
             works,
             ..self.config.clone()
         };
@@ -68,6 +76,7 @@ impl Fleet {
         let (Some(orders), Some(out)) = (child.stdin.take(), child.stdout.take()) else {
             return Err(io::Error::other("a worker without pipes"));
         };
+        self.machine.includes(child.id());
         let log = self.log.clone();
         self.readers.push(std::thread::spawn(move || {
             for line in BufReader::new(out).lines().map_while(Result::ok) {

@@ -4,7 +4,7 @@ use super::cases::{Ground, Losses};
 use super::event::{Event, Record};
 use super::report::svg;
 use super::run::{CaseReport, Outcome, Planned};
-use super::scene::{KEYS, Scene};
+use super::scene::{Exceeded, KEYS, Scene};
 use super::times::as_micros;
 use super::verdict::{Evidence, Verdict};
 use super::witness::Witness;
@@ -36,19 +36,21 @@ pub(super) fn pass(
     let mut conditional = findings.failures;
     conditional.extend(expectations(planned, &records, &findings.struck, &verdict));
     let mut stalled = verdict.gap > as_micros(scene.times.stalled());
-    for exceeded in findings.exceeded {
+    let late = verdict.late_stops.iter().cloned();
+    let load = too_little_load(planned, &records, &verdict);
+    for exceeded in findings.exceeded.into_iter().chain(late).chain(load) {
         // A time that the machine itself has eaten shows nothing about the store.
-        let gap = evidence.time_lost(exceeded.from, exceeded.to);
-        if gap >= exceeded.by {
+        let (from, to) = (exceeded.from, exceeded.to);
+        let waited = scene.fleet.machine.took(from, to);
+        let took = waited.max(evidence.time_lost(from, to));
+        let text = exceeded.text;
+        if took >= exceeded.by {
             stalled = true;
-            #[expect(clippy::cast_precision_loss, reason = "microseconds of minutes")]
-            let millis = gap as f64 / 1000.0;
-            let text = exceeded.text;
-            report.notes.push(format!(
-                "{text}; the machine stood still for {millis:.0} ms of it"
-            ));
+            let millis = took / 1000;
+            let note = format!("{text}; the machine took {millis} ms of it for something else");
+            report.notes.push(note);
         } else {
-            conditional.push(exceeded.text);
+            conditional.push(text);
         }
     }
     report.outcome = match (wrong.is_empty(), stalled, conditional.is_empty()) {
@@ -125,20 +127,21 @@ fn expectations(
             _ => {}
         }
     }
-    failures.extend(
-        verdict
-            .late_stops
-            .iter()
-            .map(|text| format!("late stop: {text}")),
-    );
     if !expect.errors && !verdict.errors.is_empty() {
         failures.push(format!("acquisitions failed: {:?}", verdict.errors));
     }
-    if verdict.grants < expect.grants {
-        let (seen, wanted) = (verdict.grants, expect.grants);
-        failures.push(format!(
-            "too little load: {seen} grants, {wanted} were wanted"
-        ));
-    }
     failures
+}
+
+/// The grants that are missing, as the time that they would have taken.
+fn too_little_load(planned: &Planned, records: &[Record], verdict: &Verdict) -> Option<Exceeded> {
+    let (seen, wanted) = (verdict.grants, planned.case.expect.grants);
+    let missing = wanted.checked_sub(seen).filter(|missing| *missing > 0)?;
+    let (from, to) = (records.first()?.at, records.last()?.at);
+    Some(Exceeded {
+        text: format!("too little load: {seen} grants, {wanted} were wanted"),
+        from,
+        to,
+        by: (to - from) * missing / wanted,
+    })
 }

@@ -13,9 +13,11 @@
 //! | [`scene`] | what a case holds: workers, a store, and what was found out |
 //! | [`fleet`], [`worker`] | the worker processes, from outside and from inside |
 //! | [`event`], [`log`] | what they say |
+//! | [`machine`] | what the machine took from them |
 //! | [`witness`] | what their steps leave behind |
 //! | [`verdict`] | exclusion (V1), order of tokens (V2), overlapping steps (V3), stops in time |
 //! | [`run`], [`report`] | running cases, and showing how they went |
+//! | [`network`] | the way of one worker to its store, through proxies of its own |
 //! | [`proxy`] | a TCP proxy that delays, stalls, swallows, cuts and holds back |
 //!
 //! `locker-faults` is the program around all this.
@@ -27,6 +29,8 @@ pub mod fault;
 pub mod fleet;
 mod judgement;
 pub mod log;
+pub mod machine;
+pub mod network;
 pub mod order;
 pub mod proxy;
 pub mod report;

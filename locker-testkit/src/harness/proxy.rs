@@ -14,6 +14,9 @@
 //! | [`mute`](Proxy::mute) | new connections are accepted, and nothing is ever said |
 //! | [`refuse`](Proxy::refuse) | new connections are reset at once |
 //! | [`hold`](Proxy::hold) | requests are kept, and outlive their client; see [`deliver`](Proxy::deliver) (F09, F29) |
+//!
+//! A cluster or a sentinel tells its clients the addresses of servers, and they would go there past
+//! the proxy. So replies can be [translated](Proxy::translate).
 
 use super::rng::Rng;
 use std::io;
@@ -51,6 +54,8 @@ struct Shared {
     troubles: watch::Sender<Troubles>,
     rng: Mutex<Rng>,
     counts: Mutex<Counts>,
+    /// What is written in replies, and what is to be read there.
+    ports: Mutex<Vec<(Vec<u8>, Vec<u8>)>>,
 }
 
 /// What the proxy has seen.
@@ -78,16 +83,17 @@ struct Troubles {
     cut_after: Option<u64>,
     mute: bool,
     refuse: bool,
-    holding: bool,
+    /// Connections up to this one are held.
+    held_up_to: u64,
     /// Bumped to reset, or to half-open, every connection of before.
     resets: u64,
     half_opens: u64,
 }
 
 impl Troubles {
-    /// Whether bytes of this direction must wait.
-    fn holds(&self, direction: Direction) -> bool {
-        let held = self.holding && direction == Direction::Requests;
+    /// Whether bytes of this direction of this connection must wait.
+    fn holds(&self, direction: Direction, connection: u64) -> bool {
+        let held = connection <= self.held_up_to && direction == Direction::Requests;
         held || self.stalled[direction.index()]
     }
 }
@@ -116,6 +122,7 @@ impl Proxy {
             troubles: watch::Sender::default(),
             rng: Mutex::new(rng),
             counts: Mutex::default(),
+            ports: Mutex::default(),
         });
         let accepting = tokio::spawn(accept(listener, Arc::clone(&shared)));
         Ok(Self {
@@ -176,15 +183,27 @@ impl Proxy {
         self.set(|now| now.refuse = true);
     }
 
-    /// Requests are kept, also beyond the end of their client's connection, until they are
-    /// [delivered](Self::deliver).
+    /// Requests of the connections there are so far are kept, also beyond the end of these
+    /// connections, until they are [delivered](Self::deliver). New connections are not held.
     pub fn hold(&self) {
-        self.set(|now| now.holding = true);
+        let connections = self.counts().connections;
+        self.set(|now| now.held_up_to = connections);
     }
 
     /// Sends the server everything that was held, and holds no more.
     pub fn deliver(&self) {
-        self.set(|now| now.holding = false);
+        self.set(|now| now.held_up_to = 0);
+    }
+
+    /// From now on replies that name one of these ports name another one in its place: the first of
+    /// a pair becomes the second. Both have five digits, so that no length in a reply changes; a port
+    /// is known by what stands around it in the protocol of Redis, as a number, a line or a part of
+    /// an address.
+    pub fn translate(&self, ports: &[(u16, u16)]) {
+        let digits = |port: &u16| port.to_string().into_bytes();
+        let pairs = ports.iter().map(|(from, to)| (digits(from), digits(to)));
+        let pairs = pairs.filter(|(from, to)| from.len() == 5 && to.len() == 5);
+        *lock(&self.shared.ports) = pairs.collect();
     }
 
     /// Ends all troubles. What stood still goes on; what was swallowed is gone.
@@ -212,7 +231,7 @@ impl Drop for Proxy {
 
 impl Shared {
     fn counts(&self) -> MutexGuard<'_, Counts> {
-        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.counts)
     }
 
     /// Counts a piece; answers how much of it is to be passed on.
@@ -237,9 +256,39 @@ impl Shared {
 
     fn wait(&self, troubles: Troubles) -> Duration {
         let jitter = u64::try_from(troubles.jitter.as_micros()).unwrap_or(u64::MAX);
-        let mut rng = self.rng.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut rng = lock(&self.rng);
         troubles.delay + Duration::from_micros(rng.below(jitter))
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Writes the second of a pair wherever the first stands alone between the signs of the protocol.
+fn translate(piece: &mut [u8], ports: &[(Vec<u8>, Vec<u8>)]) {
+    for (from, to) in ports {
+        let mut at = 1;
+        while let Some(found) = piece.get(at..).and_then(|rest| find(rest, from)) {
+            let place = at + found;
+            let end = place + from.len();
+            let before = piece
+                .get(place - 1)
+                .is_some_and(|sign| b":\n".contains(sign));
+            let after = piece.get(end).is_none_or(|sign| b"\r\n@ ,".contains(sign));
+            if before
+                && after
+                && let Some(digits) = piece.get_mut(place..end)
+            {
+                digits.copy_from_slice(to);
+            }
+            at = end;
+        }
+    }
+}
+
+fn find(bytes: &[u8], what: &[u8]) -> Option<usize> {
+    bytes.windows(what.len()).position(|window| window == what)
 }
 
 /// A port below those that the kernel gives to clients: a server that restarts on it finds it free.
@@ -264,8 +313,12 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
             tokio::time::sleep(Duration::from_millis(10)).await;
             continue;
         };
-        shared.counts().connections += 1;
-        tokio::spawn(serve(client, Arc::clone(&shared)));
+        let connection = {
+            let mut counts = shared.counts();
+            counts.connections += 1;
+            counts.connections
+        };
+        tokio::spawn(serve(client, connection, Arc::clone(&shared)));
     }
 }
 
@@ -279,7 +332,7 @@ enum Ended {
     HalfOpen,
 }
 
-async fn serve(mut client: TcpStream, shared: Arc<Shared>) {
+async fn serve(mut client: TcpStream, connection: u64, shared: Arc<Shared>) {
     let mut troubles = shared.troubles.subscribe();
     let begun = *troubles.borrow_and_update();
     if begun.refuse {
@@ -299,8 +352,18 @@ async fn serve(mut client: TcpStream, shared: Arc<Shared>) {
         let (from_client, to_client) = client.split();
         let (from_server, to_server) = server.split();
         let cut = Notify::new();
-        let requests = carry(Direction::Requests, from_client, to_server, &shared, &cut);
-        let replies = carry(Direction::Replies, from_server, to_client, &shared, &cut);
+        let requests = Way {
+            direction: Direction::Requests,
+            connection,
+            shared: &shared,
+            cut: &cut,
+        };
+        let replies = Way {
+            direction: Direction::Replies,
+            ..requests
+        };
+        let requests = requests.carry(from_client, to_server);
+        let replies = replies.carry(from_server, to_client);
         let struck = async {
             let changed =
                 |now: &Troubles| now.resets > begun.resets || now.half_opens > begun.half_opens;
@@ -338,58 +401,97 @@ fn abort(stream: TcpStream) {
     drop(stream);
 }
 
-/// Carries one direction until its source has closed and everything has been passed on.
-async fn carry(
+/// One direction of one connection.
+#[derive(Clone, Copy)]
+struct Way<'w> {
     direction: Direction,
-    mut from: ReadHalf<'_>,
-    mut to: WriteHalf<'_>,
-    shared: &Shared,
-    cut: &Notify,
-) {
-    let (sender, mut queue) = mpsc::unbounded_channel::<(Instant, Vec<u8>)>();
-    let closed = AtomicBool::new(false);
-    let reading = async {
-        // Moved in, so that its end is the end of the queue.
-        let sender = sender;
-        let mut seen = 0;
-        let mut buffer = vec![0; 16 * 1024];
-        while let Ok(length @ 1..) = from.read(&mut buffer).await {
-            let now = *shared.troubles.borrow();
-            let length = shared.saw(direction, now, length, &mut seen);
-            if now.swallowing[direction.index()] {
-                continue;
+    connection: u64,
+    shared: &'w Shared,
+    cut: &'w Notify,
+}
+
+impl Way<'_> {
+    /// Carries until the source has closed and everything has been passed on.
+    async fn carry(self, mut from: ReadHalf<'_>, mut to: WriteHalf<'_>) {
+        let Self {
+            direction,
+            connection,
+            shared,
+            cut,
+        } = self;
+        let (sender, mut queue) = mpsc::unbounded_channel::<(Instant, Vec<u8>)>();
+        let closed = AtomicBool::new(false);
+        let reading = async {
+            // Moved in, so that its end is the end of the queue.
+            let sender = sender;
+            let mut seen = 0;
+            let mut buffer = vec![0; 16 * 1024];
+            while let Ok(length @ 1..) = from.read(&mut buffer).await {
+                let now = *shared.troubles.borrow();
+                let length = shared.saw(direction, now, length, &mut seen);
+                if now.swallowing[direction.index()] {
+                    continue;
+                }
+                let mut piece = buffer.get(..length).unwrap_or_default().to_vec();
+                if direction == Direction::Replies {
+                    translate(&mut piece, &lock(&shared.ports));
+                }
+                let _ = sender.send((Instant::now() + shared.wait(now), piece));
+                if direction == Direction::Requests && now.cut_after.is_some_and(|at| seen >= at) {
+                    return true;
+                }
             }
-            let piece = buffer.get(..length).unwrap_or_default().to_vec();
-            let _ = sender.send((Instant::now() + shared.wait(now), piece));
-            if direction == Direction::Requests && now.cut_after.is_some_and(|at| seen >= at) {
-                return true;
+            closed.store(true, Ordering::Relaxed);
+            false
+        };
+        let writing = async {
+            let mut troubles = shared.troubles.subscribe();
+            while let Some((at, piece)) = queue.recv().await {
+                tokio::time::sleep_until(at).await;
+                let held = troubles.borrow().holds(direction, connection);
+                if troubles
+                    .wait_for(|now| !now.holds(direction, connection))
+                    .await
+                    .is_err()
+                {
+                    return;
+                }
+                if held && direction == Direction::Requests && closed.load(Ordering::Relaxed) {
+                    shared.counts().delivered_late += piece.len() as u64;
+                }
+                // Whoever has closed gets nothing more; the rest is read all the same, and forgotten.
+                let _ = to.write_all(&piece).await;
             }
+            let _ = to.shutdown().await;
+        };
+        let (is_cut, ()) = tokio::join!(reading, writing);
+        if is_cut {
+            cut.notify_one();
         }
-        closed.store(true, Ordering::Relaxed);
-        false
-    };
-    let writing = async {
-        let mut troubles = shared.troubles.subscribe();
-        while let Some((at, piece)) = queue.recv().await {
-            tokio::time::sleep_until(at).await;
-            let held = troubles.borrow().holds(direction);
-            if troubles
-                .wait_for(|now| !now.holds(direction))
-                .await
-                .is_err()
-            {
-                return;
-            }
-            if held && direction == Direction::Requests && closed.load(Ordering::Relaxed) {
-                shared.counts().delivered_late += piece.len() as u64;
-            }
-            // Whoever has closed gets nothing more; the rest is read all the same, and forgotten.
-            let _ = to.write_all(&piece).await;
-        }
-        let _ = to.shutdown().await;
-    };
-    let (is_cut, ()) = tokio::join!(reading, writing);
-    if is_cut {
-        cut.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_is_translated_where_it_stands_alone() {
+        let ports = [(b"17001".to_vec(), b"25001".to_vec())];
+        let translated = |text: &str| {
+            let mut piece = text.as_bytes().to_vec();
+            translate(&mut piece, &ports);
+            String::from_utf8(piece).unwrap()
+        };
+        let slots = translated("*2\r\n$9\r\n127.0.0.1\r\n:17001\r\n");
+        assert_eq!(slots, "*2\r\n$9\r\n127.0.0.1\r\n:25001\r\n");
+        let moved = translated("-MOVED 3999 127.0.0.1:17001\r\n");
+        assert_eq!(moved, "-MOVED 3999 127.0.0.1:25001\r\n");
+        let master = translated("$5\r\n17001\r\n");
+        assert_eq!(master, "$5\r\n25001\r\n");
+        let nodes = translated("id 127.0.0.1:17001@27001 master");
+        assert_eq!(nodes, "id 127.0.0.1:25001@27001 master");
+        let number = translated(":1700123\r\n:217001\r\n");
+        assert_eq!(number, ":1700123\r\n:217001\r\n");
     }
 }

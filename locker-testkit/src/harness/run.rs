@@ -3,7 +3,6 @@
 
 use super::cases::Case;
 use super::deployment::{Cell, Deployment};
-use super::event::{Event, Record};
 use super::fault::Fault;
 use super::fleet::Fleet;
 use super::judgement;
@@ -20,8 +19,7 @@ use std::collections::VecDeque;
 use std::error::Error;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// A stalled machine gets so many more chances.
@@ -130,7 +128,9 @@ pub fn plan(deployments: &[&'static dyn Deployment], only: &[String]) -> Vec<Pla
     planned
 }
 
-/// Runs cases, several at a time; each one is told when it begins and when it is done.
+/// Runs cases, several at a time; each one is told when it begins and when it is done. Where the
+/// machine stood still, the case is run again when all others are through, with the machine to
+/// itself.
 pub fn run_all(
     planned: &[Planned],
     options: &Options,
@@ -139,7 +139,7 @@ pub fn run_all(
 ) -> Vec<CaseReport> {
     let waiting: Mutex<VecDeque<(usize, Planned)>> =
         Mutex::new(planned.iter().copied().enumerate().collect());
-    let reports = Mutex::new(Vec::new());
+    let (reports, again) = (Mutex::new(Vec::new()), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
         for _ in 0..options.jobs.max(1) {
             scope.spawn(|| {
@@ -147,14 +147,24 @@ pub fn run_all(
                     let next = lock(&waiting).pop_front();
                     let Some((index, one)) = next else { return };
                     begins(&one);
-                    let report = run(&one, options);
-                    done(&report);
-                    lock(&reports).push((index, report));
+                    let report = once(&one, options);
+                    if report.outcome == Outcome::Stalled {
+                        lock(&again).push((index, one));
+                    } else {
+                        done(&report);
+                        lock(&reports).push((index, report));
+                    }
                 }
             });
         }
     });
     let mut reports = reports.into_inner().unwrap_or_else(PoisonError::into_inner);
+    for (index, one) in again.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        begins(&one);
+        let report = once_more(&one, options);
+        done(&report);
+        reports.push((index, report));
+    }
     reports.sort_by_key(|(index, _)| *index);
     reports.into_iter().map(|(_, report)| report).collect()
 }
@@ -163,16 +173,16 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Runs one case, again if the machine stood still.
-pub fn run(planned: &Planned, options: &Options) -> CaseReport {
+/// Runs a case again that a stalled machine has made worthless, until it was worth something.
+fn once_more(planned: &Planned, options: &Options) -> CaseReport {
     let mut stalls = 0;
     loop {
+        stalls += 1;
         let mut report = once(planned, options);
         report.stalls = stalls;
         if report.outcome != Outcome::Stalled || stalls == RERUNS {
             return report;
         }
-        stalls += 1;
     }
 }
 
@@ -249,8 +259,9 @@ fn attempt(
         report.evidence.join("config.json"),
         serde_json::to_vec_pretty(&config)?,
     )?;
+    let urls = (0..WORKERS).map(|worker| site.url_for(worker)).collect();
     let mut scene = Scene {
-        fleet: Fleet::new(options.program.clone(), config, WORKERS),
+        fleet: Fleet::new(options.program.clone(), config, urls),
         site,
         folder: folder.path().to_owned(),
         program: options.program.clone(),
@@ -260,7 +271,8 @@ fn attempt(
         full: options.full,
         findings: Findings::default(),
     };
-    let gaps = Gaps::watch(&scene);
+    scene.watch_servers();
+    let watch = scene.fleet.machine.watch(scene.fleet.log.clone());
     if let Err(error) = (planned.case.run)(&mut scene) {
         scene.findings.failures.push(error);
     }
@@ -268,6 +280,9 @@ fn attempt(
     scene.site.go_on();
     for place in 0..scene.fleet.places() {
         scene.fleet.signal(place, Signal::SIGCONT);
+        if let Some(network) = scene.site.network(place) {
+            network.heal();
+        }
     }
     for place in scene.fleet.end(times.t * 4) {
         let failure = format!("worker {place} did not end by itself");
@@ -278,7 +293,7 @@ fn attempt(
         let failure = format!("afterwards: {error}");
         scene.findings.failures.push(failure);
     }
-    drop(gaps);
+    drop(watch);
     judgement::pass(planned, &mut scene, report)
 }
 
@@ -325,38 +340,4 @@ fn folder() -> std::io::Result<tempfile::TempDir> {
         .prefix("locker-faults-")
         .tempdir_in(memory);
     made.or_else(|_| tempfile::tempdir())
-}
-
-/// Notes when the machine did not let the harness itself run.
-#[derive(Debug)]
-struct Gaps(Arc<AtomicBool>);
-
-impl Gaps {
-    fn watch(scene: &Scene) -> Self {
-        let over = Arc::new(AtomicBool::new(false));
-        let (ended, log) = (Arc::clone(&over), scene.fleet.log.clone());
-        std::thread::spawn(move || {
-            let mut last = micros();
-            while !ended.load(Ordering::Relaxed) {
-                std::thread::sleep(Duration::from_millis(10));
-                let now = micros();
-                if now - last > 30_000 {
-                    log.push(Record {
-                        at: now,
-                        worker: usize::MAX,
-                        pid: std::process::id(),
-                        event: Event::Gap { from: last },
-                    });
-                }
-                last = now;
-            }
-        });
-        Self(over)
-    }
-}
-
-impl Drop for Gaps {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
 }

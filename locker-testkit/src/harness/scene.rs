@@ -1,8 +1,9 @@
 //! What a case holds: the workers, the store, and what it has found out so far.
 
-use super::deployment::Site;
+use super::deployment::{Data, Site};
 use super::event::{Event, Record};
 use super::fleet::Fleet;
+use super::network::{Network, Weather};
 use super::order::{Order, Trouble};
 use super::rng::Rng;
 use super::times::{Times, as_micros, micros};
@@ -58,7 +59,7 @@ pub struct Findings {
 }
 
 /// A time that was longer than promised. It counts, unless the machine stood still meanwhile.
-#[derive(Debug)]
+#[derive(Debug, Clone, Serialize)]
 pub struct Exceeded {
     /// What, how long, and what was promised.
     pub text: String,
@@ -223,12 +224,25 @@ impl Scene {
     pub fn taken(&self, kept: Kept, after: u64, patience: Duration) -> Option<Granted> {
         let elapsed = Duration::from_micros(micros().saturating_sub(after));
         let patience = patience.saturating_sub(elapsed);
+        self.granted(kept.key, after, patience, |record| record.pid != kept.pid)
+    }
+
+    /// Waits for the first grant of this key after that moment, to anybody.
+    pub fn next_grant(&self, key: usize, after: u64, patience: Duration) -> Option<Granted> {
+        self.granted(key, after, patience, |_| true)
+    }
+
+    fn granted(
+        &self,
+        of: usize,
+        after: u64,
+        patience: Duration,
+        to: impl Fn(&Record) -> bool,
+    ) -> Option<Granted> {
         self.fleet
             .log
             .wait_for(0, patience, |record| match record.event {
-                Event::Grant { key, token, .. }
-                    if key == kept.key && record.at > after && record.pid != kept.pid =>
-                {
+                Event::Grant { key, token, .. } if key == of && record.at > after && to(record) => {
                     Some(Granted {
                         at: record.at,
                         pid: record.pid,
@@ -280,6 +294,36 @@ impl Scene {
         (from, to, said)
     }
 
+    /// Changes the network between a worker and its store.
+    pub fn weather(&mut self, place: usize, weather: Weather) -> Result<u64, String> {
+        let at = micros();
+        self.network(place)?.turns(weather);
+        Ok(at)
+    }
+
+    /// The network between a worker and its store.
+    pub fn network(&self, place: usize) -> Result<&Network, String> {
+        let network = self.site.network(place);
+        network.ok_or_else(|| format!("worker {place} has no network to its store"))
+    }
+
+    /// Restarts the servers of the store. Answers from when to when they were gone.
+    pub fn restart(&mut self, down: Duration, data: Data) -> Result<(u64, u64), String> {
+        let from = micros();
+        let restarted = self.site.restart(down, data);
+        restarted.map_err(|error| format!("the store could not be restarted: {error}"))?;
+        self.watch_servers();
+        self.did("the store restarts", from, None);
+        Ok((from, micros()))
+    }
+
+    /// What the machine takes from the servers counts, too.
+    pub(super) fn watch_servers(&self) {
+        for pid in self.site.processes() {
+            self.fleet.machine.includes(pid);
+        }
+    }
+
     /// Gives a worker trouble.
     pub fn trouble(&mut self, place: usize, trouble: Trouble) -> u64 {
         let at = micros();
@@ -287,9 +331,12 @@ impl Scene {
         at
     }
 
-    /// Ends the trouble of a worker.
+    /// Ends the trouble of a worker, in it and in its network.
     pub fn heal(&mut self, place: usize, what: &str, from: u64) {
         self.fleet.tell(place, Order::Heal);
+        if let Some(network) = self.site.network(place) {
+            network.heal();
+        }
         self.did(what, from, Some(place));
     }
 

@@ -1,5 +1,6 @@
-//! The scaled times: a tenth of the defaults, so that a fault of three liveness TTLs takes seconds.
+//! The times of a case: so short that a fault of three liveness TTLs takes seconds.
 
+use crate::scaled;
 use distributed_locker::{BootClock, Clock, Timing};
 use std::time::Duration;
 
@@ -18,20 +19,7 @@ impl Times {
 
     /// What the lockers of a case run with.
     pub fn timing(self) -> Timing {
-        let t = self.t;
-        Timing {
-            liveness_ttl: t,
-            report_every: t / 5,
-            lock_ttl: t * 5,
-            extend_every: t,
-            recheck_every: t / 2,
-            request_timeout: t * 3 / 10,
-            retry_after: t / 40,
-            drift_permille: 20,
-            stop_budget: t * 3 / 20,
-            hard_margin: t / 50,
-            start_timeout: Duration::from_secs(15),
-        }
+        scaled(self.t)
     }
 
     /// When the liveness record of a silent process has run out, and somebody has noticed.

@@ -8,7 +8,7 @@
 //! * **Late stops**: jobs that were cancelled after their guard's hard deadline.
 
 use super::event::{Event, Record};
-use super::scene::Window;
+use super::scene::{Exceeded, Window};
 use super::times::{Times, as_micros};
 use super::witness::{Act, Entry, judge};
 use super::worker::name;
@@ -40,7 +40,7 @@ pub struct Verdict {
     /// Guards that were valid again after they had been invalid (S5).
     pub revived: Vec<String>,
     /// Jobs that were cancelled too late.
-    pub late_stops: Vec<String>,
+    pub late_stops: Vec<Exceeded>,
     /// Late writes that the witness refused, and those it let pass.
     pub late_writes: (u64, u64),
     /// The largest scheduling gap that no fault explains, in microseconds.
@@ -118,8 +118,14 @@ impl Evidence<'_> {
                     {
                         let late = record.at - deadline;
                         let worker = record.worker;
-                        let text = format!("worker {worker}, key {key}: {late} µs too late");
-                        verdict.late_stops.push(text);
+                        let text =
+                            format!("late stop: worker {worker}, key {key}: {late} µs too late");
+                        verdict.late_stops.push(Exceeded {
+                            text,
+                            from: *deadline,
+                            to: record.at,
+                            by: late,
+                        });
                     }
                 }
                 Event::Revived { key, token, .. } => {

@@ -1,23 +1,17 @@
 //! What a seed decides before the first event: the cluster, its clocks, and the weather.
 
 use super::rng::Rng;
+use crate::scaled;
 use locker_core::Timing;
 use std::time::Duration;
 
-/// The scaled durations of the fault tests: T is 1 s, and the rest in proportion.
-pub const TIMING: Timing = Timing {
-    liveness_ttl: Duration::from_millis(1000),
-    report_every: Duration::from_millis(200),
-    lock_ttl: Duration::from_millis(5000),
-    extend_every: Duration::from_millis(1000),
-    recheck_every: Duration::from_millis(500),
-    request_timeout: Duration::from_millis(300),
-    retry_after: Duration::from_millis(25),
-    drift_permille: 100,
-    stop_budget: Duration::from_millis(150),
-    hard_margin: Duration::from_millis(20),
-    start_timeout: Duration::from_millis(1500),
-};
+/// The scaled durations of the fault tests, and clocks that drift as far as A1 allows.
+pub fn timing() -> Timing {
+    Timing {
+        drift_permille: 100,
+        ..scaled(Duration::from_secs(1))
+    }
+}
 
 /// How long after the faults have ended everybody must have been served, and everything be gone. It
 /// is less than L: a record that only its own TTL removes is a violation.
@@ -109,13 +103,14 @@ impl Plan {
         };
         let rates = (0..processes).map(|_| rate()).collect();
         let store_rate = rate();
+        let scaled = timing();
         let timing = Timing {
             drift_permille: if shares_clock {
                 0
             } else {
-                TIMING.drift_permille
+                scaled.drift_permille
             },
-            ..TIMING
+            ..scaled
         };
         let heals_at = rng.between(Duration::from_secs(2), Duration::from_secs(7));
         let mut up_to = |most: usize| u32::try_from(rng.below(most + 1)).unwrap_or(0);

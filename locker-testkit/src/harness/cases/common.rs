@@ -40,12 +40,12 @@ fn killed(scene: &mut Scene) -> Result<(), String> {
         let kept = scene.keep(round % 2)?;
         scene.work(SETTLED);
         let at = scene.fleet.kill(kept.place);
+        scene.did("killed", at, Some(kept.place));
         let limit = scene.killed_is_taken_over;
         match scene.taken(kept, at, scene.times.taken_over() * 2) {
             Some(granted) => scene.took("kill -9 to the next owner", at, granted.at, Some(limit)),
             None => scene.expect(false, "nobody took over"),
         }
-        scene.did("killed", at, Some(kept.place));
         scene.replace(kept.place)?;
         scene.work(scene.times.t / 2);
     }

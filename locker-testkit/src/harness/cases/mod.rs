@@ -1,9 +1,11 @@
 //! How the faults are done.
 //!
 //! A case is a function over a [`Scene`] with what is expected of every run of it. Those in
-//! [`common`], [`troubles`] and [`waiters`] know no store; the others belong to their deployment.
+//! [`common`], [`troubles`], [`network`], [`random`] and [`waiters`] know no store; the others belong
+//! to their deployment.
 
 pub mod common;
+pub mod network;
 pub mod random;
 pub mod sqlite;
 pub mod troubles;

@@ -1,6 +1,7 @@
 //! F28: two random faults at a time.
 
 use super::{Case, Expect};
+use crate::harness::network::Weather;
 use crate::harness::order::{Order, Trouble};
 use crate::harness::scene::{Scene, Window};
 use crate::harness::times::{as_micros, micros};
@@ -26,6 +27,7 @@ enum Kind {
     Blocked,
     Standstill,
     Trouble(Trouble),
+    Weather(Weather),
 }
 
 const KINDS: &[Kind] = &[
@@ -39,6 +41,15 @@ const KINDS: &[Kind] = &[
     Kind::Trouble(Trouble::LoseCreate),
     Kind::Trouble(Trouble::LoseRelease),
     Kind::Trouble(Trouble::LoseReport),
+];
+
+/// Where there is a network.
+const OF_NETWORKS: &[Kind] = &[
+    Kind::Weather(Weather::CutOff),
+    Kind::Weather(Weather::RepliesLost),
+    Kind::Weather(Weather::HalfOpen),
+    Kind::Weather(Weather::Silence),
+    Kind::Weather(Weather::Hold),
 ];
 
 fn pairs(scene: &mut Scene) -> Result<(), String> {
@@ -57,7 +68,7 @@ fn pairs(scene: &mut Scene) -> Result<(), String> {
             if let Some(fault) = lanes[lane].take() {
                 over(scene, &fault)?;
             }
-            lanes[lane] = Some(begin(scene, lanes[1 - lane].as_ref()));
+            lanes[lane] = Some(begin(scene, lanes[1 - lane].as_ref())?);
         }
         scene.work(Duration::from_millis(5));
     }
@@ -68,13 +79,23 @@ fn pairs(scene: &mut Scene) -> Result<(), String> {
     Ok(())
 }
 
-fn begin(scene: &mut Scene, other: Option<&Begun>) -> Begun {
-    let mut kind = KINDS[scene.rng.index(KINDS.len())];
+fn any_kind(scene: &mut Scene) -> Kind {
+    let more = match scene.site.network(0) {
+        Some(_) => OF_NETWORKS,
+        None => &[],
+    };
+    let index = scene.rng.index(KINDS.len() + more.len());
+    let mut all = KINDS.iter().chain(more);
+    *all.nth(index).unwrap_or(&Kind::Killed)
+}
+
+fn begin(scene: &mut Scene, other: Option<&Begun>) -> Result<Begun, String> {
+    let mut kind = any_kind(scene);
     let mut place = scene.any_place();
     if let Some(other) = other {
         // Two faults at a time are two different ones, of two workers.
         while kind == other.kind {
-            kind = KINDS[scene.rng.index(KINDS.len())];
+            kind = any_kind(scene);
         }
         while place == other.place {
             place = scene.any_place();
@@ -111,13 +132,16 @@ fn begin(scene: &mut Scene, other: Option<&Begun>) -> Begun {
         Kind::Trouble(trouble) => {
             scene.trouble(place, trouble);
         }
+        Kind::Weather(weather) => {
+            scene.weather(place, weather)?;
+        }
     }
-    Begun {
+    Ok(Begun {
         kind,
         place,
         from,
         until: micros() + how_long,
-    }
+    })
 }
 
 fn over(scene: &mut Scene, fault: &Begun) -> Result<(), String> {
@@ -129,6 +153,7 @@ fn over(scene: &mut Scene, fault: &Begun) -> Result<(), String> {
             scene.fleet.signal(place, Signal::SIGCONT);
         }
         Kind::Standstill => scene.site.go_on(),
+        Kind::Weather(_) => scene.network(place)?.heal(),
         Kind::Blocked | Kind::Trouble(_) => {}
     }
     scene.fleet.tell(place, Order::Heal);

@@ -2,8 +2,9 @@
 
 use super::{Case, Expect};
 use crate::harness::event::Event;
+use crate::harness::network::Weather;
 use crate::harness::order::{Order, Trouble};
-use crate::harness::scene::{Kept, Scene};
+use crate::harness::scene::{Granted, Kept, Scene};
 use crate::harness::times::{as_micros, micros};
 use std::time::Duration;
 
@@ -56,7 +57,7 @@ fn cut_off_after_slow_replies(scene: &mut Scene) -> Result<(), String> {
         let lost = scene.loss(kept, Duration::ZERO);
         scene.expect(lost.is_none(), "slow replies alone lost a lock");
         scene.heal(kept.place, "slow replies", slow);
-        strike(scene, kept, Trouble::CutOff, "cut off", true);
+        strike(scene, kept, Blow::Inside(Trouble::CutOff), "cut off", true)?;
     }
     Ok(())
 }
@@ -79,13 +80,32 @@ fn struck(
 ) -> Result<(), String> {
     let kept = scene.keep(key)?;
     scene.work(SETTLED);
-    strike(scene, kept, trouble, what, taken_meanwhile);
-    Ok(())
+    strike(scene, kept, Blow::Inside(trouble), what, taken_meanwhile)
 }
 
-fn strike(scene: &mut Scene, kept: Kept, trouble: Trouble, what: &str, taken_meanwhile: bool) {
+/// What strikes a worker for 3 T.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Blow {
+    /// In the worker itself, around its store.
+    Inside(Trouble),
+    /// In the network between the worker and the store.
+    Network(Weather),
+}
+
+/// Strikes an owner for 3 T: it stops in time, another takes over, and afterwards it is a worker
+/// like the others.
+pub(super) fn strike(
+    scene: &mut Scene,
+    kept: Kept,
+    blow: Blow,
+    what: &str,
+    taken_meanwhile: bool,
+) -> Result<(), String> {
     scene.strikes(kept.place);
-    let at = scene.trouble(kept.place, trouble);
+    let at = match blow {
+        Blow::Inside(trouble) => scene.trouble(kept.place, trouble),
+        Blow::Network(weather) => scene.weather(kept.place, weather)?,
+    };
     let told = scene.loss(kept, scene.times.t * 2);
     scene.expect(told.is_some(), "the owner was not told of its loss");
     if let Some(told) = told {
@@ -119,6 +139,7 @@ fn strike(scene: &mut Scene, kept: Kept, trouble: Trouble, what: &str, taken_mea
         ),
         None => scene.expect(false, "the struck worker was never granted anything again"),
     }
+    Ok(())
 }
 
 fn one_reply_lost(scene: &mut Scene) -> Result<(), String> {
@@ -159,21 +180,13 @@ fn lands_late(scene: &mut Scene) -> Result<(), String> {
         scene.did("a create held back", at, Some(place));
         // If it had landed, it would stand in everybody's way under a living process.
         let delivered = micros();
-        let next = scene
-            .fleet
-            .log
-            .wait_for(0, scene.times.t * 2, |record| match record.event {
-                Event::Grant { key, .. } if key == round % 2 && record.at > delivered => {
-                    Some(record.at)
-                }
-                _ => None,
-            });
+        let next = scene.next_grant(round % 2, delivered, scene.times.t * 2);
         match next {
             Some(next) => {
                 scene.took(
                     "a late create to the next grant",
                     delivered,
-                    next,
+                    next.at,
                     Some(scene.times.t),
                 );
             }
@@ -227,19 +240,11 @@ fn long_standstill(scene: &mut Scene) -> Result<(), String> {
     Ok(())
 }
 
-fn resumes(scene: &mut Scene, kept: Kept, since: u64) {
-    let patience = scene.times.t * 5;
-    let next = scene
-        .fleet
-        .log
-        .wait_for(0, patience, |record| match record.event {
-            Event::Grant { key, token, .. } if key == kept.key && record.at > since => {
-                Some((record.at, token))
-            }
-            _ => None,
-        });
+/// Grants of this key go on.
+pub(super) fn resumes(scene: &mut Scene, kept: Kept, since: u64) {
+    let next = scene.next_grant(kept.key, since, scene.times.t * 5);
     match next {
-        Some((at, token)) => {
+        Some(Granted { at, token, .. }) => {
             let limit = scene.times.t + scene.times.timing().report_every;
             scene.took(
                 "the end of the fault to the next grant",

@@ -6,6 +6,7 @@ pub mod sqlite;
 
 use super::cases::Case;
 use super::fault::Fault;
+use super::network::Network;
 use super::times::Times;
 use locker_core::Connect;
 use std::error::Error;
@@ -37,8 +38,21 @@ pub trait Deployment: fmt::Debug + Send + Sync {
 
 /// A store that is there, for one case.
 pub trait Site: fmt::Debug + Send {
-    /// Where workers find it.
+    /// Where the harness finds it, whatever happens to the network of a worker.
     fn url(&self) -> String;
+
+    /// Where this worker finds it: behind its own network, if there is one.
+    fn url_for(&self, worker: usize) -> String;
+
+    /// The network between this worker and the store, if there is one.
+    fn network(&self, worker: usize) -> Option<&Network>;
+
+    /// The processes of its servers, now.
+    fn processes(&self) -> Vec<u32>;
+
+    /// Restarts its servers: stops them in a moment, as a machine does that loses its power, leaves
+    /// them down for so long, and starts them again. Their data is kept, or is gone.
+    fn restart(&mut self, down: Duration, data: Data) -> Result<(), Box<dyn Error>>;
 
     /// Makes it stand still, for everybody: a stopped server, a writer that does not let go.
     fn stand_still(&mut self) -> Result<(), Box<dyn Error>>;
@@ -48,6 +62,15 @@ pub trait Site: fmt::Debug + Send {
 
     /// Empties it under its owners, by means that know no lock.
     fn empty(&mut self) -> Result<(), Box<dyn Error>>;
+}
+
+/// What a server that was restarted still knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Data {
+    /// Everything that it had confirmed.
+    Kept,
+    /// Nothing.
+    Gone,
 }
 
 /// What is done about one fault on one deployment.

@@ -1,8 +1,9 @@
 //! One SQLite file, many processes of one machine.
 
-use super::{Cell, Deployment, Site};
+use super::{Cell, Data, Deployment, Site};
 use crate::harness::cases::{common, random, sqlite, troubles, waiters};
 use crate::harness::fault::Fault;
+use crate::harness::network::Network;
 use crate::harness::times::Times;
 use locker_core::Connect;
 use locker_sqlite::Sqlite;
@@ -112,6 +113,22 @@ struct File {
 impl Site for File {
     fn url(&self) -> String {
         format!("sqlite:{}", database(&self.folder).display())
+    }
+
+    fn url_for(&self, _worker: usize) -> String {
+        self.url()
+    }
+
+    fn network(&self, _worker: usize) -> Option<&Network> {
+        None
+    }
+
+    fn processes(&self) -> Vec<u32> {
+        Vec::new()
+    }
+
+    fn restart(&mut self, _down: Duration, _data: Data) -> Result<(), Box<dyn Error>> {
+        Err(NO_SERVER.into())
     }
 
     fn stand_still(&mut self) -> Result<(), Box<dyn Error>> {

@@ -7,7 +7,7 @@
 //! one recheck.
 
 use super::{Fact, Invariant, View, Violation};
-use crate::sim::plan::TIMING;
+use crate::sim::plan::timing;
 use crate::sim::process::hand::Stage;
 use crate::sim::store::Holder;
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,7 +23,8 @@ pub(super) struct Orphans {
 
 /// One recheck by the slowest clock, and the patience with one request that the faults have eaten.
 fn soon() -> Duration {
-    (TIMING.recheck_every + TIMING.request_timeout) * 106 / 100 + Duration::from_millis(20)
+    let timing = timing();
+    (timing.recheck_every + timing.request_timeout) * 106 / 100 + Duration::from_millis(20)
 }
 
 impl Invariant for Orphans {
