@@ -1,7 +1,7 @@
 //! A cluster, made by the commands that `redis-cli --cluster` would send.
 
 use super::node::{Kind, Node, START_LIMIT, unavailable, wait_until};
-use super::replicated::{linked, many_url};
+use super::replicated::{cut_off, linked, many_url};
 use super::setup::Setup;
 use crate::Missing;
 use std::io;
@@ -66,6 +66,16 @@ impl Cluster {
     /// All nodes, to be killed and started.
     pub fn nodes_mut(&mut self) -> &mut [Node] {
         &mut self.nodes
+    }
+
+    /// The first replica of a master of the start.
+    pub fn replica_of(&self, master: usize) -> usize {
+        self.masters + master % self.masters
+    }
+
+    /// Makes this replica miss the writes of its master from now on; it can be promoted all the same.
+    pub fn cut_off(&self, place: usize) -> io::Result<()> {
+        cut_off(&self.nodes[place])
     }
 
     /// The hash slot of a Redis key.
