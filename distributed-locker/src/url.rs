@@ -18,12 +18,12 @@ pub enum ConnectError {
     },
     /// The store exists, but is not compiled in.
     #[error(
-        "stores of the kind `{scheme}:` are not compiled in; enable the cargo feature `{feature}`"
+        "stores of the kind `{scheme}:` are not compiled in; build with `--features {feature}`"
     )]
     NotCompiledIn {
         /// The scheme of the URL.
         scheme: &'static str,
-        /// The cargo feature that makes it available.
+        /// The cargo features that make it available.
         feature: &'static str,
     },
     /// The namespace cannot be used.
@@ -39,8 +39,16 @@ pub enum ConnectError {
     Store(#[source] BackendError),
 }
 
-/// The forms of URLs, and the cargo feature that each of them needs.
-const FORMS: &[(&str, &str)] = &[("sqlite", "sqlite")];
+/// The forms of URLs, and the cargo features that each of them needs.
+const FORMS: &[(&str, &str)] = &[
+    ("sqlite", "sqlite"),
+    ("redis", "redis"),
+    ("redis+sentinel", "redis"),
+    ("redis+cluster", "redis"),
+    ("rediss", "redis,tls"),
+    ("rediss+sentinel", "redis,tls"),
+    ("rediss+cluster", "redis,tls"),
+];
 
 fn known() -> Vec<String> {
     FORMS
@@ -54,6 +62,12 @@ fn known() -> Vec<String> {
 /// | URL | store | cargo feature |
 /// | --- | --- | --- |
 /// | `sqlite:PATH` | one SQLite file, many processes of one machine | `sqlite` |
+/// | `redis://[USER:PASSWORD@]HOST[:PORT][/DB]` | one Redis server | `redis` |
+/// | `redis+sentinel://[USER:PASSWORD@]HOST,HOST/NAME[/DB]` | the Redis server that these sentinels call by this name | `redis` |
+/// | `redis+cluster://[USER:PASSWORD@]HOST,HOST` | a Redis Cluster | `redis` |
+/// | `rediss://…`, `rediss+sentinel://…`, `rediss+cluster://…` | the same over TLS | `redis`, `tls` |
+///
+/// User and password are percent-encoded. The page of a store's own crate names all options.
 ///
 /// # Errors
 ///
@@ -79,37 +93,63 @@ pub fn connect_in(url: &str, namespace: &str) -> Result<Arc<dyn Connect>, Connec
         let shown = scheme.chars().take(20).collect();
         return Err(ConnectError::UnknownScheme { shown });
     };
-    open(scheme, rest, namespace).ok_or(ConnectError::NotCompiledIn { scheme, feature })?
+    let form = Form { scheme, url, rest };
+    form.open(namespace)
+        .ok_or(ConnectError::NotCompiledIn { scheme, feature })?
 }
 
-/// `None` if the store is not compiled in.
+/// A URL of a known form.
 #[cfg_attr(
-    not(feature = "sqlite"),
-    expect(unused_variables, reason = "no store is compiled in")
+    not(all(feature = "redis", feature = "sqlite")),
+    expect(dead_code, reason = "each store reads what it needs")
 )]
-fn open(
-    scheme: &str,
-    rest: &str,
-    namespace: &str,
-) -> Option<Result<Arc<dyn Connect>, ConnectError>> {
-    match scheme {
-        #[cfg(feature = "sqlite")]
-        "sqlite" => {
-            // Both the plain form and the one with an empty authority are in use.
-            let path = rest.strip_prefix("//").unwrap_or(rest);
-            if path.is_empty() {
-                let text = "`sqlite:` wants the path of a file";
-                return Some(Err(ConnectError::Store(BackendError::new(
-                    locker_core::ErrorKind::Config,
-                    locker_core::Effect::NotApplied,
-                    text,
-                ))));
+struct Form<'u> {
+    scheme: &'static str,
+    url: &'u str,
+    /// What stands behind the scheme and its colon.
+    rest: &'u str,
+}
+
+impl Form<'_> {
+    /// `None` if the store is not compiled in.
+    #[cfg_attr(
+        not(any(feature = "redis", feature = "sqlite")),
+        expect(unused_variables, reason = "no store is compiled in")
+    )]
+    fn open(&self, namespace: &str) -> Option<Result<Arc<dyn Connect>, ConnectError>> {
+        match self.scheme {
+            #[cfg(feature = "sqlite")]
+            "sqlite" => Some(self.sqlite(namespace)),
+            #[cfg(feature = "redis")]
+            scheme if scheme.starts_with("redis") => {
+                let encrypted = scheme.starts_with("rediss");
+                (!encrypted || cfg!(feature = "tls")).then(|| self.redis(namespace))
             }
-            Some(Ok(Arc::new(
-                locker_sqlite::Sqlite::new(path).namespace(namespace),
-            )))
+            _ => None,
         }
-        _ => None,
+    }
+
+    #[cfg(feature = "sqlite")]
+    fn sqlite(&self, namespace: &str) -> Result<Arc<dyn Connect>, ConnectError> {
+        // Both the plain form and the one with an empty authority are in use.
+        let path = self.rest.strip_prefix("//").unwrap_or(self.rest);
+        if path.is_empty() {
+            let text = "`sqlite:` wants the path of a file";
+            return Err(ConnectError::Store(BackendError::new(
+                locker_core::ErrorKind::Config,
+                locker_core::Effect::NotApplied,
+                text,
+            )));
+        }
+        Ok(Arc::new(
+            locker_sqlite::Sqlite::new(path).namespace(namespace),
+        ))
+    }
+
+    #[cfg(feature = "redis")]
+    fn redis(&self, namespace: &str) -> Result<Arc<dyn Connect>, ConnectError> {
+        let store = locker_redis::Redis::from_url(self.url).map_err(ConnectError::Store)?;
+        Ok(Arc::new(store.namespace(namespace)))
     }
 }
 
@@ -137,11 +177,63 @@ mod tests {
         assert!(connect("sqlite:///tmp/x.db").is_ok());
     }
 
-    #[cfg(not(feature = "sqlite"))]
+    /// One URL of every form.
+    const ALL: [(&str, bool); 7] = [
+        ("sqlite:/tmp/x.db", cfg!(feature = "sqlite")),
+        ("redis://u:s3cret@h/1", cfg!(feature = "redis")),
+        (
+            "redis+sentinel://u:s3cret@h,i/name",
+            cfg!(feature = "redis"),
+        ),
+        ("redis+cluster://u:s3cret@h,i:1", cfg!(feature = "redis")),
+        ("rediss://u:s3cret@h", TLS),
+        ("rediss+sentinel://u:s3cret@h/name", TLS),
+        ("rediss+cluster://u:s3cret@h", TLS),
+    ];
+    const TLS: bool = cfg!(all(feature = "redis", feature = "tls"));
+
     #[test]
-    fn a_store_that_is_not_compiled_in_names_its_feature() {
-        let error = connect("sqlite:/tmp/x.db").unwrap_err().to_string();
-        assert!(error.contains("cargo feature `sqlite`"), "{error}");
+    fn every_form_opens_or_names_the_features_that_it_lacks() {
+        assert_eq!(ALL.len(), FORMS.len());
+        for ((url, available), (scheme, features)) in ALL.iter().zip(FORMS) {
+            match (connect(url), available) {
+                (Ok(store), true) => {
+                    let shown = format!("{store:?}");
+                    assert!(!shown.contains("s3cret"), "{shown}");
+                }
+                (Err(error), false) => {
+                    let error = error.to_string();
+                    assert!(error.contains(&format!("`{scheme}:`")), "{error}");
+                    let wanted = format!("--features {features}`");
+                    assert!(error.contains(&wanted), "{error}");
+                    assert!(!error.contains("s3cret"), "{error}");
+                }
+                (Ok(_), false) => panic!("{scheme} opened"),
+                (Err(error), true) => panic!("{error}"),
+            }
+        }
+    }
+
+    #[cfg(feature = "redis")]
+    #[test]
+    fn what_is_wrong_with_a_url_is_told_without_its_password() {
+        for url in [
+            "redis://u:s3cret@h:port",
+            "redis://u:s3cret@h/zero",
+            "redis+sentinel://u:s3cret@h",
+            "redis+cluster://u:s3cret@h/7",
+            "redis://h?sentinel_password=s3cret",
+            "redis://u:s3cret?@h",
+        ] {
+            let ConnectError::Store(error) = connect(url).unwrap_err() else {
+                panic!("{url} is of a known form");
+            };
+            assert_eq!(error.kind(), locker_core::ErrorKind::Config);
+            assert!(
+                !format!("{error} {error:?}").contains("s3cret"),
+                "{error:?}"
+            );
+        }
     }
 
     #[test]

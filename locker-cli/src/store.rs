@@ -7,28 +7,36 @@ use crate::args::Global;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use locker_core::backend::Side;
-use locker_core::{Backend, Connect};
+use locker_core::{Backend, BackendError, Connect};
+#[cfg(feature = "redis")]
+use locker_redis::Redis;
 use std::env;
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The environment variable that names the store.
 pub(crate) const VARIABLE: &str = "LOCKER_STORE";
 
-/// All stores there are, by the schemes of their URLs, each with its cargo feature.
-const STORES: [(&str, &str); 8] = [
+/// All stores there are, by the schemes of their URLs, each with its cargo features.
+const STORES: [(&str, &str); 10] = [
     ("sqlite", "sqlite"),
     ("redis", "redis"),
-    ("rediss", "redis"),
-    ("redis+cluster", "redis"),
     ("redis+sentinel", "redis"),
+    ("redis+cluster", "redis"),
+    ("rediss", "redis,tls"),
+    ("rediss+sentinel", "redis,tls"),
+    ("rediss+cluster", "redis,tls"),
     ("postgres", "postgres"),
     ("postgresql", "postgres"),
     ("etcd", "etcd"),
 ];
+
+/// How long one question to the store may take, the way to it included.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A store that was chosen. Nothing is opened yet.
 #[derive(Debug)]
@@ -66,7 +74,7 @@ impl Store {
             );
             return Err(Failure::usage(what).hint(hint));
         };
-        let Some((_, feature)) = STORES.iter().find(|(known, _)| *known == scheme) else {
+        let Some((_, features)) = STORES.iter().find(|(known, _)| *known == scheme) else {
             let what = format!("there is no store for URLs that begin with {scheme:?}");
             return Err(Failure::usage(what).hint(format!("the stores are {}", schemes())));
         };
@@ -79,10 +87,26 @@ impl Store {
                 liveness: Some(liveness),
             });
         }
+        #[cfg(feature = "redis")]
+        if scheme.starts_with("redis") && (cfg!(feature = "tls") || !scheme.starts_with("rediss")) {
+            let refused = |error| Failure::backend("cannot use the URL of the store", &error);
+            let redis = Redis::from_url(url).map_err(refused)?;
+            return Ok(Self {
+                url: url.to_owned(),
+                connect: Arc::new(redis.namespace(namespace)),
+                liveness: None,
+            });
+        }
         // Every store that is compiled in has returned by now.
         let _ = (rest, namespace);
-        let what = format!("the {feature} store is not compiled into this binary");
-        let hint = format!("cargo install locker-cli --features {feature}");
+        let (store, _) = features.split_once(',').unwrap_or((features, ""));
+        let what = match features.split_once(',') {
+            Some((_, more)) if cfg!(feature = "redis") => {
+                format!("the feature {more} of the {store} store is not compiled into this binary")
+            }
+            _ => format!("the {store} store is not compiled into this binary"),
+        };
+        let hint = format!("cargo install locker-cli --features {features}");
         Err(Failure::new(Exit::CONFIG, what)
             .lock("no store was asked, and no lock is held")
             .hint(hint))
@@ -111,9 +135,27 @@ impl Store {
     /// A connection for commands that hold no lock.
     pub(crate) async fn open(&self) -> Result<Arc<dyn Backend>, Failure> {
         let doing = format!("cannot open the store {}", self.shown());
-        let opened = self.connect.connect(Side::Caller).await;
-        opened.map_err(|error| Failure::backend(&doing, &error))
+        bounded(&doing, self.connect.connect(Side::Caller)).await
     }
+
+    /// The answer to a question of such a command.
+    pub(crate) async fn ask<T>(
+        &self,
+        question: impl Future<Output = Result<T, BackendError>>,
+    ) -> Result<T, Failure> {
+        let doing = format!("cannot ask the store {}", self.shown());
+        bounded(&doing, question).await
+    }
+}
+
+/// A server may accept a connection and say nothing, for ever.
+async fn bounded<T>(
+    doing: &str,
+    request: impl Future<Output = Result<T, BackendError>>,
+) -> Result<T, Failure> {
+    let answer = tokio::time::timeout(PATIENCE, request).await;
+    let answer = answer.unwrap_or_else(|_| Err(BackendError::timeout()));
+    answer.map_err(|error| Failure::backend(doing, &error))
 }
 
 fn schemes() -> String {
@@ -186,14 +228,18 @@ fn redact(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else {
         return url.to_owned();
     };
-    let rest = rest.split(['?', '#']).next().unwrap_or_default();
-    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let shown = rest.split(['?', '#']).next().unwrap_or_default();
+    if rest.len() > shown.len() && rest[shown.len()..].contains('@') {
+        // A password in the query, or one that has cut itself off: nothing here is sure.
+        return format!("{scheme}://***");
+    }
+    let (authority, path) = shown.split_at(shown.find('/').unwrap_or(shown.len()));
     // A password may contain anything unescaped, an `/` too: then the last `@` is further right.
-    match rest.rfind('@') {
+    match shown.rfind('@') {
         Some(at) if at < authority.len() => {
             format!("{scheme}://***@{}{path}", &authority[at + 1..])
         }
-        Some(at) => format!("{scheme}://***@{}", &rest[at + 1..]),
+        Some(at) => format!("{scheme}://***@{}", &shown[at + 1..]),
         None => format!("{scheme}://{authority}{path}"),
     }
 }
@@ -210,6 +256,17 @@ mod tests {
             ("redis://u:s3cret@h:1/0", "redis://***@h:1/0"),
             ("redis://:s3/cr@et@h/0", "redis://***@h/0"),
             ("postgres://h/db?password=s3cret", "postgres://h/db"),
+            (
+                "redis+cluster://:s3cret@a:1,b:2",
+                "redis+cluster://***@a:1,b:2",
+            ),
+            (
+                "redis+sentinel://u:s3cret@a,b:2/m/1?sentinel_user=s&sentinel_password=s3cret",
+                "redis+sentinel://***@a,b:2/m/1",
+            ),
+            ("redis://u:s3?cr@h", "redis://***"),
+            ("redis://u:#s3cret@h", "redis://***"),
+            ("rediss://h?sentinel_password=s3@cret", "rediss://***"),
         ] {
             assert_eq!(redact(url), shown);
         }

@@ -1,6 +1,5 @@
 //! `doctor` and `migrate`: is everything there that a lock rests on?
 
-use super::failed;
 use crate::args::Global;
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -128,7 +127,7 @@ async fn records(store: &Store, backend: &dyn Backend) -> Result<Vec<Check>, Fai
         limit: 500,
     };
     loop {
-        let answer = backend.list_locks("", &page).await.map_err(failed(store))?;
+        let answer = store.ask(backend.list_locks("", &page)).await?;
         for item in answer.value.items {
             match item {
                 Ok(held) if alive(&held) == Some(false) => dead += 1,

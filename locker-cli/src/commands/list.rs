@@ -1,6 +1,5 @@
 //! `list`, `show` and `ps`: who holds what, and who lives.
 
-use super::failed;
 use crate::exit::Exit;
 use crate::failure::{Failure, chain};
 use crate::output::{self, LockView, Output, ProcessView, printable};
@@ -22,10 +21,7 @@ pub(super) async fn locks(store: &Store, prefix: &str, out: &mut Output) -> Resu
         limit: PAGE,
     };
     loop {
-        let answer = backend
-            .list_locks(prefix, &page)
-            .await
-            .map_err(failed(store))?;
+        let answer = store.ask(backend.list_locks(prefix, &page)).await?;
         for item in answer.value.items {
             match item {
                 Ok(held) if out.is_json() => out.value(&LockView::new(&held))?,
@@ -81,7 +77,7 @@ fn state(held: &Held) -> &'static str {
 /// `locker show KEY`.
 pub(super) async fn show(store: &Store, key: &Key, out: &mut Output) -> Result<Exit, Failure> {
     let backend = store.open().await?;
-    let answer = backend.read_lock(key).await.map_err(failed(store))?;
+    let answer = store.ask(backend.read_lock(key)).await?;
     let Some(held) = answer.value else {
         if out.is_json() {
             out.value(&json!({ "key": key.as_str(), "held": false }))?;
@@ -117,7 +113,7 @@ pub(super) async fn processes(store: &Store, out: &mut Output) -> Result<Exit, F
         limit: PAGE,
     };
     loop {
-        let answer = backend.list_processes(&page).await.map_err(failed(store))?;
+        let answer = store.ask(backend.list_processes(&page)).await?;
         for item in answer.value.items {
             match item {
                 Ok(data) if out.is_json() => out.value(&ProcessView::new(&data))?,

@@ -11,7 +11,7 @@ use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output::Output;
 use crate::store::Store;
-use locker_core::{BackendError, Key};
+use locker_core::Key;
 
 /// Runs a command other than `run`.
 pub(crate) fn dispatch(command: &Command, global: &Global) -> Result<Exit, Failure> {
@@ -57,10 +57,4 @@ pub(crate) fn parse_key(text: &str) -> Result<Key, Failure> {
         Failure::usage(error.to_string())
             .hint("a key is 1 to 512 bytes of UTF-8 without NUL, like \"reports/nightly\"")
     })
-}
-
-/// What a failed look at the store means.
-fn failed(store: &Store) -> impl Fn(BackendError) -> Failure {
-    let doing = format!("cannot ask the store {}", store.shown());
-    move |error| Failure::backend(&doing, &error)
 }

@@ -1,6 +1,5 @@
 //! `release`: an operator takes a lock from its owner (attack 15).
 
-use super::failed;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output::{Output, printable};
@@ -35,10 +34,7 @@ pub(super) async fn release(
 ) -> Result<Exit, Failure> {
     let backend = store.open().await?;
     let force = if now { Force::Now } else { Force::Mark };
-    let answer = backend
-        .force_release(owner, force)
-        .await
-        .map_err(failed(store))?;
+    let answer = store.ask(backend.force_release(owner, force)).await?;
     let key = printable(owner.key().as_str());
     let (word, text, exit) = match (&answer.value, now) {
         (Released::Done, true) => (

@@ -1,6 +1,5 @@
 //! `wait`: until a lock is free, without taking it and without delaying those who want it.
 
-use super::failed;
 use crate::args::Patience;
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -45,14 +44,11 @@ pub(super) async fn wait(
 async fn until_free(store: &Store, key: &Key) -> Result<(), Failure> {
     let backend = store.open().await?;
     // Subscribed first, then looked: a release in between is not missed.
-    let mut hints = backend
-        .watch(key, &Watcher::Observer)
-        .await
-        .map_err(failed(store))?;
+    let mut hints = store.ask(backend.watch(key, &Watcher::Observer)).await?;
     let poll = backend.limits().cheap_death_poll.unwrap_or(POLL);
     let mut hints_end = false;
     loop {
-        let answer = backend.read_lock(key).await.map_err(failed(store))?;
+        let answer = store.ask(backend.read_lock(key)).await?;
         // The lock of a dead process is anybody's.
         if answer.value.is_none_or(|held| alive(&held) == Some(false)) {
             return Ok(());

@@ -5,7 +5,7 @@ use super::event::{Event, Record};
 use super::report::svg;
 use super::run::{CaseReport, Outcome, Planned};
 use super::scene::{Exceeded, KEYS, Scene};
-use super::times::as_micros;
+use super::times::{Times, as_micros};
 use super::verdict::{Evidence, Verdict};
 use super::witness::Witness;
 use std::collections::BTreeSet;
@@ -34,11 +34,13 @@ pub(super) fn pass(
     let picture = svg::timeline(&report.name, &evidence, &verdict);
     let mut wrong = unconditional(planned, scene, &verdict);
     let mut conditional = findings.failures;
-    conditional.extend(expectations(planned, &records, &findings.struck, &verdict));
+    conditional.extend(expectations(planned, &records, &verdict));
+    let losses = unexpected_losses(planned, &records, &findings.struck, scene.times);
     let mut stalled = verdict.gap > as_micros(scene.times.stalled());
     let late = verdict.late_stops.iter().cloned();
     let load = too_little_load(planned, &records, &verdict);
-    for exceeded in findings.exceeded.into_iter().chain(late).chain(load) {
+    let all = findings.exceeded.into_iter().chain(losses).chain(late);
+    for exceeded in all.chain(load) {
         // A time that the machine itself has eaten shows nothing about the store.
         let (from, to) = (exceeded.from, exceeded.to);
         let waited = scene.fleet.machine.took(from, to);
@@ -102,35 +104,42 @@ fn unconditional(planned: &Planned, scene: &Scene, verdict: &Verdict) -> Vec<Str
     wrong
 }
 
-fn expectations(
-    planned: &Planned,
-    records: &[Record],
-    struck: &BTreeSet<usize>,
-    verdict: &Verdict,
-) -> Vec<String> {
-    let expect = planned.case.expect;
-    let mut failures = Vec::new();
-    for record in records {
-        match &record.event {
-            Event::Loss { key, reason, .. } => {
-                let allowed = match expect.losses {
-                    Losses::Nobody => false,
-                    Losses::Struck => struck.contains(&record.worker),
-                    Losses::Anybody => true,
-                };
-                if !allowed {
-                    let worker = record.worker;
-                    failures.push(format!("worker {worker} lost key {key}: {reason}"));
-                }
-            }
-            Event::Failed { why } => failures.push(format!("worker {}: {why}", record.worker)),
-            _ => {}
-        }
-    }
-    if !expect.errors && !verdict.errors.is_empty() {
+fn expectations(planned: &Planned, records: &[Record], verdict: &Verdict) -> Vec<String> {
+    let mut failures: Vec<String> = records
+        .iter()
+        .filter_map(|record| match &record.event {
+            Event::Failed { why } => Some(format!("worker {}: {why}", record.worker)),
+            _ => None,
+        })
+        .collect();
+    if !planned.case.expect.errors && !verdict.errors.is_empty() {
         failures.push(format!("acquisitions failed: {:?}", verdict.errors));
     }
     failures
+}
+
+/// The losses of those whom no fault has struck.
+fn unexpected_losses(
+    planned: &Planned,
+    records: &[Record],
+    struck: &BTreeSet<usize>,
+    times: Times,
+) -> Vec<Exceeded> {
+    let expected = |worker: usize| match planned.case.expect.losses {
+        Losses::Nobody => false,
+        Losses::Struck => struck.contains(&worker),
+        Losses::Anybody => true,
+    };
+    records
+        .iter()
+        .filter_map(|record| match &record.event {
+            Event::Loss { key, reason, .. } if !expected(record.worker) => {
+                let text = format!("worker {} lost key {key}: {reason}", record.worker);
+                Some(Exceeded::loss(text, record.at, times))
+            }
+            _ => None,
+        })
+        .collect()
 }
 
 /// The grants that are missing, as the time that they would have taken.

@@ -71,6 +71,20 @@ pub struct Exceeded {
     pub by: u64,
 }
 
+impl Exceeded {
+    /// A lock that was lost without a reason. Its owner's reports were late for most of T; so the
+    /// machine is the reason only if it has taken half of that.
+    pub fn loss(text: String, at: u64, times: Times) -> Self {
+        let t = as_micros(times.t);
+        Self {
+            text,
+            from: at.saturating_sub(t),
+            to: at,
+            by: t / 2,
+        }
+    }
+}
+
 /// Something measured.
 #[derive(Debug, Clone, Serialize)]
 pub struct Measure {
@@ -391,6 +405,14 @@ impl Scene {
                 limit,
                 unit,
             }),
+        }
+    }
+
+    /// Expects that this owner has not been told of a loss.
+    pub fn still_holds(&mut self, kept: Kept, otherwise: &str) {
+        if let Some(at) = self.loss(kept, Duration::ZERO) {
+            let lost = Exceeded::loss(otherwise.to_owned(), at, self.times);
+            self.findings.exceeded.push(lost);
         }
     }
 

@@ -54,8 +54,7 @@ fn cut_off_after_slow_replies(scene: &mut Scene) -> Result<(), String> {
         let kept = scene.keep(key)?;
         let slow = scene.trouble(kept.place, Trouble::SlowReplies);
         scene.work(scene.times.t);
-        let lost = scene.loss(kept, Duration::ZERO);
-        scene.expect(lost.is_none(), "slow replies alone lost a lock");
+        scene.still_holds(kept, "slow replies alone lost a lock");
         scene.heal(kept.place, "slow replies", slow);
         strike(scene, kept, Blow::Inside(Trouble::CutOff), "cut off", true)?;
     }
