@@ -31,7 +31,7 @@ fn every_case_keeps_the_promises() {
         full: false,
         jobs: 2,
     };
-    let planned = plan(deployment::ALL, &[]);
+    let planned = plan(deployment::ALL, &[], options.full);
     let reports = run_all(
         &planned,
         &options,

@@ -100,7 +100,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
             deployments.push(found.ok_or_else(|| format!("there is no deployment {name}"))?);
         }
     }
-    let planned = plan(&deployments, &arguments.only);
+    let planned = plan(&deployments, &arguments.only, arguments.tier == Tier::Full);
     if arguments.list {
         for one in &planned {
             let (fault, name) = (one.fault, one.name());

@@ -117,6 +117,13 @@ pub enum Event {
         /// When it last ran.
         from: u64,
     },
+    /// The locker has reported that the store's clock was stepped.
+    StoreClock {
+        /// Which way.
+        forward: bool,
+        /// By how much, in microseconds.
+        micros: u64,
+    },
     /// A forked child tried to use its parent's guard.
     Child {
         /// Whether extend, acquire and release were all refused.

@@ -106,14 +106,18 @@ pub struct CaseReport {
     pub evidence: PathBuf,
 }
 
-/// The cases of these deployments, in the order of the table.
-pub fn plan(deployments: &[&'static dyn Deployment], only: &[String]) -> Vec<Planned> {
+/// The cases of these deployments, in the order of the table: those of these names, and without any
+/// those of the short table or all.
+pub fn plan(deployments: &[&'static dyn Deployment], only: &[String], full: bool) -> Vec<Planned> {
     let mut planned = Vec::new();
     for deployment in deployments.iter().copied() {
         for fault in Fault::all() {
             let Cell::Run(cases) = deployment.cell(fault) else {
                 continue;
             };
+            if only.is_empty() && !full && !deployment.is_short(fault) {
+                continue;
+            }
             planned.extend(cases.iter().map(|case| Planned {
                 deployment,
                 fault,

@@ -32,7 +32,10 @@ while read -r word; do
     case $word in
     start)
         end
-        setpriv --pdeathsig KILL "$@" </dev/null >>"$folder/output" 2>&1 &
+        (
+            [ ! -f "$folder/environment" ] || . "$folder/environment"
+            exec setpriv --pdeathsig KILL "$@"
+        ) </dev/null >>"$folder/output" 2>&1 &
         pid=$!
         echo "$pid"
         ;;
@@ -99,6 +102,15 @@ impl Supervisor {
     /// Where the server keeps its files.
     pub fn folder(&self) -> &Path {
         &self.folder
+    }
+
+    /// Variables of the server's environment, from its next start on; they have nothing of what was
+    /// set here before. Values have no quotes.
+    pub fn environment(&self, variables: &[(&str, &str)]) -> io::Result<()> {
+        let lines = variables
+            .iter()
+            .map(|(name, value)| format!("export {name}='{value}'\n"));
+        fs::write(self.folder.join("environment"), lines.collect::<String>())
     }
 
     /// Starts the server, after killing the one that runs. It is not yet ready when this returns.

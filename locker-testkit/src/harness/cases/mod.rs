@@ -7,6 +7,7 @@
 pub mod common;
 pub mod network;
 pub mod random;
+pub mod redis;
 pub mod sqlite;
 pub mod troubles;
 pub mod waiters;

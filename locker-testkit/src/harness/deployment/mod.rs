@@ -2,6 +2,7 @@
 //!
 //! A new deployment is a file with a [`Deployment`] and a line in [`ALL`].
 
+pub mod redis;
 pub mod sqlite;
 
 use super::cases::Case;
@@ -9,6 +10,7 @@ use super::fault::Fault;
 use super::network::Network;
 use super::times::Times;
 use locker_core::Connect;
+use std::any::Any;
 use std::error::Error;
 use std::fmt;
 use std::path::Path;
@@ -26,6 +28,10 @@ pub trait Deployment: fmt::Debug + Send + Sync {
     /// What is done about this fault. There is no default: an empty cell does not compile.
     fn cell(&self, fault: Fault) -> Cell;
 
+    /// Whether this fault belongs to the short table, which guards every change. The whole one is run
+    /// when it is asked for.
+    fn is_short(&self, fault: Fault) -> bool;
+
     /// How soon after the death of its process a lock has another owner (L2).
     fn killed_is_taken_over(&self) -> Duration;
 
@@ -37,7 +43,7 @@ pub trait Deployment: fmt::Debug + Send + Sync {
 }
 
 /// A store that is there, for one case.
-pub trait Site: fmt::Debug + Send {
+pub trait Site: fmt::Debug + Send + Any {
     /// Where the harness finds it, whatever happens to the network of a worker.
     fn url(&self) -> String;
 
@@ -85,7 +91,12 @@ pub enum Cell {
 }
 
 /// Every deployment.
-pub const ALL: &[&dyn Deployment] = &[&sqlite::SqliteFile];
+pub const ALL: &[&dyn Deployment] = &[
+    &sqlite::SqliteFile,
+    &redis::Redis::Alone,
+    &redis::Redis::Sentinel,
+    &redis::Redis::Cluster,
+];
 
 /// The deployment of this name.
 pub fn find(name: &str) -> Option<&'static dyn Deployment> {

@@ -78,6 +78,10 @@ impl Deployment for SqliteFile {
         }
     }
 
+    fn is_short(&self, _fault: Fault) -> bool {
+        true
+    }
+
     fn killed_is_taken_over(&self) -> Duration {
         Duration::from_millis(200)
     }

@@ -11,11 +11,14 @@ use super::deployment;
 use super::event::Event;
 use super::order::{Config, Order, Trouble};
 use super::rng::Rng;
-use super::times::Times;
+use super::times::{Times, as_micros};
 use super::witness::Witness;
 use crate::wrap::{Counted, Fault, Faulty, Method, Scope};
-use distributed_locker::{AcquireError, AcquireOptions, Acquired, Locker, Wait};
+use distributed_locker::{
+    AcquireError, AcquireOptions, Acquired, Events, Locker, ReporterEvent, Wait,
+};
 use locker_core::backend::Side;
+use locker_core::time::ClockJump;
 use say::Say;
 use std::collections::HashMap;
 use std::error::Error;
@@ -65,6 +68,7 @@ async fn run(config: Config, say: Say) -> Result<(), Box<dyn Error>> {
     // The signal is caught before anybody knows that the worker is there.
     let mut shutdown = locker.shutdown_on_signals(times.t)?;
     let mut orders = read_orders();
+    tokio::spawn(watch_clock(locker.events(), say.clone()));
     say.event(Event::Ready);
     let worker = Arc::new(Worker {
         times,
@@ -102,6 +106,22 @@ async fn run(config: Config, say: Say) -> Result<(), Box<dyn Error>> {
     }
     say.event(Event::Ended);
     Ok(())
+}
+
+/// Writes down what the locker reports of the store's clock.
+async fn watch_clock(mut events: Events, say: Say) {
+    while let Some(event) = events.next().await {
+        let distributed_locker::Event::Reporter(ReporterEvent::StoreClockJumped(jump)) = event
+        else {
+            continue;
+        };
+        let (forward, by) = match jump {
+            ClockJump::Forward(by) => (true, by),
+            ClockJump::Back(by) => (false, by),
+        };
+        let micros = as_micros(by);
+        say.event(Event::StoreClock { forward, micros });
+    }
 }
 
 /// Orders from stdin, read by a thread of their own.

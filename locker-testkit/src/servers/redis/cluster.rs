@@ -1,7 +1,7 @@
 //! A cluster, made by the commands that `redis-cli --cluster` would send.
 
 use super::node::{Kind, Node, START_LIMIT, unavailable, wait_until};
-use super::replicated::{linked, many_url};
+use super::replicated::{cut_off, linked, many_url};
 use super::setup::Setup;
 use crate::Missing;
 use std::io;
@@ -68,24 +68,25 @@ impl Cluster {
         &mut self.nodes
     }
 
+    /// The first replica of a master of the start.
+    pub fn replica_of(&self, master: usize) -> usize {
+        self.masters + master % self.masters
+    }
+
+    /// Makes this replica miss the writes of its master from now on; it can be promoted all the same.
+    pub fn cut_off(&self, place: usize) -> io::Result<()> {
+        cut_off(&self.nodes[place])
+    }
+
     /// The hash slot of a Redis key.
     pub fn slot_of(&self, key: &str) -> io::Result<u16> {
-        self.nodes[0].query(&["CLUSTER", "KEYSLOT", key])
+        self.ask(|node| node.query(&["CLUSTER", "KEYSLOT", key]))
     }
 
     /// Which node serves a slot now, by the word of the first node that answers.
     pub fn node_of(&self, slot: u16) -> io::Result<usize> {
-        let mut last = io::Error::other("no node");
-        for node in &self.nodes {
-            if node.pid().is_none() {
-                continue;
-            }
-            match node.command(&["CLUSTER", "NODES"]) {
-                Ok(table) => return self.node_in(&table, slot),
-                Err(error) => last = error,
-            }
-        }
-        Err(last)
+        let table = self.ask(|node| node.command(&["CLUSTER", "NODES"]))?;
+        self.node_in(&table, slot)
     }
 
     /// Begins to move a slot: from now on the old node answers ASK for keys it does not hold.
@@ -157,6 +158,18 @@ impl Cluster {
             }
             new.ok_or_else(|| "no node lives".to_owned())
         })
+    }
+
+    /// Asks the nodes one after the other until one answers.
+    fn ask<T>(&self, what: impl Fn(&Node) -> io::Result<T>) -> io::Result<T> {
+        let mut last = io::Error::other("no node runs");
+        for node in self.nodes.iter().filter(|node| node.pid().is_some()) {
+            match what(node) {
+                Ok(answer) => return Ok(answer),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
     }
 
     /// The name of a node within its cluster.

@@ -112,9 +112,7 @@ impl Node {
         fs::write(&file, config.join("\n") + "\n").map_err(|error| unavailable(&error))?;
 
         let (binary, file) = (binary.to_string_lossy(), file.to_string_lossy());
-        let mut command = vec!["env"];
-        command.extend(setup.environment.iter().map(String::as_str));
-        command.extend([binary.as_ref(), file.as_ref()]);
+        let mut command = vec![binary.as_ref(), file.as_ref()];
         command.extend(extra);
         Ok(Self {
             supervisor: Supervisor::new(folder, &command)?,
@@ -174,6 +172,11 @@ impl Node {
     /// Lets a stopped process go on (SIGCONT).
     pub fn resume(&self) -> io::Result<()> {
         self.supervisor.resume()
+    }
+
+    /// Variables of its environment from the next start on, such as a library to preload.
+    pub fn environment(&self, variables: &[(&str, &str)]) -> io::Result<()> {
+        self.supervisor.environment(variables)
     }
 
     /// Kills the process (SIGKILL). Its data stay.

@@ -11,7 +11,6 @@ pub struct Setup {
     pub(super) password: Option<String>,
     pub(super) certificates: Option<Certificates>,
     pub(super) client_certificates: bool,
-    pub(super) environment: Vec<String>,
     pub(super) announced: Vec<u16>,
 }
 
@@ -64,13 +63,6 @@ impl Setup {
     #[must_use]
     pub fn ask_for_client_certificates(mut self) -> Self {
         self.client_certificates = true;
-        self
-    }
-
-    /// A variable of the servers' environment, such as a library to preload.
-    #[must_use]
-    pub fn env(mut self, name: &str, value: &str) -> Self {
-        self.environment.push(format!("{name}={value}"));
         self
     }
 
