@@ -3,6 +3,7 @@
 
 use crate::backend::RedisBackend;
 use crate::connection::Source;
+use crate::dead::Dead;
 use crate::grants::Grants;
 use crate::hub::Hub;
 use crate::names::Names;
@@ -42,6 +43,7 @@ pub struct Redis {
 #[derive(Debug, Default)]
 pub(crate) struct Shared {
     pub(crate) grants: Grants,
+    pub(crate) dead: Dead,
     /// One for each runtime on which somebody watches: that is the callers' only, as a rule. A hub
     /// lives by its connections and its streams.
     hubs: Mutex<Vec<Weak<Hub>>>,

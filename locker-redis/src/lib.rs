@@ -16,6 +16,7 @@
 //! | `reply` | total decoding of what comes back |
 //! | `locks`, `processes`, `listing` | the operations, each a member of a script or a script |
 //! | `grants` | which keys a process holds, so that its end wakes their waiters |
+//! | `dead` | processes that are known to be dead, for ever |
 //! | `hub`, `waking` | the streams of hints, and the subscription that feeds them |
 //! | `backend` | the contract, method by method |
 //! | `error` | the one mapping of the client's errors |
@@ -23,6 +24,7 @@
 mod backend;
 mod config;
 mod connection;
+mod dead;
 mod error;
 mod grants;
 mod hub;
@@ -38,3 +40,8 @@ mod url;
 mod waking;
 
 pub use config::Redis;
+
+/// The examples of the README run as well.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

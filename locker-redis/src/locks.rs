@@ -45,7 +45,21 @@ fn claim_arguments(claim: &Claim) -> [String; 4] {
 impl Session {
     pub(crate) async fn try_create(&self, claim: &Claim) -> Answer<Claimed> {
         let member = self.member(claim.key(), "create", claim_arguments(claim));
-        self.claimed(claim, &self.send_one(member).await?)
+        let answer = self.claimed(claim, &self.send_one(member).await?)?;
+        self.with_claims_holder(answer).await
+    }
+
+    /// On a cluster a refused claimant learns in a second request how long the holder's process
+    /// lives: that is when it asks again. If that cannot be read now, the refusal stands without it.
+    async fn with_claims_holder(&self, answer: Reply<Claimed>) -> Answer<Claimed> {
+        let Reply { value, store_time } = answer;
+        let value = match value {
+            Claimed::Held(held) => {
+                Claimed::Held(self.with_holder(held.clone()).await.unwrap_or(held))
+            }
+            other => other,
+        };
+        Ok(Reply { value, store_time })
     }
 
     pub(crate) async fn take_over(&self, claim: &Claim, observed: &Observed) -> Answer<Claimed> {
@@ -68,31 +82,28 @@ impl Session {
     /// that happens between the two requests can make the observed record a living owner's.
     async fn take_over_in_two(&self, claim: &Claim, observed: &Observed) -> Answer<Claimed> {
         let holder = reply::observed_owner(observed);
-        let looked = match &holder {
-            Some(owner) => Some(self.look(owner).await?),
-            None => None,
+        let dead = match &holder {
+            Some(owner) => self.look(owner).await?.0 == Liveness::Dead,
+            None => false,
         };
-        let dead = matches!(looked, Some((Liveness::Dead, _)));
         // A living holder's record is nobody's version.
         let version = if dead { observed.as_str() } else { "" };
         let answer = self.replace(claim, version).await?;
-        let Claimed::Held(held) = answer.value else {
-            return Ok(answer);
-        };
-        let same = holder.filter(|owner| owner.process() == held.data.process());
-        let held = match (same, looked) {
-            (Some(_), Some(looked)) => seen(held, looked),
-            _ => self.with_holder(held).await?,
-        };
-        Ok(Reply {
-            value: Claimed::Held(held),
-            store_time: answer.store_time,
-        })
+        self.with_claims_holder(answer).await
     }
 
+    /// How the holder's process stands. One that was found dead is not asked about again, because
+    /// death is one-way.
     async fn look(&self, owner: &OwnerHash) -> Result<(Liveness, Duration), BackendError> {
-        let reply = self.look_at_process(owner.process()).await?;
-        Ok(reply.value)
+        let process = owner.process();
+        if self.shared.dead.knows(process) {
+            return Ok((Liveness::Dead, Duration::ZERO));
+        }
+        let looked = self.look_at_process(process).await?.value;
+        if looked.0 == Liveness::Dead {
+            self.shared.dead.note(process);
+        }
+        Ok(looked)
     }
 
     /// Adds what is known of the holder's process where the script could not see it.
@@ -100,8 +111,12 @@ impl Session {
         if held.holder.is_some() {
             return Ok(held);
         }
-        let looked = self.look(&held.data.owner).await?;
-        Ok(seen(held, looked))
+        let (liveness, left) = self.look(&held.data.owner).await?;
+        Ok(Held {
+            holder: Some(liveness),
+            free_in: held.free_in.min(left),
+            ..held
+        })
     }
 
     fn claimed(&self, claim: &Claim, answered: &Answered) -> Answer<Claimed> {
@@ -226,13 +241,5 @@ pub(crate) fn read(
         Some("absent") => Ok(None),
         Some("held") => reply::held(time, key, fields).map(Some),
         _ => Err(error::unexpected("a read")),
-    }
-}
-
-fn seen(held: Held, (liveness, left): (Liveness, Duration)) -> Held {
-    Held {
-        holder: Some(liveness),
-        free_in: held.free_in.min(left),
-        ..held
     }
 }
