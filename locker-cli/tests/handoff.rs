@@ -1,7 +1,8 @@
 //! How fast a lock goes from one `locker run` to the next, and never too early, on every store.
 //!
 //! `cargo test --test handoff -- --nocapture` prints every repetition. The slowest one counts; a
-//! test fails above twice the promise, because the machine may be busy with other tests.
+//! test fails above twice the promise. A repetition that took longer on a machine without an idle
+//! processor shows nothing about the locker, and is repeated; as many may be as count.
 
 #![allow(
     clippy::unwrap_used,
@@ -64,21 +65,62 @@ impl Place {
         waiter
     }
 
-    /// Measures, so many times at once, while nobody else measures.
-    fn repeat(&self, at_once: usize, once: impl Fn(Home) -> Duration + Sync) -> Vec<Duration> {
+    /// Measures against a promise, so many times at once, while nobody else measures.
+    fn repeat(
+        &self,
+        promise: Duration,
+        at_once: usize,
+        once: impl Fn(Home) -> Duration + Sync,
+    ) -> Vec<Duration> {
         static MEASURING: Mutex<()> = Mutex::new(());
         let _alone = MEASURING.lock().unwrap_or_else(PoisonError::into_inner);
         let (once, home) = (&once, self.home);
-        let mut times = Vec::new();
+        let (mut times, mut stalled) = (Vec::new(), 0);
         while times.len() < REPETITIONS {
-            std::thread::scope(|scope| {
+            let idle = Idle::now();
+            let measured: Vec<Duration> = std::thread::scope(|scope| {
                 let runs: Vec<_> = (0..at_once)
                     .map(|_| scope.spawn(move || once(home())))
                     .collect();
-                times.extend(runs.into_iter().map(|run| run.join().unwrap()));
+                runs.into_iter().map(|run| run.join().unwrap()).collect()
             });
+            let busy = idle.percent_since() < 20;
+            for time in measured {
+                if time > 2 * promise && busy {
+                    stalled += 1;
+                    println!("  the machine was busy: {time:?} shows nothing");
+                    assert!(stalled <= REPETITIONS, "the machine is too busy to measure");
+                } else {
+                    times.push(time);
+                }
+            }
         }
         times
+    }
+}
+
+/// How long the machine's processors have been idle, and how long they have been there.
+struct Idle {
+    idle: u64,
+    all: u64,
+}
+
+impl Idle {
+    fn now() -> Self {
+        let stat = std::fs::read_to_string("/proc/stat").unwrap();
+        let line = stat.lines().next().unwrap();
+        let ticks = line.split_whitespace().skip(1).take(8);
+        let ticks: Vec<u64> = ticks.map(|ticks| ticks.parse().unwrap()).collect();
+        // The fourth is idle, the fifth is idle and waiting for a disk.
+        Self {
+            idle: ticks[3] + ticks[4],
+            all: ticks.iter().sum(),
+        }
+    }
+
+    fn percent_since(&self) -> u64 {
+        let now = Self::now();
+        100 * (now.idle - self.idle) / (now.all - self.all).max(1)
     }
 }
 
@@ -140,7 +182,7 @@ fn report(what: &str, promise: Duration, mut times: Vec<Duration>) {
 }
 
 fn kill_9(place: &Place) {
-    let times = place.repeat(place.deaths_at_once, |home| {
+    let times = place.repeat(place.after_kill_9, place.deaths_at_once, |home| {
         let first = place.run(&home, &[], FAMILY);
         for name in ["leader", "grandchild", "daemon"] {
             home.await_file(name);
@@ -157,7 +199,8 @@ fn kill_9(place: &Place) {
 }
 
 fn sigterm(place: &Place) {
-    let times = place.repeat(1, |home| {
+    let promise = Duration::from_millis(50);
+    let times = place.repeat(promise, 1, |home| {
         let last_act = "trap 'date +%s%N > gone; exit 7' TERM";
         let script = format!("{last_act}; echo > ready; while :; do sleep 0.005; done");
         let first = place.run(&home, &[], &script);
@@ -169,11 +212,7 @@ fn sigterm(place: &Place) {
         let gone = at(&home.await_file("gone"));
         at(&outcome.expect(0).stdout).checked_sub(gone).unwrap()
     });
-    report(
-        "the group's end to the next one's start",
-        Duration::from_millis(50),
-        times,
-    );
+    report("the group's end to the next one's start", promise, times);
 }
 
 /// The wrapper alone is stopped for 2T. Its group is dead before the next one runs, and it says 76
