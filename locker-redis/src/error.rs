@@ -8,6 +8,9 @@
 
 use locker_core::{BackendError, Effect, ErrorKind};
 use redis::{ErrorKind as Kind, RedisError, ServerErrorKind};
+use std::error::Error;
+use std::io;
+use std::sync::Arc;
 
 /// How far the request had come when it failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -139,16 +142,14 @@ fn from_io(error: RedisError, stage: Stage) -> BackendError {
 }
 
 /// Whether the handshake failed for a reason that will not pass. The TLS library says so by an I/O
-/// error of this kind.
+/// error of this kind, which the client hides in a shared pointer.
 fn is_tls(error: &RedisError) -> bool {
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(error) = cause {
-        if let Some(error) = error.downcast_ref::<std::io::Error>() {
-            return error.kind() == std::io::ErrorKind::InvalidData;
-        }
-        cause = error.source();
-    }
-    false
+    type Hidden = Arc<dyn Error + Send + Sync>;
+    let cause = error
+        .source()
+        .and_then(|cause| cause.downcast_ref::<Hidden>());
+    let io = cause.and_then(|cause| cause.downcast_ref::<io::Error>());
+    io.is_some_and(|error| error.kind() == io::ErrorKind::InvalidData)
 }
 
 /// Maps the text of a server's refusal: the error of a request, or the error of one member of a
@@ -278,4 +279,205 @@ pub(crate) fn from_member(text: &str, lock: &str, stage: Stage) -> BackendError 
     corrupt(format!(
         "what lies under {shown:?} cannot be read: {detail}"
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What real servers say, and what it means.
+    const REFUSALS: &[(&str, ErrorKind)] = &[
+        (
+            "LOADING Redis is loading the dataset in memory",
+            ErrorKind::Unavailable,
+        ),
+        (
+            "READONLY You can't write against a read only replica.",
+            ErrorKind::Unavailable,
+        ),
+        (
+            "OOM command not allowed when used memory > 'maxmemory'.",
+            ErrorKind::Unavailable,
+        ),
+        (
+            "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
+            ErrorKind::Unavailable,
+        ),
+        ("CLUSTERDOWN The cluster is down", ErrorKind::Unavailable),
+        ("CLUSTERDOWN Hash slot not served", ErrorKind::Unavailable),
+        (
+            "NOREPLICAS Not enough good replicas to write.",
+            ErrorKind::Unavailable,
+        ),
+        (
+            "MISCONF Redis is configured to save RDB snapshots, but it's currently unable to \
+             persist to disk.",
+            ErrorKind::Unavailable,
+        ),
+        ("MOVED 3999 127.0.0.1:6381", ErrorKind::Unavailable),
+        ("ASK 3999 127.0.0.1:6381", ErrorKind::Unavailable),
+        (
+            "NOSCRIPT No matching script. Please use EVAL.",
+            ErrorKind::Unavailable,
+        ),
+        ("ERR max number of clients reached", ErrorKind::Unavailable),
+        (
+            "BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.",
+            ErrorKind::Busy,
+        ),
+        (
+            "TRYAGAIN Multiple keys request during rehashing of slot",
+            ErrorKind::Busy,
+        ),
+        ("NOAUTH Authentication required.", ErrorKind::Denied),
+        (
+            "WRONGPASS invalid username-password pair or user is disabled.",
+            ErrorKind::Denied,
+        ),
+        (
+            "NOPERM this user has no permissions to run the 'evalsha' command",
+            ErrorKind::Denied,
+        ),
+        ("NOPERM No permissions to access a key", ErrorKind::Denied),
+        (
+            "DENIED Redis is running in protected mode because protected mode is enabled",
+            ErrorKind::Denied,
+        ),
+        (
+            "ERR AUTH <password> called without any password configured for the default user. Are \
+             you sure your configuration is correct?",
+            ErrorKind::Denied,
+        ),
+        (
+            "WRONGTYPE Operation against a key holding the wrong kind of value",
+            ErrorKind::Corrupt,
+        ),
+        ("CORRUPT the token is zero", ErrorKind::Corrupt),
+        (
+            "CROSSSLOT Keys in request don't hash to the same slot",
+            ErrorKind::Rejected,
+        ),
+        (
+            "EXECABORT Transaction discarded because of previous errors.",
+            ErrorKind::Rejected,
+        ),
+        (
+            "ERR unknown command 'EVALSHA', with args beginning with: ",
+            ErrorKind::Rejected,
+        ),
+        (
+            "ERR This instance has cluster support disabled",
+            ErrorKind::Config,
+        ),
+        ("ERR DB index is out of range", ErrorKind::Config),
+        (
+            "ERR SELECT is not allowed in cluster mode",
+            ErrorKind::Config,
+        ),
+        ("ERR No such master with that name", ErrorKind::Config),
+        ("SOMETHINGNEW we do not know", ErrorKind::Unavailable),
+    ];
+
+    #[test]
+    fn every_refusal_has_its_kind_and_did_nothing() {
+        for (text, kind) in REFUSALS {
+            // As one member of a script has it, and as the whole request has it.
+            let member = from_text(text, Stage::Once);
+            let (code, detail) = text.split_once(' ').unwrap();
+            let whole = redis::make_extension_error(code.to_owned(), Some(detail.to_owned()));
+            for error in [member, from_redis(whole, Stage::Once)] {
+                assert_eq!(error.kind(), *kind, "{text}");
+                assert_eq!(error.effect(), Effect::NotApplied, "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_clients_own_kinds_are_those_of_their_texts() {
+        for (kind, expected) in [
+            (ServerErrorKind::BusyLoading, ErrorKind::Unavailable),
+            (ServerErrorKind::ReadOnly, ErrorKind::Unavailable),
+            (ServerErrorKind::ClusterDown, ErrorKind::Unavailable),
+            (ServerErrorKind::MasterDown, ErrorKind::Unavailable),
+            (ServerErrorKind::Moved, ErrorKind::Unavailable),
+            (ServerErrorKind::Ask, ErrorKind::Unavailable),
+            (ServerErrorKind::NoScript, ErrorKind::Unavailable),
+            (ServerErrorKind::TryAgain, ErrorKind::Busy),
+            (ServerErrorKind::NoPerm, ErrorKind::Denied),
+            (ServerErrorKind::CrossSlot, ErrorKind::Rejected),
+            (ServerErrorKind::ExecAbort, ErrorKind::Rejected),
+            (ServerErrorKind::NotBusy, ErrorKind::Rejected),
+            (ServerErrorKind::NoSub, ErrorKind::Rejected),
+            (ServerErrorKind::ResponseError, ErrorKind::Rejected),
+        ] {
+            let error = RedisError::from((Kind::Server(kind), "text"));
+            assert_eq!(from_redis(error, Stage::Once).kind(), expected, "{kind:?}");
+        }
+    }
+
+    /// On a cluster the client shows the last of several attempts.
+    #[test]
+    fn a_transient_refusal_after_repetitions_proves_nothing() {
+        for (text, kind) in REFUSALS {
+            let lasting = !kind.is_transient() || text.starts_with("OOM");
+            let expected = if lasting {
+                Effect::NotApplied
+            } else {
+                Effect::Unknown
+            };
+            assert_eq!(
+                from_text(text, Stage::Repeated).effect(),
+                expected,
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_script_that_failed_as_a_whole_may_have_done_something() {
+        let text =
+            "ERR user_script:12: attempt to index a nil value script: abc, on @user_script:12.";
+        let error = from_text(text, Stage::Once);
+        assert_eq!(error.kind(), ErrorKind::Rejected);
+        assert_eq!(error.effect(), Effect::Unknown);
+    }
+
+    /// Before Redis 7 a member's error begins with where the script raised it.
+    #[test]
+    fn the_errors_of_older_scripts_are_read_as_well() {
+        for text in [
+            "@user_script: 12: -OOM command not allowed when used memory > 'maxmemory'.",
+            "user_script:12: OOM command not allowed when used memory > 'maxmemory'.",
+            "-OOM command not allowed when used memory > 'maxmemory'.",
+        ] {
+            let error = from_text(text, Stage::Once);
+            assert_eq!(error.kind(), ErrorKind::Unavailable, "{text}");
+            assert!(error.to_string().contains("memory"), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_connection_that_broke_says_nothing_about_its_requests() {
+        for (cause, kind) in [
+            (io::ErrorKind::ConnectionReset, ErrorKind::Unavailable),
+            (io::ErrorKind::BrokenPipe, ErrorKind::Unavailable),
+            (io::ErrorKind::UnexpectedEof, ErrorKind::Unavailable),
+            (io::ErrorKind::ConnectionRefused, ErrorKind::Unavailable),
+            (io::ErrorKind::TimedOut, ErrorKind::Timeout),
+        ] {
+            for (stage, effect) in [
+                (Stage::Connecting, Effect::NotApplied),
+                (Stage::Once, Effect::Unknown),
+                (Stage::Repeated, Effect::Unknown),
+            ] {
+                let error = from_redis(io::Error::from(cause).into(), stage);
+                assert_eq!(error.kind(), kind, "{cause:?}");
+                assert_eq!(error.effect(), effect, "{cause:?} {stage:?}");
+            }
+        }
+        // A certificate that is not accepted will not be accepted the next time.
+        let certificate = io::Error::from(io::ErrorKind::InvalidData);
+        let error = from_redis(certificate.into(), Stage::Connecting);
+        assert_eq!(error.kind(), ErrorKind::Config);
+    }
 }

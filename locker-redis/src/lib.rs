@@ -40,3 +40,8 @@ mod url;
 mod waking;
 
 pub use config::Redis;
+
+/// The examples of the README run as well.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
