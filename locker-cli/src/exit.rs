@@ -57,8 +57,9 @@ Exit codes:
   76       lost: the lock was not held to the end; wins over the command's code
            (moved by --lost-exit-code)
   77       not authorised at the store
-  78       configuration: a store file that is foreign, newer or unreadable, or a
-           store that is not compiled in
+  78       configuration: a store file that is foreign, newer or unreadable, a server
+           of another kind than its URL says or with a certificate that is not
+           accepted, a record that cannot be read, or a store that is not compiled in
   124      ended by --timeout
   126      the command cannot be executed
   127      the command was not found

@@ -101,16 +101,22 @@ fn an_url_that_is_none_or_of_no_store_is_64() {
 #[test]
 fn a_store_that_is_not_compiled_in_is_78_and_names_the_feature() {
     let home = Home::new();
-    for (url, feature) in [
-        ("redis://u:s3cret@h", "redis"),
-        ("rediss://h", "redis"),
-        ("redis+cluster://h", "redis"),
-        ("redis+sentinel://h", "redis"),
-        ("postgres://u:s3cret@h/db", "postgres"),
-        ("etcd://h", "etcd"),
+    let (redis, tls) = (cfg!(feature = "redis"), cfg!(feature = "tls"));
+    for (url, feature, there) in [
+        ("redis://u:s3cret@h", "redis", redis),
+        ("redis+cluster://h", "redis", redis),
+        ("redis+sentinel://h/m", "redis", redis),
+        ("rediss://:s3cret@h", "redis,tls", redis && tls),
+        ("rediss+cluster://h", "redis,tls", redis && tls),
+        ("rediss+sentinel://h/m", "redis,tls", redis && tls),
+        ("postgres://u:s3cret@h/db", "postgres", false),
+        ("etcd://h", "etcd", false),
     ] {
+        if there {
+            continue;
+        }
         let outcome = home.run(&["--store", url, "run", "k", "--", "true"]);
-        refused(&outcome, 78, feature);
+        refused(&outcome, 78, "not compiled");
         assert!(
             outcome.stderr.contains(&format!("--features {feature}")),
             "{outcome:#?}"

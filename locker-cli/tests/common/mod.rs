@@ -14,16 +14,46 @@ use std::time::{Duration, Instant};
 /// How long anything may take that has no limit of its own, on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A folder with a store in it.
+/// A folder, and a store of its own: a file in it, or a namespace of a server.
 pub struct Home {
     dir: tempfile::TempDir,
+    store: Option<String>,
+    options: Vec<String>,
 }
 
 impl Home {
+    /// On the embedded store.
     pub fn new() -> Self {
         Self {
             dir: tempfile::tempdir().unwrap(),
+            store: None,
+            options: Vec::new(),
         }
+    }
+
+    /// On a store that is somewhere else.
+    pub fn on(url: &str) -> Self {
+        Self {
+            store: Some(url.to_owned()),
+            ..Self::new()
+        }
+    }
+
+    /// On the Redis server that the tests share, in a namespace of its own.
+    #[cfg(feature = "redis")]
+    pub fn redis() -> Self {
+        let server = locker_testkit::servers::redis::shared::server();
+        let server = server.unwrap_or_else(|missing| panic!("{missing}"));
+        Self::on(server.url()).in_namespace_of_its_own()
+    }
+
+    pub fn in_namespace_of_its_own(mut self) -> Self {
+        let name = self.dir.path().file_name().unwrap().to_string_lossy();
+        self.options = vec![
+            "--namespace".to_owned(),
+            name.trim_start_matches('.').to_owned(),
+        ];
+        self
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -31,13 +61,15 @@ impl Home {
     }
 
     pub fn url(&self) -> String {
-        format!("sqlite:{}", self.path("locker.db").display())
+        let file = || format!("sqlite:{}", self.path("locker.db").display());
+        self.store.clone().unwrap_or_else(file)
     }
 
     /// The binary, on this store.
     pub fn locker(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_locker"));
         command
+            .args(&self.options)
             .args(arguments)
             .env("LOCKER_STORE", self.url())
             .env_remove("LOCKER_LOG")
