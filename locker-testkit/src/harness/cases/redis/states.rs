@@ -137,48 +137,47 @@ fn noscript(scene: &mut Scene) -> Result<(), String> {
 /// Memory is full. What is held is renewed and given back; what is free is not granted.
 fn oom(scene: &mut Scene) -> Result<(), String> {
     scene.start_all(true)?;
-    for _ in 0..2 {
-        let both = [scene.keep(0)?, scene.keep(1)?];
-        scene.work(scene.times.t / 5);
-        within(scene, &OOM, |scene| {
-            // Longer than a lock lives that is not renewed.
-            scene.work(scene.times.t * 2);
-            for kept in both {
-                let lost = scene.loss(kept, Duration::ZERO);
-                scene.expect(lost.is_none(), "a held lock was lost while memory was full");
-            }
-            // Given back, and granted to nobody until there is memory again.
-            let let_go = micros();
-            scene.let_go(both[0]);
-            scene.work(scene.times.t / 2);
-            let records = scene.fleet.log.records();
-            let after = |at: u64| at > let_go;
-            let released = records.iter().any(|record| {
-                after(record.at)
-                    && matches!(record.event, Event::ReleaseSent { token, .. } if token == both[0].token)
-            });
-            scene.expect(
-                released,
-                "a held lock was not given back while memory was full",
-            );
-            let owner = Servers::of(scene)?
-                .holder_of(both[0].key)?
-                .command(&["HGET", &Servers::lock(both[0].key), "owner"])
-                .map_err(|error| error.to_string())?;
-            scene.expect(
-                owner.is_empty(),
-                "a release did not arrive while memory was full",
-            );
-            let granted = scene.next_grant(both[0].key, let_go, Duration::ZERO);
-            scene.expect(
-                granted.is_none(),
-                "a free lock was granted while memory was full",
-            );
-            Ok(())
-        })?;
-        scene.let_go(both[1]);
-        scene.work(scene.times.t);
-    }
+    let both = [scene.keep(0)?, scene.keep(1)?];
+    scene.work(scene.times.t / 5);
+    within(scene, &OOM, |scene| {
+        // Longer than a lock lives that is not extended.
+        let timing = scene.times.timing();
+        scene.work(timing.lock_ttl + timing.extend_every / 2);
+        for kept in both {
+            let lost = scene.loss(kept, Duration::ZERO);
+            scene.expect(lost.is_none(), "a held lock was lost while memory was full");
+        }
+        // Given back, and granted to nobody until there is memory again.
+        let let_go = micros();
+        scene.let_go(both[0]);
+        scene.work(scene.times.t / 2);
+        let records = scene.fleet.log.records();
+        let after = |at: u64| at > let_go;
+        let released = records.iter().any(|record| {
+            after(record.at)
+                && matches!(record.event, Event::ReleaseSent { token, .. } if token == both[0].token)
+        });
+        scene.expect(
+            released,
+            "a held lock was not given back while memory was full",
+        );
+        let owner = Servers::of(scene)?
+            .holder_of(both[0].key)?
+            .command(&["HGET", &Servers::lock(both[0].key), "owner"])
+            .map_err(|error| error.to_string())?;
+        scene.expect(
+            owner.is_empty(),
+            "a release did not arrive while memory was full",
+        );
+        let granted = scene.next_grant(both[0].key, let_go, Duration::ZERO);
+        scene.expect(
+            granted.is_none(),
+            "a free lock was granted while memory was full",
+        );
+        Ok(())
+    })?;
+    scene.let_go(both[1]);
+    scene.work(scene.times.t);
     was_met(scene, "OOM")?;
     said_so(scene);
     Ok(())
