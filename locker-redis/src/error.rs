@@ -4,7 +4,7 @@
 //! *refuses* has done nothing; a connection that broke after the request was written says nothing
 //! about it. On a cluster there is one thing more: the client follows redirects and sends a request
 //! again when a node is gone, and shows the error of the last attempt only. What stands behind it
-//! may have been executed at the first one, so there a transient refusal is no proof.
+//! may have been executed at the first one, so there a refusal is no proof.
 
 use locker_core::{BackendError, Effect, ErrorKind};
 use redis::{ErrorKind as Kind, RedisError, ServerErrorKind};
@@ -47,13 +47,22 @@ pub(crate) fn unexpected(what: &str) -> BackendError {
     )
 }
 
+/// What a server that does not know a command says before it repeats the arguments, and the password
+/// among them.
+const ECHO: &str = "with args beginning with";
+
 /// Maps an error of the client library.
 pub(crate) fn from_redis(error: RedisError, stage: Stage) -> BackendError {
     let code = error.code().map(str::to_owned);
     let detail = error.detail().unwrap_or_default().to_owned();
     let (kind, effect, message) = match error.kind() {
         Kind::Server(_) | Kind::Extension => {
-            return refused(code.as_deref().unwrap_or_default(), &detail, stage).with_source(error);
+            let refused = refused(code.as_deref().unwrap_or_default(), &detail, stage);
+            return if detail.contains(ECHO) {
+                refused
+            } else {
+                refused.with_source(error)
+            };
         }
         Kind::AuthenticationFailed => (
             ErrorKind::Denied,
@@ -106,7 +115,8 @@ pub(crate) fn from_redis(error: RedisError, stage: Stage) -> BackendError {
     };
     let effect = match stage {
         Stage::Connecting => Effect::NotApplied,
-        Stage::Once | Stage::Repeated => effect,
+        Stage::Once => effect,
+        Stage::Repeated => Effect::Unknown,
     };
     BackendError::new(kind, effect, message).with_source(error)
 }
@@ -181,9 +191,9 @@ fn refused(code: &str, detail: &str, stage: Stage) -> BackendError {
         (_, "ERR") if detail.contains("user_script") || detail.contains("Error running") => {
             Effect::Unknown
         }
-        // A server that is out of memory refuses the first attempt and every other; so do the rest
-        // of the lasting refusals.
-        (Stage::Repeated, code) if kind.is_transient() && code != "OOM" => Effect::Unknown,
+        // What lies under the key was there at the first attempt as well. Nothing else is sure to
+        // have been: memory fills up, and rights are taken away.
+        (Stage::Repeated, _) if kind != ErrorKind::Corrupt => Effect::Unknown,
         _ => Effect::NotApplied,
     };
     BackendError::new(kind, effect, message)
@@ -251,6 +261,8 @@ fn of_sentence(detail: &str) -> (ErrorKind, &'static str) {
         (Config, "the server has no database of that number")
     } else if detail.contains("without any password configured") {
         (Denied, "the server has no password, and one was given")
+    } else if detail.contains("user executing the script") {
+        (Denied, "the user lacks a right that the store needs")
     } else if detail.contains("No such master with that name") {
         (Config, "the sentinels know no server of that name")
     } else if detail.contains("unknown command") || detail.contains("nknown subcommand") {
@@ -340,6 +352,10 @@ mod tests {
         ),
         ("NOPERM No permissions to access a key", ErrorKind::Denied),
         (
+            "ERR The user executing the script can't run this command or subcommand",
+            ErrorKind::Denied,
+        ),
+        (
             "DENIED Redis is running in protected mode because protected mode is enabled",
             ErrorKind::Denied,
         ),
@@ -417,13 +433,11 @@ mod tests {
 
     /// On a cluster the client shows the last of several attempts.
     #[test]
-    fn a_transient_refusal_after_repetitions_proves_nothing() {
+    fn a_refusal_after_repetitions_proves_nothing() {
         for (text, kind) in REFUSALS {
-            let lasting = !kind.is_transient() || text.starts_with("OOM");
-            let expected = if lasting {
-                Effect::NotApplied
-            } else {
-                Effect::Unknown
+            let expected = match kind {
+                ErrorKind::Corrupt => Effect::NotApplied,
+                _ => Effect::Unknown,
             };
             assert_eq!(
                 from_text(text, Stage::Repeated).effect(),

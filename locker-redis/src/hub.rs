@@ -16,6 +16,10 @@ use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
+/// How many withdrawals may wait before those of ghosts are left to their next hint: messages that
+/// are forged fill no memory.
+const MOST_GHOSTS: usize = 1024;
+
 /// The hub, with the task that keeps its subscription. Dropping it ends both.
 #[derive(Debug)]
 pub(crate) struct Hub {
@@ -195,11 +199,13 @@ impl Slots {
                 }
                 Some(_) => None,
                 None => {
-                    state.withdrawn.push(Withdrawal {
-                        id,
-                        lock: lock.to_owned(),
-                        number: number.to_owned(),
-                    });
+                    if state.withdrawn.len() < MOST_GHOSTS {
+                        state.withdrawn.push(Withdrawal {
+                            id,
+                            lock: lock.to_owned(),
+                            number: number.to_owned(),
+                        });
+                    }
                     self.bell.notify_one();
                     None
                 }
@@ -330,5 +336,20 @@ impl Drop for Hints {
         let slots = self.hub.subscription.slots();
         slots.lock().withdraw(self.id);
         slots.ring();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// S10: messages that are forged faster than their ghosts are withdrawn.
+    #[test]
+    fn a_flood_of_forged_messages_fills_no_memory() {
+        let slots = Slots::default();
+        for id in 0..100_000 {
+            slots.deliver(id, "1", "ns:{k}", 0);
+        }
+        assert_eq!(slots.take_withdrawn().len(), MOST_GHOSTS);
     }
 }

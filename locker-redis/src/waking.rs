@@ -20,6 +20,7 @@ use crate::names::{self, Names};
 use crate::reply;
 use crate::script::{BATCH, Member};
 use crate::session::Session;
+use futures_util::future::join_all;
 use locker_core::{BackendError, Key};
 use redis::{PushInfo, PushKind, Value};
 use std::collections::BTreeSet;
@@ -27,6 +28,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 use tokio::runtime::Handle;
+use tokio::time::Instant;
 
 /// How often a subscription that says nothing is asked whether it is still there. A connection that
 /// was cut in silence would otherwise be waited for without end.
@@ -110,6 +112,10 @@ impl Subscription {
         let this = Arc::clone(self);
         let enrolling = self.runtime.spawn(async move {
             let mut live = this.live.lock().await;
+            // Whoever gave up meanwhile is not waited for by those behind.
+            if this.slots.enrolment(id).is_none() {
+                return Ok(());
+            }
             this.revive(&mut live).await?;
             let Some((enrolment, live)) = this.slots.enrolment(id).zip(live.as_mut()) else {
                 return Ok(());
@@ -125,11 +131,16 @@ impl Subscription {
     /// Keeps the subscription until it is dropped with its hub.
     pub(crate) async fn keep(self: Arc<Self>) {
         let mut pause = PAUSES.0;
+        let mut look = Instant::now() + ASK_EVERY;
         loop {
-            let asked = tokio::time::timeout(ASK_EVERY, self.slots.rung()).await;
+            let rung = tokio::time::timeout_at(look, self.slots.rung()).await;
             let mut live = self.live.lock().await;
-            if asked.is_err() && !self.slots.is_empty() {
-                self.ask(live.as_ref()).await;
+            if rung.is_err() {
+                look = Instant::now() + ASK_EVERY;
+                if !self.slots.is_empty() {
+                    self.ask(live.as_ref()).await;
+                    self.enrol_lapsed(live.as_mut()).await.ok();
+                }
             }
             self.withdraw(&mut live).await;
             if !self.broken.load(Ordering::Acquire) {
@@ -169,9 +180,20 @@ impl Subscription {
         if live.is_none() {
             *live = Some(bounded(self.open()).await?);
         }
+        self.enrol_lapsed(live.as_mut()).await
+    }
+
+    /// Enrols again. Where a node of a cluster is gone, or a lock cannot be read, the others go on,
+    /// and who waits there is looked after every [`ASK_EVERY`].
+    async fn enrol_lapsed(&self, live: Option<&mut Live>) -> Result<(), BackendError> {
         let Some(live) = live else { return Ok(()) };
         for batch in self.slots.lapsed().chunks(BATCH) {
-            self.enrol_on(live, batch, true).await?;
+            if let Err(error) = self.enrol_on(live, batch, true).await {
+                if error.kind().breaks_connection() && !live.session.connection.is_cluster() {
+                    return Err(error);
+                }
+                tracing::debug!(%error, "not everybody is enrolled again; they poll meanwhile");
+            }
         }
         Ok(())
     }
@@ -202,7 +224,7 @@ impl Subscription {
         enrolments: &[Enrolment],
         again: bool,
     ) -> Result<(), BackendError> {
-        self.listen(live, enrolments).await?;
+        let (enrolments, mut failed) = self.listen(live, enrolments).await;
         let members = enrolments.iter().map(|enrolment| {
             let process = match &enrolment.waits {
                 Some(process) => format!(" {}", reply::argument(process)),
@@ -213,7 +235,6 @@ impl Subscription {
             Member::new(enrolment.lock.clone(), "enrol", [former, value])
         });
         let answers = bounded(live.session.send(members.collect())).await;
-        let mut failed = None;
         for (answer, enrolment) in self.noticed(answers)?.into_iter().zip(enrolments) {
             match answer {
                 Ok(answered) => match answered.fields.get(1).and_then(reply::text) {
@@ -226,26 +247,41 @@ impl Subscription {
         failed.map_or(Ok(()), Err)
     }
 
-    /// Subscribes to the sharded channels of these enrolments.
-    async fn listen(&self, live: &mut Live, enrolments: &[Enrolment]) -> Result<(), BackendError> {
+    /// Subscribes to the sharded channels of these enrolments. Answers those that may be written
+    /// now, and why others may not: each channel lies at a node of its own, and one node that is
+    /// gone says nothing about the others.
+    async fn listen<'e>(
+        &self,
+        live: &mut Live,
+        enrolments: &'e [Enrolment],
+    ) -> (Vec<&'e Enrolment>, Option<BackendError>) {
         let Connection::Cluster(cluster) = &live.session.connection else {
-            return Ok(());
+            return (enrolments.iter().collect(), None);
         };
-        for enrolment in enrolments {
-            let channel = names::sharded_channel(&enrolment.lock, &self.mailbox);
-            if live.channels.contains(&channel) {
-                continue;
-            }
+        let channel =
+            |enrolment: &Enrolment| names::sharded_channel(&enrolment.lock, &self.mailbox);
+        let wanted: BTreeSet<String> = enrolments.iter().map(channel).collect();
+        let subscribing = wanted.difference(&live.channels).map(|channel| {
             let mut cluster = cluster.clone();
-            let subscribed = bounded(async {
-                let subscribed = cluster.ssubscribe(&channel).await;
-                subscribed.map_err(|cause| error::from_redis(cause, error::Stage::Connecting))
-            });
-            let subscribed = subscribed.await;
-            self.noticed(subscribed)?;
-            live.channels.insert(channel);
+            async move {
+                let subscribed = bounded(async {
+                    let subscribed = cluster.ssubscribe(channel).await;
+                    subscribed.map_err(|cause| error::from_redis(cause, error::Stage::Connecting))
+                });
+                subscribed.await.map(|()| channel.clone())
+            }
+        });
+        let mut failed = None;
+        for subscribed in join_all(subscribing).await {
+            match subscribed {
+                Ok(channel) => {
+                    live.channels.insert(channel);
+                }
+                Err(error) => failed = Some(error),
+            }
         }
-        Ok(())
+        let heard = |enrolment: &&Enrolment| live.channels.contains(&channel(enrolment));
+        (enrolments.iter().filter(heard).collect(), failed)
     }
 
     /// Sends the withdrawals; what cannot be sent now is kept while its subscription is mended.
@@ -262,8 +298,12 @@ impl Subscription {
             });
             let sent = bounded(live.session.send(members.collect())).await;
             if let Err(error) = self.noticed(sent) {
-                tracing::debug!(%error, "enrolments are withdrawn later");
-                self.slots.give_back(batch.to_vec());
+                tracing::debug!(%error, "enrolments are not withdrawn now");
+                // What is refused for good would be refused without end. An enrolment that stays is
+                // withdrawn after its next hint.
+                if error.kind().is_transient() {
+                    self.slots.give_back(batch.to_vec());
+                }
                 continue;
             }
             self.leave(live, batch).await;
@@ -326,13 +366,14 @@ impl Subscription {
         let current = Arc::clone(&self.generation);
         let broken = Arc::clone(&self.broken);
         let leaving = Arc::clone(&self.leaving);
+        let names = Arc::clone(&self.names);
         Arc::new(move |push: PushInfo| {
             if current.load(Ordering::Acquire) != generation {
                 return;
             }
             let lost = match push.kind {
                 PushKind::Message | PushKind::SMessage => {
-                    read(&slots, &push.data);
+                    read(&slots, &names, &push.data);
                     false
                 }
                 PushKind::Disconnection => true,
@@ -354,7 +395,7 @@ impl Subscription {
 }
 
 /// Reads a message: `ID NUMBER PLACE LOCK`. One that nobody of ours has sent is at most a hint.
-fn read(slots: &Slots, data: &[Value]) {
+fn read(slots: &Slots, names: &Names, data: &[Value]) {
     let Some(message) = data.get(1).and_then(reply::text) else {
         return;
     };
@@ -365,6 +406,10 @@ fn read(slots: &Slots, data: &[Value]) {
         return;
     };
     let Ok(id) = id.parse() else { return };
+    // A withdrawal names the lock as its key, and a whole batch is refused for one that is not ours.
+    if names.key_of(lock).is_none() {
+        return;
+    }
     match place.parse() {
         Ok(place) => slots.deliver(id, number, lock, place),
         Err(_) if place == "gone" => slots.end(id),

@@ -28,6 +28,9 @@ local RETENTION = 2592000000000
 -- The largest number that is exact here: in microseconds, the year 2255.
 local GREATEST = 9007199254740991
 
+-- How many waiters a release tells. The next one's turn would come so late that it polls before.
+local PLACES = 64
+
 -- Lua prints large numbers with an exponent unless it is told not to.
 local function text(number)
   return string.format('%.0f', number)
@@ -154,7 +157,7 @@ local function grant(key, lock, owner, ttl)
   return { 'granted', text(token) }
 end
 
--- Hints to everybody who is enrolled, in the order in which they came. A mailbox that nobody reads
+-- Hints to those who are enrolled, in the order in which they came. A mailbox that nobody reads
 -- and a waiter whose process is dead are forgotten on the spot, and take no place.
 local function wake(key, lock)
   if not lock.waiters then
@@ -172,7 +175,9 @@ local function wake(key, lock)
   for _, enrolment in ipairs(enrolments) do
     local mailbox, id, process = string.match(enrolment.value, '^(%w+) (%d+) ?(.*)$')
     local heard = 0
-    if mailbox then
+    if mailbox and process ~= '' and place == PLACES then
+      heard = 1
+    elseif mailbox then
       local alive, value = true, true
       if process ~= '' and processes ~= '' then
         alive, value = pcall(living, process)
@@ -271,7 +276,8 @@ local OPERATIONS = {
     local answer = standing(lock)
     if lock.mine then
       redis.call('HDEL', key, 'format', 'owner', 'acquired', 'extended', 'expires', 'marked')
-      wake(key, lock)
+      -- The lock is free, whoever may not be told so: a user without the right to publish.
+      pcall(wake, key, lock)
     end
     return answer
   end },
@@ -337,5 +343,12 @@ for _, key in ipairs(KEYS) do
   end
   answers[#answers + 1] = answer
   at = at + 1 + arity
+end
+-- A former master, which has become a replica, takes reads as before, and what it holds may be old:
+-- its word that a lock is gone would be final. It refuses every write, this one too, which changes
+-- nothing. It comes last, because after a first write memory may be full for those that follow.
+local probe = redis.pcall('HDEL', KEYS[1], 'w:')
+if type(probe) == 'table' and string.find(probe.err, 'READONLY', 1, true) then
+  return redis.error_reply('READONLY the server has become a replica')
 end
 return answers

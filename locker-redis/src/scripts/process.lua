@@ -33,38 +33,56 @@ local function stays(expires)
   return text(math.ceil((expires + TOMBSTONE) / 1000))
 end
 
-local value = redis.call('GET', key)
+-- That a process is dead is final, and a former master, which has become a replica and takes reads as
+-- before, may never have heard of it: so this is said by none that refuses a write. The write changes
+-- nothing: there is no key, or it has this TTL.
+local function gone(expired)
+  redis.call('PEXPIREAT', key, stays(expired))
+  return answer('gone')
+end
 
-if operation == 'birth' then
-  if value then
-    return answer('exists')
+local function run()
+  local value = redis.call('GET', key)
+
+  if operation == 'birth' then
+    if value then
+      return answer('exists')
+    end
+    local expires = math.min(now + tonumber(ttl), GREATEST)
+    redis.call('SET', key, text(expires) .. ' ' .. text(now), 'PXAT', stays(expires))
+    return answer('created')
   end
-  local expires = math.min(now + tonumber(ttl), GREATEST)
-  redis.call('SET', key, text(expires) .. ' ' .. text(now), 'PXAT', stays(expires))
-  return answer('created')
+
+  if not value then
+    return gone(now)
+  end
+  local expires, alive_at = string.match(value, '^(%d+) (%d+)$')
+  if not expires or #expires > 16 then
+    return answer('corrupt')
+  end
+  expires = tonumber(expires)
+  if expires <= now then
+    return gone(expires)
+  end
+
+  if operation == 'renew' then
+    expires = math.max(expires, math.min(now + tonumber(ttl), GREATEST))
+    -- The TTL first: it may be set when memory is full, and after a first write so may the value.
+    redis.call('PEXPIREAT', key, stays(expires))
+    redis.call('SET', key, text(expires) .. ' ' .. text(now), 'KEEPTTL')
+    return answer('renewed')
+  elseif operation == 'retire' then
+    redis.call('PEXPIREAT', key, stays(now))
+    redis.call('SET', key, text(now) .. ' ' .. alive_at, 'KEEPTTL')
+    return answer('gone')
+  end
+  return answer('alive', text(expires), alive_at)
 end
 
-if not value then
-  return answer('gone')
+local ok, answered = pcall(run)
+if ok then
+  return answered
 end
-local expires, alive_at = string.match(value, '^(%d+) (%d+)$')
-if not expires or #expires > 16 then
-  return answer('corrupt')
-end
-expires = tonumber(expires)
-if expires <= now then
-  return answer('gone')
-end
-
-if operation == 'renew' then
-  expires = math.max(expires, math.min(now + tonumber(ttl), GREATEST))
-  -- The TTL first: it may be set when memory is full, and after a first write so may the value.
-  redis.call('PEXPIREAT', key, stays(expires))
-  redis.call('SET', key, text(expires) .. ' ' .. text(now), 'KEEPTTL')
-  return answer('renewed')
-elseif operation == 'retire' then
-  redis.call('PEXPIREAT', key, stays(now))
-  redis.call('SET', key, text(now) .. ' ' .. alive_at, 'KEEPTTL')
-  return answer('gone')
-end
-return answer('alive', text(expires), alive_at)
+-- An error is a table from Redis 7 on, and before a text that begins with where it was raised.
+local why = type(answered) == 'table' and answered.err or tostring(answered)
+return redis.error_reply((string.gsub(why, '^@?user_script:%s*%d+:%s*%-?', '')))

@@ -88,6 +88,26 @@ async fn a_login_that_is_not_accepted_is_denied() {
     assert_eq!(error.kind(), ErrorKind::Denied, "{error:?}");
 }
 
+/// A server that does not know a command repeats its arguments, and a login is one of `HELLO`.
+#[tokio::test]
+async fn a_server_that_repeats_the_password_is_not_quoted() {
+    let setup = Setup::new()
+        .user("locker on >hunter2 ~* &* +@all")
+        .line("rename-command HELLO \"\"");
+    let server = Server::start(&setup).unwrap();
+    let url = format!("redis://locker:hunter2@127.0.0.1:{}", server.node().port());
+    let a = Process::born(&url, "ns").await;
+    let watched = a.backend.watch(&key("k"), &a.waits()).await;
+    let error = watched.err().expect("there is no subscription");
+    let mut shown = format!("{error} {error:?}");
+    let mut cause: Option<&dyn std::error::Error> = std::error::Error::source(&error);
+    while let Some(error) = cause {
+        shown.push_str(&error.to_string());
+        cause = error.source();
+    }
+    assert!(!shown.contains("hunter2"), "{shown}");
+}
+
 #[tokio::test]
 async fn a_replica_is_not_the_store() {
     let servers = Replicated::start(&Setup::new(), 1).unwrap();

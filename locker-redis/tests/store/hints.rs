@@ -52,6 +52,29 @@ async fn a_lost_subscription_is_rebuilt() {
     assert_eq!(next(&mut second).await, Some(Hint::Free { place: 1 }));
 }
 
+/// S11: a lock that cannot be read any more does not keep the subscription of the others from being
+/// rebuilt, once.
+#[tokio::test]
+async fn a_damaged_lock_silences_nobody_elses() {
+    let server = Server::start(&Setup::new()).unwrap();
+    let a = Process::born(server.url(), "ns").await;
+    let b = Process::born(server.url(), "ns").await;
+    let damaged = b.backend.watch(&key("j"), &b.waits()).await.unwrap();
+    let mut waiting = b.backend.watch(&key("k"), &b.waits()).await.unwrap();
+    server.node().command(&["SET", "ns:{j}", "x"]).unwrap();
+    server
+        .node()
+        .command(&["CLIENT", "KILL", "TYPE", "pubsub"])
+        .unwrap();
+    assert_eq!(next(&mut waiting).await, Some(Hint::Rebuilt));
+    for _ in 0..100 {
+        let owner = a.acquire("k").await;
+        released(&a, &owner).await;
+        assert_eq!(next(&mut waiting).await, Some(Hint::Free { place: 0 }));
+    }
+    drop(damaged);
+}
+
 /// A server that was restarted without its data has lost the enrolments, too.
 #[tokio::test]
 async fn a_restarted_server_is_subscribed_to_again() {
@@ -200,6 +223,52 @@ async fn forged_messages_change_nothing() {
     assert_eq!(next(&mut waiting).await, Some(Hint::Free { place: 0 }));
 }
 
+/// S10, L8: a forged message that names a key which is not ours keeps no withdrawal from its way.
+#[tokio::test]
+async fn a_forged_message_about_a_foreign_key_spoils_no_withdrawal() {
+    let user = "locker on >hunter2 ~ns:* &ns:* +@all";
+    let server = Server::start(&Setup::new().user(user)).unwrap();
+    let at = format!("redis://locker:hunter2@127.0.0.1:{}", server.node().port());
+    let b = Process::born(&at, "ns").await;
+    let mut staying = b.backend.watch(&key("k"), &b.waits()).await.unwrap();
+    let leaving = b.backend.watch(&key("k"), &b.waits()).await.unwrap();
+    let real = server.node().command(&["HGET", "ns:{k}", "w:1"]).unwrap();
+    let channel = format!("ns:mail:{}", real.split(' ').next().unwrap());
+    for message in ["99 1 0 other:{k}", "98 1 0 ns:k", "0 1 7 ns:{k}"] {
+        server
+            .node()
+            .command(&["PUBLISH", &channel, message])
+            .unwrap();
+    }
+    // They were read in their order.
+    assert_eq!(next(&mut staying).await, Some(Hint::Free { place: 7 }));
+    drop(leaving);
+    until("the one that left is withdrawn", async || {
+        enrolments(&server, "ns:{k}") == 1
+    })
+    .await;
+    let owner = b.acquire("k").await;
+    released(&b, &owner).await;
+    assert_eq!(next(&mut staying).await, Some(Hint::Free { place: 0 }));
+}
+
+/// A lock is free when its record is gone, whether or not its owner may tell those who wait.
+#[tokio::test]
+async fn a_user_who_may_not_publish_gives_back_its_lock() {
+    let user = "mute on >hunter2 ~ns:* &ns:* +@all -publish";
+    let server = Server::start(&Setup::new().user(user)).unwrap();
+    let at = format!("redis://mute:hunter2@127.0.0.1:{}", server.node().port());
+    let a = Process::born(&at, "ns").await;
+    let b = Process::born(server.url(), "ns").await;
+    let owner = a.acquire("k").await;
+    let waiting = b.backend.watch(&key("k"), &b.waits()).await.unwrap();
+    released(&a, &owner).await;
+    assert_eq!(enrolments(&server, "ns:{k}"), 1, "who was not told stays");
+    let owner = b.acquire("k").await;
+    released(&b, &owner).await;
+    drop(waiting);
+}
+
 /// A connection is given up after a time-out; whoever watches goes on watching.
 #[tokio::test]
 async fn a_stream_outlives_its_connection() {
@@ -259,4 +328,67 @@ async fn a_waiter_is_woken_after_its_slot_has_moved() {
     assert_eq!(next(&mut waiting).await, Some(Hint::Rebuilt));
     released(&a, &owner).await;
     assert_eq!(next(&mut waiting).await, Some(Hint::Free { place: 0 }));
+}
+
+/// CU-5, L1: a node of a cluster that is gone silences its own locks and no others.
+#[tokio::test]
+async fn a_lost_node_silences_nobody_elses_locks() {
+    let mut cluster = Cluster::start(&Setup::new(), 3, 0).unwrap();
+    let a = Process::born(cluster.url(), "ns").await;
+    let b = Process::born(cluster.url(), "ns").await;
+    let node = |name: &str| cluster.node_of(cluster.slot_of(name).unwrap()).unwrap();
+    let homes = [&a, &b].map(|process| node(&format!("ns:process:{}", process.hash)));
+    let lost = (0..3).find(|place| !homes.contains(place)).unwrap();
+    let lock_at = |place: usize| {
+        let mut names = (0..).map(|number| format!("k{number}"));
+        names
+            .find(|name| node(&format!("ns:{{{name}}}")) == place)
+            .unwrap()
+    };
+    let [there, here] = [lost, homes[0]].map(lock_at);
+    // It comes first in every order that there is.
+    let unlucky = b.backend.watch(&key(&there), &b.waits()).await.unwrap();
+    let mut waiting = b.backend.watch(&key(&here), &b.waits()).await.unwrap();
+    cluster.nodes_mut()[lost].kill().unwrap();
+    assert_eq!(next(&mut waiting).await, Some(Hint::Rebuilt));
+    until("a release is heard", async || {
+        let owner = a.acquire(&here).await;
+        released(&a, &owner).await;
+        let hint = tokio::time::timeout(Duration::from_millis(500), waiting.next()).await;
+        hint == Ok(Some(Hint::Free { place: 0 }))
+    })
+    .await;
+    drop(unlucky);
+}
+
+/// A release holds the server no longer than for as many waiters as have a use for it.
+#[tokio::test]
+async fn a_crowd_is_not_told_all_at_once() {
+    let server = Server::start(&Setup::new()).unwrap();
+    let a = Process::born(server.url(), "ns").await;
+    let b = Process::born(server.url(), "ns").await;
+    let mut crowd = Vec::new();
+    for _ in 0..65 {
+        crowd.push(b.backend.watch(&key("k"), &b.waits()).await.unwrap());
+    }
+    let mut observing = b
+        .backend
+        .watch(&key("k"), &Watcher::Observer)
+        .await
+        .unwrap();
+    let owner = a.acquire("k").await;
+    released(&a, &owner).await;
+    assert_eq!(next(&mut observing).await, Some(Hint::Free { place: 0 }));
+    let mut last = crowd.pop().unwrap();
+    assert_eq!(next(&mut crowd[63]).await, Some(Hint::Free { place: 63 }));
+    assert_eq!(futures_util::FutureExt::now_or_never(last.next()), None);
+    // Its turn comes when another leaves.
+    drop(crowd.remove(0));
+    until("the one that left is withdrawn", async || {
+        enrolments(&server, "ns:{k}") == 65
+    })
+    .await;
+    let owner = a.acquire("k").await;
+    released(&a, &owner).await;
+    assert_eq!(next(&mut last).await, Some(Hint::Free { place: 63 }));
 }
