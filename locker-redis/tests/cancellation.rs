@@ -5,7 +5,7 @@ mod fixture;
 use fixture::Standalone;
 use locker_testkit::cancellation::sweep;
 
-/// F25, S7. `--nocapture` shows the list.
+/// F25, S7, L8. `--nocapture` shows the list.
 #[test]
 fn no_future_leaves_anything_behind_wherever_it_is_dropped() {
     let runs = sweep::<Standalone>(24);
@@ -15,5 +15,6 @@ fn no_future_leaves_anything_behind_wherever_it_is_dropped() {
     let found = runs.iter().filter(|run| !run.findings.is_empty());
     let found: Vec<String> = found.map(ToString::to_string).collect();
     println!("{} runs, {} with findings", runs.len(), found.len());
+    assert!(!runs.is_empty(), "something was dropped");
     assert!(found.is_empty(), "{}", found.join("\n"));
 }

@@ -285,10 +285,14 @@ impl<F: Fixture> Stage<F> {
         Some(format!("{before} tasks before, {now} afterwards"))
     }
 
-    /// Waits until the number of tasks does not change any more.
+    /// Waits until the number of tasks does not change any more. Before each look every connection
+    /// is used: one that a slow answer has closed is opened again only then, and it has tasks.
     async fn rest(&mut self) {
         let mut quiet_looks = 0;
         while quiet_looks < 5 {
+            for locker in [self.locker(), self.other()] {
+                drop(self.hold(&locker).await);
+            }
             let tasks = Self::tasks();
             quiet_looks = if tasks == self.tasks_at_rest {
                 quiet_looks + 1
