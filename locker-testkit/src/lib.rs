@@ -9,6 +9,7 @@
 //! | [`memory`] | the fixture of the memory store, in virtual time |
 //! | `behaviour` (feature `driver`) | what a locker over a store does for its users |
 //! | `harness` (feature `harness`) | real processes and a real store under faults, and a TCP proxy |
+//! | `servers` (feature `servers`) | servers of the networked stores, gone with the test |
 //! | `soak` (feature `driver`) | cycles without end, their witness, and what they cost |
 //! | `cancellation` (feature `driver`) | every future of a locker, dropped after every poll |
 //! | [`wrap`] | stores around stores: one counts, one fails on demand, one lies |
@@ -40,6 +41,8 @@ pub mod fixture;
 #[cfg(feature = "harness")]
 pub mod harness;
 pub mod memory;
+#[cfg(feature = "servers")]
+pub mod servers;
 pub mod sim;
 #[cfg(feature = "driver")]
 pub mod soak;

@@ -1,6 +1,6 @@
 //! What a behaviour holds: lockers over one store, and time that passes.
 
-use crate::fixture::{Fixture, Time};
+use crate::fixture::{Exceptions, Fixture, Time};
 use crate::wrap::{Counted, Faulty};
 use distributed_locker::{
     AcquireOptions, Acquired, Backend, BootClock, Clock, Connect, Instant, LockGuard, Locker,
@@ -112,6 +112,11 @@ impl<F: Fixture> World<F> {
     /// A connection of another process.
     pub fn process(&self) -> Arc<dyn Connect> {
         self.fixture.process()
+    }
+
+    /// The store's choices.
+    pub fn exceptions(&self) -> Exceptions {
+        self.fixture.exceptions()
     }
 
     /// The clock of all lockers here.

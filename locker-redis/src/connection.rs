@@ -1,0 +1,294 @@
+//! A server alone, a server behind sentinels, or a cluster: how a connection is opened, and one way
+//! to send a command over it.
+//!
+//! Nothing here reconnects or repeats: after an error the locker drops the connection and opens
+//! another, so that it knows when it was cut off. The exception is the client of a cluster, which
+//! keeps a connection to every node, follows redirects and goes on when a node is replaced; why its
+//! repetitions are harmless is said at each operation, in `locks` and `processes`.
+
+use crate::error::{self, Stage};
+use crate::url::{Deployment, Login, Place};
+use locker_core::BackendError;
+use redis::aio::{ConnectionLike, MultiplexedConnection};
+use redis::cluster::ClusterClientBuilder;
+use redis::cluster_async::ClusterConnection;
+use redis::io::tcp::TcpSettings;
+use redis::sentinel::{SentinelClientBuilder, SentinelServerType};
+use redis::{
+    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, IntoConnectionInfo,
+    ProtocolVersion, PushInfo, RedisConnectionInfo, RedisError, Value,
+};
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A net under the locker's own timeouts, which are shorter: whoever opens a connection without a
+/// locker does not wait for ever.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often the client of a cluster sends a request again. Redirects need it, and a fail-over.
+const CLUSTER_RETRIES: u32 = 4;
+/// What it waits between two attempts, in milliseconds; together less than a request's timeout.
+const CLUSTER_WAIT: (u64, u64) = (10, 100);
+
+/// Where a store is.
+#[derive(Debug, Clone)]
+pub(crate) enum Source {
+    Place(Place),
+    /// A client that was handed in: its configuration is opened again for every connection.
+    Client(Client),
+}
+
+/// Who takes what a server sends without having been asked: messages of a subscription.
+pub(crate) type PushTaker = Arc<dyn Fn(PushInfo) + Send + Sync>;
+
+/// An open connection. Clones share it; it closes with the last of them.
+#[derive(Clone)]
+pub(crate) enum Connection {
+    Server(MultiplexedConnection),
+    Cluster(ClusterConnection),
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Server(_) => "Server",
+            Self::Cluster(_) => "Cluster",
+        })
+    }
+}
+
+impl Source {
+    pub(crate) fn is_cluster(&self) -> bool {
+        matches!(self, Self::Place(place) if place.deployment == Deployment::Cluster)
+    }
+
+    /// Opens a connection on the current runtime. With a taker of pushes it can subscribe.
+    pub(crate) async fn open(&self, pushes: Option<PushTaker>) -> Result<Connection, BackendError> {
+        let protocol = match &pushes {
+            Some(_) => ProtocolVersion::RESP3,
+            None => ProtocolVersion::RESP2,
+        };
+        let client = match self {
+            Self::Place(place) if place.deployment == Deployment::Cluster => {
+                return place.open_cluster(protocol, pushes).await;
+            }
+            Self::Place(place) => place.client(protocol).await?,
+            Self::Client(client) => {
+                let info = client.get_connection_info().clone();
+                let login = info.redis_settings().clone().set_protocol(protocol);
+                let tcp = info.tcp_settings().clone().set_nodelay(true);
+                let info = info.set_redis_settings(login).set_tcp_settings(tcp);
+                Client::open(info).map_err(connecting)?
+            }
+        };
+        let mut config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(CONNECT_TIMEOUT))
+            // The locker bounds every request, and must know that it gave up.
+            .set_response_timeout(None);
+        if let Some(pushes) = pushes {
+            config = config.set_push_sender(sender(pushes));
+        }
+        let connection = client.get_multiplexed_async_connection_with_config(&config);
+        Ok(Connection::Server(connection.await.map_err(connecting)?))
+    }
+}
+
+fn sender(pushes: PushTaker) -> impl Fn(PushInfo) -> Result<(), ()> + Send + Sync + 'static {
+    move |push| {
+        pushes(push);
+        Ok(())
+    }
+}
+
+fn connecting(error: RedisError) -> BackendError {
+    error::from_redis(error, Stage::Connecting)
+}
+
+impl Place {
+    async fn client(&self, protocol: ProtocolVersion) -> Result<Client, BackendError> {
+        match &self.deployment {
+            Deployment::Sentinel { master, login } => self.ask(master, login, protocol).await,
+            Deployment::Standalone | Deployment::Cluster => {
+                let Some(info) = self.infos(protocol)?.into_iter().next() else {
+                    return Err(error::config("a host is missing in the URL"));
+                };
+                self.client_of(info)
+            }
+        }
+    }
+
+    /// Asks the sentinels for the server that is the master now.
+    async fn ask(
+        &self,
+        master: &str,
+        login: &Login,
+        protocol: ProtocolVersion,
+    ) -> Result<Client, BackendError> {
+        let sentinels = self.nodes.iter().map(|node| self.address(node));
+        let mut builder = SentinelClientBuilder::new(sentinels, master, SentinelServerType::Master)
+            .map_err(connecting)?
+            .set_client_to_redis_db(self.db)
+            .set_client_to_redis_protocol(protocol)
+            .set_client_to_redis_tcp_settings(tcp())
+            .set_client_to_sentinel_tcp_settings(tcp());
+        if let Some(user) = &self.login.user {
+            builder = builder.set_client_to_redis_username(user);
+        }
+        if let Some(password) = &self.login.password {
+            builder = builder.set_client_to_redis_password(password.reveal());
+        }
+        if let Some(user) = &login.user {
+            builder = builder.set_client_to_sentinel_username(user);
+        }
+        if let Some(password) = &login.password {
+            builder = builder.set_client_to_sentinel_password(password.reveal());
+        }
+        #[cfg(feature = "tls")]
+        if let Some(tls) = &self.tls {
+            let certificates = tls.certificates()?;
+            builder = builder
+                .set_client_to_redis_tls_mode(redis::TlsMode::Secure)
+                .set_client_to_redis_certificates(certificates.clone())
+                .set_client_to_sentinel_tls_mode(redis::TlsMode::Secure)
+                .set_client_to_sentinel_certificates(certificates);
+        }
+        let mut sentinels = builder.build().map_err(connecting)?;
+        sentinels.async_get_client().await.map_err(connecting)
+    }
+
+    async fn open_cluster(
+        &self,
+        protocol: ProtocolVersion,
+        pushes: Option<PushTaker>,
+    ) -> Result<Connection, BackendError> {
+        let (least, most) = CLUSTER_WAIT;
+        let mut builder = ClusterClientBuilder::new(self.infos(protocol)?)
+            .retries(CLUSTER_RETRIES)
+            .retry_wait_formula(least, 2)
+            .min_retry_wait(least)
+            .max_retry_wait(most)
+            .connection_timeout(CONNECT_TIMEOUT)
+            .overall_response_timeout(None)
+            .tcp_settings(tcp())
+            .use_protocol(protocol);
+        #[cfg(feature = "tls")]
+        if let Some(tls) = &self.tls {
+            builder = builder
+                .tls(redis::TlsMode::Secure)
+                .certs(tls.certificates()?);
+        }
+        if let Some(pushes) = pushes {
+            builder = builder.push_sender(sender(pushes));
+        }
+        let client = builder.build().map_err(connecting)?;
+        let connection = client.get_async_connection().await;
+        Ok(Connection::Cluster(connection.map_err(connecting)?))
+    }
+
+    fn address(&self, (host, port): &(String, u16)) -> ConnectionAddr {
+        match &self.tls {
+            None => ConnectionAddr::Tcp(host.clone(), *port),
+            Some(_) => ConnectionAddr::TcpTls {
+                host: host.clone(),
+                port: *port,
+                insecure: false,
+                tls_params: None,
+            },
+        }
+    }
+
+    fn infos(&self, protocol: ProtocolVersion) -> Result<Vec<ConnectionInfo>, BackendError> {
+        let mut login = RedisConnectionInfo::default()
+            .set_db(self.db)
+            .set_protocol(protocol)
+            // One command less to be allowed, and nobody needs it.
+            .set_skip_set_lib_name();
+        if let Some(user) = &self.login.user {
+            login = login.set_username(user);
+        }
+        if let Some(password) = &self.login.password {
+            login = login.set_password(password.reveal());
+        }
+        let nodes = self.nodes.iter().map(|node| {
+            let info = self.address(node).into_connection_info();
+            let info = info.map_err(connecting)?;
+            Ok(info
+                .set_redis_settings(login.clone())
+                .set_tcp_settings(tcp()))
+        });
+        nodes.collect()
+    }
+
+    #[cfg(feature = "tls")]
+    fn client_of(&self, info: ConnectionInfo) -> Result<Client, BackendError> {
+        match &self.tls {
+            Some(tls) => Client::build_with_tls(info, tls.certificates()?),
+            None => Client::open(info),
+        }
+        .map_err(connecting)
+    }
+
+    #[cfg(not(feature = "tls"))]
+    #[allow(clippy::unused_self)]
+    fn client_of(&self, info: ConnectionInfo) -> Result<Client, BackendError> {
+        Client::open(info).map_err(connecting)
+    }
+}
+
+/// Small requests, each of which somebody waits for.
+fn tcp() -> TcpSettings {
+    TcpSettings::default().set_nodelay(true)
+}
+
+#[cfg(feature = "tls")]
+impl crate::url::Tls {
+    /// Reads the files, now: a certificate that was renewed is used by the next connection.
+    fn certificates(&self) -> Result<redis::TlsCertificates, BackendError> {
+        let read = |path: &std::path::Path| {
+            std::fs::read(path).map_err(|cause| {
+                let shown = path.display();
+                error::config(format!("{shown} cannot be read")).with_source(cause)
+            })
+        };
+        let client_tls = match (&self.cert, &self.key) {
+            (Some(cert), Some(key)) => Some(redis::ClientTlsConfig {
+                client_cert: read(cert)?,
+                client_key: read(key)?,
+            }),
+            _ => None,
+        };
+        Ok(redis::TlsCertificates {
+            client_tls,
+            root_cert: self.ca.as_deref().map(read).transpose()?,
+        })
+    }
+}
+
+impl Connection {
+    /// Sends one command.
+    ///
+    /// # Cancel safety
+    ///
+    /// When it is dropped the command was sent or never will be. Others on this connection are not
+    /// disturbed.
+    pub(crate) async fn query(&self, command: &Cmd) -> Result<Value, RedisError> {
+        // The clone is a handle: requests of many tasks share the connection.
+        let value = match self.clone() {
+            Self::Server(mut server) => server.req_packed_command(command).await,
+            Self::Cluster(mut cluster) => cluster.req_packed_command(command).await,
+        }?;
+        value.extract_error()
+    }
+
+    /// What an error of a request over this connection says about its effect.
+    pub(crate) fn stage(&self) -> Stage {
+        match self {
+            Self::Server(_) => Stage::Once,
+            Self::Cluster(_) => Stage::Repeated,
+        }
+    }
+
+    pub(crate) fn is_cluster(&self) -> bool {
+        matches!(self, Self::Cluster(_))
+    }
+}

@@ -1,0 +1,245 @@
+//! The operations on locks. Each is one member of the script, whose steps are in
+//! `scripts/lock.lua`; here are the arguments, and what the answers mean.
+//!
+//! # Requests that arrive twice, or late
+//!
+//! The client of a cluster may send a request again, and a network may deliver one long after its
+//! sender gave up. Neither repeats an effect:
+//!
+//! | operation | why |
+//! | --- | --- |
+//! | create, take over | bears `not_after`: later it is refused. In time it is idempotent under its owner hash, which is used for one acquisition only; if the lock was released meanwhile, the owner is unsettled, and is released again until `not_after` has passed |
+//! | extend | only for this owner, only while unexpired, and it never shortens |
+//! | release, settle, mark | only for this owner, whose hash is never used again |
+//! | check, read | change nothing |
+//! | wake | says again what may be said at any time |
+//! | enrol | the second one finds the first by its number, or is a stranger to its mailbox, which withdraws it at its first hint |
+//! | withdraw | names the enrolment as well as its number |
+
+use crate::error;
+use crate::names;
+use crate::reply;
+use crate::script::Answered;
+use crate::session::Session;
+use locker_core::backend::{
+    Answer, Claim, Claimed, Force, Held, Liveness, Observed, Released, Reply, Settlement, Standing,
+};
+use locker_core::{BackendError, Key, OwnerHash, StoreTime, Token};
+use redis::Value;
+use std::time::Duration;
+
+/// A duration as the scripts take it: whole microseconds, never less than was asked.
+pub(crate) fn micros(ttl: Duration) -> u128 {
+    ttl.as_nanos().div_ceil(1000)
+}
+
+fn claim_arguments(claim: &Claim) -> [String; 4] {
+    [
+        claim.owner.as_str().to_owned(),
+        names::tail(claim.owner.process()),
+        micros(claim.ttl).to_string(),
+        claim.not_after.as_micros().to_string(),
+    ]
+}
+
+impl Session {
+    pub(crate) async fn try_create(&self, claim: &Claim) -> Answer<Claimed> {
+        let member = self.member(claim.key(), "create", claim_arguments(claim));
+        let answer = self.claimed(claim, &self.send_one(member).await?)?;
+        self.with_claims_holder(answer).await
+    }
+
+    /// On a cluster a refused claimant learns in a second request how long the holder's process
+    /// lives: that is when it asks again. If that cannot be read now, the refusal stands without it.
+    async fn with_claims_holder(&self, answer: Reply<Claimed>) -> Answer<Claimed> {
+        let Reply { value, store_time } = answer;
+        let value = match value {
+            Claimed::Held(held) => {
+                Claimed::Held(self.with_holder(held.clone()).await.unwrap_or(held))
+            }
+            other => other,
+        };
+        Ok(Reply { value, store_time })
+    }
+
+    pub(crate) async fn take_over(&self, claim: &Claim, observed: &Observed) -> Answer<Claimed> {
+        if self.connection.is_cluster() {
+            return self.take_over_in_two(claim, observed).await;
+        }
+        self.replace(claim, observed.as_str()).await
+    }
+
+    async fn replace(&self, claim: &Claim, observed: &str) -> Answer<Claimed> {
+        let observed = [observed.to_owned()];
+        let arguments = claim_arguments(claim).into_iter().chain(observed);
+        let member = self.member(claim.key(), "take_over", arguments);
+        self.claimed(claim, &self.send_one(member).await?)
+    }
+
+    /// On a cluster the process lies on another node. It is read first, on its primary, after the
+    /// lock was observed; then the record is replaced if it is still the observed one. That is
+    /// sound because death is one-way: a process that was found dead never lives again, so nothing
+    /// that happens between the two requests can make the observed record a living owner's.
+    async fn take_over_in_two(&self, claim: &Claim, observed: &Observed) -> Answer<Claimed> {
+        let holder = reply::observed_owner(observed);
+        let dead = match &holder {
+            Some(owner) => self.look(owner).await?.0 == Liveness::Dead,
+            None => false,
+        };
+        // A living holder's record is nobody's version.
+        let version = if dead { observed.as_str() } else { "" };
+        let answer = self.replace(claim, version).await?;
+        self.with_claims_holder(answer).await
+    }
+
+    /// How the holder's process stands. One that was found dead is not asked about again, because
+    /// death is one-way.
+    async fn look(&self, owner: &OwnerHash) -> Result<(Liveness, Duration), BackendError> {
+        let process = owner.process();
+        if self.shared.dead.knows(process) {
+            return Ok((Liveness::Dead, Duration::ZERO));
+        }
+        let looked = self.look_at_process(process).await?.value;
+        if looked.0 == Liveness::Dead {
+            self.shared.dead.note(process);
+        }
+        Ok(looked)
+    }
+
+    /// Adds what is known of the holder's process where the script could not see it.
+    pub(crate) async fn with_holder(&self, held: Held) -> Result<Held, BackendError> {
+        if held.holder.is_some() {
+            return Ok(held);
+        }
+        let (liveness, left) = self.look(&held.data.owner).await?;
+        Ok(Held {
+            holder: Some(liveness),
+            free_in: held.free_in.min(left),
+            ..held
+        })
+    }
+
+    fn claimed(&self, claim: &Claim, answered: &Answered) -> Answer<Claimed> {
+        let Answered { time, fields } = answered;
+        let claimed = match reply::word(fields) {
+            Some("granted") => {
+                let token = fields.get(1).and_then(reply::number);
+                let token = token.ok_or_else(|| error::unexpected("a claim"))?;
+                self.shared.grants.granted(&claim.owner);
+                Claimed::Granted(Token::new(token))
+            }
+            Some("held") => Claimed::Held(reply::held(*time, claim.key(), fields)?),
+            Some("absent") => Claimed::Absent,
+            Some("late") => Claimed::TooLate,
+            Some("dead") => Claimed::OwnerDead,
+            _ => return Err(error::unexpected("a claim")),
+        };
+        Ok(Reply::at(*time, claimed))
+    }
+
+    pub(crate) async fn extend(
+        &self,
+        owners: &[OwnerHash],
+        ttl: Duration,
+    ) -> Answer<Vec<Result<Standing, BackendError>>> {
+        let ttl = micros(ttl).to_string();
+        self.standings(owners, "extend", |owner| {
+            vec![owner.as_str().to_owned(), ttl.clone()]
+        })
+        .await
+    }
+
+    pub(crate) async fn check(
+        &self,
+        owners: &[OwnerHash],
+    ) -> Answer<Vec<Result<Standing, BackendError>>> {
+        self.standings(owners, "check", |owner| vec![owner.as_str().to_owned()])
+            .await
+    }
+
+    async fn standings(
+        &self,
+        owners: &[OwnerHash],
+        operation: &'static str,
+        arguments: impl Fn(&OwnerHash) -> Vec<String>,
+    ) -> Answer<Vec<Result<Standing, BackendError>>> {
+        let members = owners
+            .iter()
+            .map(|owner| self.member(owner.key(), operation, arguments(owner)));
+        let answers = self.send_all(members.collect()).await?;
+        // The earliest: nothing is promised for longer than by any of the answers.
+        let time = answers.iter().flatten().map(|answered| answered.time).min();
+        let standings = answers.into_iter().zip(owners).map(|(answer, owner)| {
+            let standing = reply::standing(owner.key(), &answer?.fields)?;
+            if matches!(standing, Standing::Absent | Standing::Held(_)) {
+                self.shared.grants.gone(owner);
+            }
+            Ok(standing)
+        });
+        Ok(Reply {
+            value: standings.collect(),
+            store_time: time,
+        })
+    }
+
+    pub(crate) async fn release(&self, owner: &OwnerHash) -> Answer<Released> {
+        self.release_by("release", owner).await
+    }
+
+    pub(crate) async fn force_release(&self, owner: &OwnerHash, force: Force) -> Answer<Released> {
+        match force {
+            Force::Mark => self.release_by("mark", owner).await,
+            Force::Now => self.release_by("release", owner).await,
+        }
+    }
+
+    async fn release_by(&self, operation: &'static str, owner: &OwnerHash) -> Answer<Released> {
+        let member = self.member(owner.key(), operation, [owner.as_str().to_owned()]);
+        let Answered { time, fields } = self.send_one(member).await?;
+        let released = reply::released(owner.key(), &fields)?;
+        if operation == "release" || released != Released::Done {
+            self.shared.grants.gone(owner);
+        }
+        Ok(Reply::at(time, released))
+    }
+
+    /// The server does one thing at a time, and reads one clock: a claim that comes after this
+    /// release, which saw `not_after` pass, is too late by itself.
+    pub(crate) async fn settle(
+        &self,
+        owner: &OwnerHash,
+        not_after: StoreTime,
+    ) -> Answer<Settlement> {
+        let reply = self.release(owner).await?;
+        let passed = reply.store_time.is_some_and(|time| time > not_after);
+        Ok(reply.map(|released| {
+            if passed {
+                Settlement::Final(released)
+            } else {
+                Settlement::Open(released)
+            }
+        }))
+    }
+
+    pub(crate) async fn read_lock(&self, key: &Key) -> Answer<Option<Held>> {
+        let Answered { time, fields } = self.send_one(self.member(key, "read", [])).await?;
+        let held = match read(time, key, &fields)? {
+            Some(held) => Some(self.with_holder(held).await?),
+            None => None,
+        };
+        Ok(Reply::at(time, held))
+    }
+}
+
+/// What `read` answers.
+pub(crate) fn read(
+    time: StoreTime,
+    key: &Key,
+    fields: &[Value],
+) -> Result<Option<Held>, BackendError> {
+    match reply::word(fields) {
+        Some("absent") => Ok(None),
+        Some("held") => reply::held(time, key, fields).map(Some),
+        _ => Err(error::unexpected("a read")),
+    }
+}

@@ -1,0 +1,193 @@
+//! The two scripts, and how they are sent.
+//!
+//! A script is known to the server by its digest. A server that has forgotten it (restarted,
+//! flushed, failed over) is sent the whole text in the place of the digest, which executes it and
+//! makes it known again. Arguments are arguments: none is ever part of a script's text.
+
+use crate::connection::Connection;
+use crate::error;
+use crate::names::Names;
+use crate::reply;
+use futures_util::future::join_all;
+use locker_core::{BackendError, StoreTime};
+use redis::{Cmd, RedisError, Value};
+use std::sync::LazyLock;
+
+/// How many members one script has at most: a server does nothing else while a script runs.
+pub(crate) const BATCH: usize = 64;
+
+static LOCK: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/lock.lua")));
+static PROCESS: LazyLock<Script> =
+    LazyLock::new(|| Script::new(include_str!("scripts/process.lua")));
+
+#[derive(Debug)]
+struct Script {
+    text: &'static str,
+    digest: String,
+}
+
+/// One operation on one lock.
+#[derive(Debug, Clone)]
+pub(crate) struct Member {
+    /// The name of the lock's key.
+    pub(crate) lock: String,
+    /// What the script calls the operation.
+    pub(crate) operation: &'static str,
+    /// As many as the operation takes.
+    pub(crate) arguments: Vec<String>,
+}
+
+impl Member {
+    pub(crate) fn new(
+        lock: String,
+        operation: &'static str,
+        arguments: impl IntoIterator<Item = String>,
+    ) -> Self {
+        Self {
+            lock,
+            operation,
+            arguments: arguments.into_iter().collect(),
+        }
+    }
+}
+
+/// What a script answered: the server's time, then a word, and what belongs to it.
+#[derive(Debug)]
+pub(crate) struct Answered {
+    pub(crate) time: StoreTime,
+    pub(crate) fields: Vec<Value>,
+}
+
+/// The answer to one member.
+pub(crate) type MemberAnswer = Result<Answered, BackendError>;
+
+/// Sends a batch of at most [`BATCH`] members of distinct keys, which each have their own answer.
+///
+/// On a server alone they are one script, one step of the server. On a cluster their keys lie in
+/// different slots: each is a script of its own, and they travel together.
+///
+/// # Errors
+///
+/// When the batch as a whole was not answered.
+///
+/// # Cancel safety
+///
+/// When it is dropped each member was sent or never will be.
+pub(crate) async fn send(
+    connection: &Connection,
+    names: &Names,
+    members: &[Member],
+) -> Result<Vec<MemberAnswer>, BackendError> {
+    debug_assert!(
+        members.len() <= BATCH,
+        "a script never holds the server for long"
+    );
+    if !connection.is_cluster() {
+        return run_batch(connection, names, members).await;
+    }
+    let alone = members
+        .iter()
+        .map(|member| send_one(connection, names, member));
+    Ok(join_all(alone).await)
+}
+
+/// Sends one member as a script of its own.
+///
+/// # Cancel safety
+///
+/// When it is dropped the member was sent or never will be.
+pub(crate) async fn send_one(
+    connection: &Connection,
+    names: &Names,
+    member: &Member,
+) -> MemberAnswer {
+    let mut answers = run_batch(connection, names, std::slice::from_ref(member)).await?;
+    answers
+        .pop()
+        .unwrap_or_else(|| Err(error::unexpected(member.operation)))
+}
+
+async fn run_batch(
+    connection: &Connection,
+    names: &Names,
+    members: &[Member],
+) -> Result<Vec<MemberAnswer>, BackendError> {
+    // On a cluster a process and a mailbox lie elsewhere.
+    let (processes, mailboxes) = if connection.is_cluster() {
+        ("", "")
+    } else {
+        (names.processes(), names.mailboxes())
+    };
+    let command = |begin: &mut Cmd| {
+        begin.arg(members.len());
+        for member in members {
+            begin.arg(member.lock.as_str());
+        }
+        begin.arg(processes).arg(mailboxes);
+        for member in members {
+            begin.arg(member.operation);
+            for argument in &member.arguments {
+                begin.arg(argument.as_str());
+            }
+        }
+    };
+    let value = run(connection, &LOCK, command).await;
+    let value = value.map_err(|cause| error::from_redis(cause, connection.stage()))?;
+    let (time, answers) = reply::split(value, "a batch")?;
+    if answers.len() != members.len() {
+        return Err(error::unexpected("a batch"));
+    }
+    let stage = connection.stage();
+    let answers = answers.into_iter().zip(members).map(|(answer, member)| {
+        let fields = reply::member(answer, &member.lock, member.operation, stage)?;
+        Ok(Answered { time, fields })
+    });
+    Ok(answers.collect())
+}
+
+/// Sends one operation on a process.
+///
+/// # Errors
+///
+/// When it was not answered.
+pub(crate) async fn send_process(
+    connection: &Connection,
+    key: &str,
+    operation: &'static str,
+    ttl_us: u128,
+) -> Result<Answered, BackendError> {
+    let command = |begin: &mut Cmd| {
+        begin.arg(1).arg(key).arg(operation).arg(ttl_us.to_string());
+    };
+    let value = run(connection, &PROCESS, command).await;
+    let value = value.map_err(|cause| error::from_redis(cause, connection.stage()))?;
+    let (time, fields) = reply::split(value, operation)?;
+    Ok(Answered { time, fields })
+}
+
+/// Runs a script by its digest, or by its text where the digest is not known.
+async fn run(
+    connection: &Connection,
+    script: &Script,
+    complete: impl Fn(&mut Cmd),
+) -> Result<Value, RedisError> {
+    let mut command = redis::cmd("EVALSHA");
+    command.arg(script.digest.as_str());
+    complete(&mut command);
+    match connection.query(&command).await {
+        Err(cause) if error::is_unknown_script(&cause) => {
+            let mut command = redis::cmd("EVAL");
+            command.arg(script.text);
+            complete(&mut command);
+            connection.query(&command).await
+        }
+        answer => answer,
+    }
+}
+
+impl Script {
+    fn new(text: &'static str) -> Self {
+        let digest = redis::Script::new(text).get_hash().to_owned();
+        Self { text, digest }
+    }
+}

@@ -1,0 +1,383 @@
+//! The subscription of a locker: one connection that listens to the mailbox, enrols and withdraws.
+//!
+//! Order: the mailbox is subscribed and confirmed, then the enrolment is written and confirmed, then
+//! `watch` answers and the caller tries the lock. So a release comes before that try, which then
+//! succeeds, or finds the enrolment.
+//!
+//! A subscription that is lost is opened again, after jittered pauses; every stream is enrolled
+//! again, under its old number if that is still there, so that its place is kept, and told that
+//! something may have been missed. Until then its waiters poll: a lost subscription costs latency
+//! and nothing else.
+//!
+//! On a server alone there is one mailbox, a channel. On a cluster a mailbox lies beside each watched
+//! lock, as a sharded channel, so that a release publishes to its own node only.
+
+use crate::config::Shared;
+use crate::connection::{Connection, PushTaker, Source};
+use crate::error;
+use crate::hub::{Enrolment, Slots, Withdrawal};
+use crate::names::{self, Names};
+use crate::reply;
+use crate::script::{BATCH, Member};
+use crate::session::Session;
+use locker_core::{BackendError, Key};
+use redis::{PushInfo, PushKind, Value};
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+use tokio::runtime::Handle;
+
+/// How often a subscription that says nothing is asked whether it is still there. A connection that
+/// was cut in silence would otherwise be waited for without end.
+const ASK_EVERY: Duration = Duration::from_secs(5);
+/// How long anything that the keeper asks for may take.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// The first pause before a lost subscription is opened again, and the longest.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(2));
+
+#[derive(Debug)]
+pub(crate) struct Subscription {
+    source: Source,
+    names: Arc<Names>,
+    /// The locker's, for the session; weak, because it knows the hub.
+    shared: Weak<Shared>,
+    runtime: Handle,
+    /// The name of the mailbox. It stays when the subscription is opened again.
+    mailbox: String,
+    slots: Arc<Slots>,
+    live: tokio::sync::Mutex<Option<Live>>,
+    /// Counts the connections: what an older one says is of no interest.
+    generation: Arc<AtomicU64>,
+    broken: Arc<AtomicBool>,
+    /// Sharded channels that are being left. The server's word for that is expected.
+    leaving: Arc<Mutex<BTreeSet<String>>>,
+}
+
+/// An open subscription.
+#[derive(Debug)]
+struct Live {
+    session: Session,
+    /// The sharded channels that it listens to.
+    channels: BTreeSet<String>,
+}
+
+impl Subscription {
+    /// The subscription of a locker, on this runtime.
+    ///
+    /// # Errors
+    ///
+    /// `Unavailable` when the system has no random numbers for the name of the mailbox.
+    pub(crate) fn new(
+        source: Source,
+        names: Arc<Names>,
+        shared: Weak<Shared>,
+        runtime: Handle,
+    ) -> Result<Self, BackendError> {
+        let mut bits = [0; 16];
+        getrandom::fill(&mut bits).map_err(|cause| {
+            error::unavailable("the system has no random numbers").with_source(cause)
+        })?;
+        Ok(Self {
+            source,
+            names,
+            shared,
+            runtime,
+            mailbox: format!("{:032x}", u128::from_le_bytes(bits)),
+            slots: Arc::default(),
+            live: tokio::sync::Mutex::default(),
+            generation: Arc::default(),
+            broken: Arc::default(),
+            leaving: Arc::default(),
+        })
+    }
+
+    pub(crate) fn is_of(&self, runtime: &Handle) -> bool {
+        self.runtime.id() == runtime.id()
+    }
+
+    pub(crate) fn slots(&self) -> &Slots {
+        &self.slots
+    }
+
+    pub(crate) fn lock_of(&self, key: &Key) -> String {
+        self.names.lock(key)
+    }
+
+    /// Enrols a stream. It is done by a task on the subscription's own runtime, so that a caller who
+    /// goes away leaves nothing half done: the task finds the stream gone, and withdraws.
+    pub(crate) async fn enrol(self: &Arc<Self>, id: u64) -> Result<(), BackendError> {
+        let this = Arc::clone(self);
+        let enrolling = self.runtime.spawn(async move {
+            let mut live = this.live.lock().await;
+            this.revive(&mut live).await?;
+            let Some((enrolment, live)) = this.slots.enrolment(id).zip(live.as_mut()) else {
+                return Ok(());
+            };
+            let enrolled = this.enrol_on(live, std::slice::from_ref(&enrolment), false);
+            enrolled.await
+        });
+        enrolling
+            .await
+            .unwrap_or_else(|_| Err(error::unavailable("the runtime of the locker has ended")))
+    }
+
+    /// Keeps the subscription until it is dropped with its hub.
+    pub(crate) async fn keep(self: Arc<Self>) {
+        let mut pause = PAUSES.0;
+        loop {
+            let asked = tokio::time::timeout(ASK_EVERY, self.slots.rung()).await;
+            let mut live = self.live.lock().await;
+            if asked.is_err() && !self.slots.is_empty() {
+                self.ask(live.as_ref()).await;
+            }
+            self.withdraw(&mut live).await;
+            if !self.broken.load(Ordering::Acquire) {
+                pause = PAUSES.0;
+                continue;
+            }
+            if self.slots.is_empty() {
+                // Nobody waits: the next watch opens it again.
+                *live = None;
+                continue;
+            }
+            if let Err(error) = self.revive(&mut live).await {
+                tracing::debug!(%error, "the subscription is lost; waiters poll meanwhile");
+                drop(live);
+                tokio::time::sleep(jittered(pause)).await;
+                pause = (pause * 2).min(PAUSES.1);
+                // The next round goes on with it.
+                self.slots.ring();
+            }
+        }
+    }
+
+    /// Opens the subscription if there is none that works, and enrols again whoever was enrolled.
+    async fn revive(&self, live: &mut Option<Live>) -> Result<(), BackendError> {
+        if self.broken.swap(false, Ordering::AcqRel) {
+            self.slots.lapse();
+            *live = None;
+        }
+        let revived = self.revived(live).await;
+        if revived.is_err() {
+            self.broken.store(true, Ordering::Release);
+        }
+        revived
+    }
+
+    async fn revived(&self, live: &mut Option<Live>) -> Result<(), BackendError> {
+        if live.is_none() {
+            *live = Some(bounded(self.open()).await?);
+        }
+        let Some(live) = live else { return Ok(()) };
+        for batch in self.slots.lapsed().chunks(BATCH) {
+            self.enrol_on(live, batch, true).await?;
+        }
+        Ok(())
+    }
+
+    async fn open(&self) -> Result<Live, BackendError> {
+        let shared = self.shared.upgrade();
+        let shared = shared.ok_or_else(|| error::unavailable("the locker has ended"))?;
+        let generation = self.generation.fetch_add(1, Ordering::AcqRel) + 1;
+        let connection = self.source.open(Some(self.taker(generation))).await?;
+        if let Connection::Server(server) = &connection {
+            let channel = format!("{}{}", self.names.mailboxes(), self.mailbox);
+            let subscribed = server.clone().subscribe(channel).await;
+            subscribed.map_err(|cause| error::from_redis(cause, error::Stage::Connecting))?;
+        }
+        Ok(Live {
+            session: Session::new(connection, Arc::clone(&self.names), shared),
+            channels: BTreeSet::new(),
+        })
+    }
+
+    async fn enrol_on(
+        &self,
+        live: &mut Live,
+        enrolments: &[Enrolment],
+        again: bool,
+    ) -> Result<(), BackendError> {
+        self.listen(live, enrolments).await?;
+        let members = enrolments.iter().map(|enrolment| {
+            let process = match &enrolment.waits {
+                Some(process) => format!(" {}", reply::argument(process)),
+                None => String::new(),
+            };
+            let former = enrolment.former.clone().unwrap_or_default();
+            let value = format!("{} {}{process}", self.mailbox, enrolment.id);
+            Member::new(enrolment.lock.clone(), "enrol", [former, value])
+        });
+        let answers = bounded(live.session.send(members.collect())).await;
+        let mut failed = None;
+        for (answer, enrolment) in self.noticed(answers)?.into_iter().zip(enrolments) {
+            match answer {
+                Ok(answered) => match answered.fields.get(1).and_then(reply::text) {
+                    Some(number) => self.slots.enrolled(enrolment, number, again),
+                    None => failed = Some(error::unexpected("an enrolment")),
+                },
+                Err(error) => failed = Some(error),
+            }
+        }
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// Subscribes to the sharded channels of these enrolments.
+    async fn listen(&self, live: &mut Live, enrolments: &[Enrolment]) -> Result<(), BackendError> {
+        let Connection::Cluster(cluster) = &live.session.connection else {
+            return Ok(());
+        };
+        for enrolment in enrolments {
+            let channel = names::sharded_channel(&enrolment.lock, &self.mailbox);
+            if live.channels.contains(&channel) {
+                continue;
+            }
+            let mut cluster = cluster.clone();
+            let subscribed = bounded(async {
+                let subscribed = cluster.ssubscribe(&channel).await;
+                subscribed.map_err(|cause| error::from_redis(cause, error::Stage::Connecting))
+            });
+            let subscribed = subscribed.await;
+            self.noticed(subscribed)?;
+            live.channels.insert(channel);
+        }
+        Ok(())
+    }
+
+    /// Sends the withdrawals; what cannot be sent now is kept while its subscription is mended.
+    async fn withdraw(&self, live: &mut Option<Live>) {
+        let withdrawals = self.slots.take_withdrawn();
+        let Some(live) = live.as_mut() else {
+            return;
+        };
+        for batch in withdrawals.chunks(BATCH) {
+            let members = batch.iter().map(|withdrawal| {
+                let number = withdrawal.number.clone();
+                let enrolment = format!("{} {}", self.mailbox, withdrawal.id);
+                Member::new(withdrawal.lock.clone(), "withdraw", [number, enrolment])
+            });
+            let sent = bounded(live.session.send(members.collect())).await;
+            if let Err(error) = self.noticed(sent) {
+                tracing::debug!(%error, "enrolments are withdrawn later");
+                self.slots.give_back(batch.to_vec());
+                continue;
+            }
+            self.leave(live, batch).await;
+        }
+    }
+
+    /// Leaves the sharded channels of locks that nobody here watches any more.
+    async fn leave(&self, live: &mut Live, withdrawals: &[Withdrawal]) {
+        let Connection::Cluster(cluster) = &live.session.connection else {
+            return;
+        };
+        for withdrawal in withdrawals {
+            let channel = names::sharded_channel(&withdrawal.lock, &self.mailbox);
+            if self.slots.watches(&withdrawal.lock) || !live.channels.remove(&channel) {
+                continue;
+            }
+            self.leaving().insert(channel.clone());
+            let mut cluster = cluster.clone();
+            let left = bounded(async {
+                let left = cluster.sunsubscribe(&channel).await;
+                left.map_err(|cause| error::from_redis(cause, error::Stage::Connecting))
+            });
+            let left = left.await;
+            if self.noticed(left).is_err() {
+                self.broken.store(true, Ordering::Release);
+            }
+            self.leaving().remove(&channel);
+        }
+    }
+
+    /// Asks a silent subscription whether it is still there.
+    async fn ask(&self, live: Option<&Live>) {
+        let Some(live) = live else { return };
+        let ping = redis::cmd("PING");
+        let asked = bounded(async {
+            let answer = live.session.connection.query(&ping).await;
+            answer.map_err(|cause| error::from_redis(cause, error::Stage::Once))
+        });
+        let asked = asked.await;
+        self.noticed(asked).ok();
+    }
+
+    /// Notes whether an error says that the connection is lost.
+    fn noticed<T>(&self, answer: Result<T, BackendError>) -> Result<T, BackendError> {
+        if let Err(error) = &answer
+            && error.kind().breaks_connection()
+        {
+            self.broken.store(true, Ordering::Release);
+        }
+        answer
+    }
+
+    fn leaving(&self) -> std::sync::MutexGuard<'_, BTreeSet<String>> {
+        self.leaving.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What takes the messages of one connection. It runs in the client's task and never waits.
+    fn taker(&self, generation: u64) -> PushTaker {
+        let slots = Arc::clone(&self.slots);
+        let current = Arc::clone(&self.generation);
+        let broken = Arc::clone(&self.broken);
+        let leaving = Arc::clone(&self.leaving);
+        Arc::new(move |push: PushInfo| {
+            if current.load(Ordering::Acquire) != generation {
+                return;
+            }
+            let lost = match push.kind {
+                PushKind::Message | PushKind::SMessage => {
+                    read(&slots, &push.data);
+                    false
+                }
+                PushKind::Disconnection => true,
+                // The slot of the channel has moved to another node. The client takes this for the
+                // answer to whatever it has asked for, so the connection is of no use any more.
+                PushKind::SUnsubscribe => {
+                    let channel = push.data.first().and_then(reply::text).unwrap_or_default();
+                    let leaving = leaving.lock().unwrap_or_else(PoisonError::into_inner);
+                    !leaving.contains(channel)
+                }
+                _ => false,
+            };
+            if lost {
+                broken.store(true, Ordering::Release);
+                slots.ring();
+            }
+        })
+    }
+}
+
+/// Reads a message: `ID NUMBER PLACE LOCK`. One that nobody of ours has sent is at most a hint.
+fn read(slots: &Slots, data: &[Value]) {
+    let Some(message) = data.get(1).and_then(reply::text) else {
+        return;
+    };
+    let mut words = message.splitn(4, ' ');
+    let (Some(id), Some(number), Some(place), Some(lock)) =
+        (words.next(), words.next(), words.next(), words.next())
+    else {
+        return;
+    };
+    let Ok(id) = id.parse() else { return };
+    match place.parse() {
+        Ok(place) => slots.deliver(id, number, lock, place),
+        Err(_) if place == "gone" => slots.end(id),
+        Err(_) => {}
+    }
+}
+
+async fn bounded<T>(
+    request: impl Future<Output = Result<T, BackendError>>,
+) -> Result<T, BackendError> {
+    let answer = tokio::time::timeout(PATIENCE, request).await;
+    answer.unwrap_or_else(|_| Err(BackendError::timeout()))
+}
+
+/// Between half and the whole of a pause, so that the waiters of many processes do not come back as
+/// one.
+fn jittered(pause: Duration) -> Duration {
+    let part = getrandom::u32().map_or(1.0, |bits| f64::from(bits) / f64::from(u32::MAX));
+    pause.mul_f64(0.5 + part / 2.0)
+}

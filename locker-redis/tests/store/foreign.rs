@@ -1,0 +1,157 @@
+//! What somebody else has put under a key (S11): a typed error for that key, and nothing is
+//! overwritten.
+
+use super::*;
+use locker_core::backend::Standing;
+use locker_core::{Effect, ErrorKind};
+
+/// Commands that put something under the key of the lock `k`.
+const PLANTED: &[(&str, &[&str])] = &[
+    ("a list", &["RPUSH", "K", "x"]),
+    ("another program's hash", &["HSET", "K", "name", "value"]),
+    ("a token of letters", &["HSET", "K", "token", "abc"]),
+    ("a token of zero", &["HSET", "K", "token", "0"]),
+    ("a token with an exponent", &["HSET", "K", "token", "1e5"]),
+    (
+        "a token beyond what is exact",
+        &["HSET", "K", "token", "99999999999999999999"],
+    ),
+    (
+        "an owner without a token",
+        &["HSET", "K", "owner", "k@h/1.1.1"],
+    ),
+    (
+        "a record without an end",
+        &[
+            "HSET",
+            "K",
+            "token",
+            "5",
+            "format",
+            "1",
+            "owner",
+            "k@h/1.1.1",
+        ],
+    ),
+    (
+        "an expired record of a later format",
+        &[
+            "HSET",
+            "K",
+            "token",
+            "5",
+            "format",
+            "2",
+            "owner",
+            "k@h/1.1.1",
+            "expires",
+            "1",
+        ],
+    ),
+    (
+        "an expired record of another key",
+        &[
+            "HSET",
+            "K",
+            "token",
+            "5",
+            "format",
+            "1",
+            "owner",
+            "j@h/1.1.1",
+            "expires",
+            "1",
+        ],
+    ),
+];
+
+#[tokio::test]
+async fn what_is_no_record_of_this_release_is_corrupt_and_stays() {
+    let server = Server::start(&Setup::new()).unwrap();
+    for (what, command) in PLANTED {
+        let namespace = fresh("foreign");
+        let a = Process::born(server.url(), &namespace).await;
+        let name = format!("{namespace}:{{k}}");
+        let words: Vec<&str> = command
+            .iter()
+            .map(|word| if *word == "K" { &name } else { *word })
+            .collect();
+        server.node().command(&words).unwrap();
+        let dump = || server.node().query::<Vec<u8>>(&["DUMP", &name]).unwrap();
+        let before = dump();
+        let owner = a.owner("k");
+        let mut answers = vec![
+            a.create(&owner).await.map(|_| ()),
+            a.backend.release(&owner).await.map(|_| ()),
+        ];
+        // A reader has no owner to compare with; to it, what has expired is free.
+        if !what.contains("of another key") {
+            answers.push(a.backend.read_lock(&key("k")).await.map(|_| ()));
+        }
+        for answer in answers {
+            let error = answer.expect_err(what);
+            assert_eq!(error.kind(), ErrorKind::Corrupt, "{what}: {error:?}");
+            assert_eq!(error.effect(), Effect::NotApplied, "{what}: {error:?}");
+        }
+        assert_eq!(dump(), before, "{what} is left as it was");
+        // Beside it, in one batch, everything is as ever.
+        let sound = a.acquire("sound").await;
+        let standings = a.backend.check(&[owner, sound]).await.unwrap().value;
+        assert_eq!(
+            standings[0].as_ref().unwrap_err().kind(),
+            ErrorKind::Corrupt,
+            "{what}"
+        );
+        assert_eq!(*standings[1].as_ref().unwrap(), Standing::Mine, "{what}");
+    }
+}
+
+/// The record of a holder's process that cannot be read is no death.
+#[tokio::test]
+async fn a_holder_whose_record_is_damaged_is_not_robbed() {
+    let server = Server::start(&Setup::new()).unwrap();
+    let a = Process::born(server.url(), "ns").await;
+    let b = Process::born(server.url(), "ns").await;
+    let owner = a.acquire("k").await;
+    let held = b.backend.read_lock(&key("k")).await.unwrap().value.unwrap();
+    let name = format!("ns:process:{}", a.hash);
+    for damage in ["x", "12", "1 2 3", "-1 5", ""] {
+        server.node().command(&["SET", &name, damage]).unwrap();
+        let taken = b
+            .backend
+            .take_over(&claim(&b.owner("k")), &held.observed)
+            .await;
+        assert_eq!(taken.unwrap_err().kind(), ErrorKind::Corrupt, "{damage:?}");
+        let read = b.backend.read_process(&a.hash).await;
+        assert_eq!(read.unwrap_err().kind(), ErrorKind::Corrupt, "{damage:?}");
+        let renewed = a.backend.renew_process(&a.hash, LONG).await;
+        assert_eq!(
+            renewed.unwrap_err().kind(),
+            ErrorKind::Corrupt,
+            "{damage:?}"
+        );
+    }
+    let standings = a.backend.check(&[owner]).await.unwrap().value;
+    assert_eq!(*standings[0].as_ref().unwrap(), Standing::Mine);
+}
+
+/// Tokens are whole numbers to the last digit, and grow by one when the clock does not help.
+#[tokio::test]
+async fn a_token_ahead_of_the_clock_grows_by_one() {
+    let server = Server::start(&Setup::new()).unwrap();
+    let a = Process::born(server.url(), "ns").await;
+    let ahead: u64 = 4_102_444_800_123_457;
+    server
+        .node()
+        .command(&["HSET", "ns:{k}", "token", &ahead.to_string()])
+        .unwrap();
+    for step in 1..=3 {
+        let owner = a.owner("k");
+        let granted = token(&a.create(&owner).await.unwrap());
+        assert_eq!(granted, Token::new(ahead + step));
+        a.backend.release(&owner).await.unwrap();
+    }
+    // The key stays until the clock has passed the token by the retention.
+    let goes: u64 = server.node().query(&["PEXPIRETIME", "ns:{k}"]).unwrap();
+    assert!(goes >= (ahead + 3) / 1000 + 30 * 24 * 3_600_000, "{goes}");
+}

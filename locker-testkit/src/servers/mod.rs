@@ -1,0 +1,18 @@
+//! Servers of the networked stores, for tests: started from the binaries that the system's packages
+//! bring, in a temporary folder, on free ports, and gone with the test.
+//!
+//! | module | idea |
+//! | --- | --- |
+//! | [`program`] | where the binary is, or what to install |
+//! | [`port`] | free ports that no other test is given |
+//! | [`supervisor`] | a process that ends its server when the test ends, however that ends |
+//! | [`certificates`] | an authority and its certificates, for one test |
+//! | [`redis`] | Redis alone, with replicas, under sentinels, and as a cluster |
+//!
+//! Nothing here is skipped: what cannot be had is [`Missing`](crate::Missing), with what to install.
+
+pub mod certificates;
+pub mod port;
+pub mod program;
+pub mod redis;
+pub mod supervisor;
