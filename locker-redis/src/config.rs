@@ -116,11 +116,7 @@ impl Connect for Redis {
         let servers = server::examine(&self.source, &connection).await?;
         self.shared.warn(&servers);
         let hinting = !connection.is_cluster() || servers.iter().all(Server::has_sharded_channels);
-        let session = Session {
-            connection,
-            names,
-            shared: Arc::clone(&self.shared),
-        };
+        let session = Session::new(connection, names, Arc::clone(&self.shared));
         let source = hinting.then(|| self.source.clone());
         Ok(Arc::new(RedisBackend::new(session, source)))
     }

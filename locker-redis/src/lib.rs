@@ -12,6 +12,7 @@
 //! | `server` | what the server says about itself, and whether we can work with it |
 //! | `names` | the names of keys and channels |
 //! | `session` | one connection, and the way that every request takes
+//! | `gather` | what is asked for at the same time travels together |
 //! | `script` | the two scripts, and how they are sent |
 //! | `reply` | total decoding of what comes back |
 //! | `locks`, `processes`, `listing` | the operations, each a member of a script or a script |
@@ -26,6 +27,7 @@ mod config;
 mod connection;
 mod dead;
 mod error;
+mod gather;
 mod grants;
 mod hub;
 mod listing;

@@ -76,30 +76,48 @@ pub(crate) type MemberAnswer = Result<Answered, BackendError>;
 pub(crate) async fn send(
     connection: &Connection,
     names: &Names,
-    members: Vec<Member>,
+    members: &[Member],
 ) -> Result<Vec<MemberAnswer>, BackendError> {
     debug_assert!(
         members.len() <= BATCH,
         "a script never holds the server for long"
     );
     if !connection.is_cluster() {
-        let prefixes = (names.processes(), names.mailboxes());
-        return run_batch(connection, prefixes, &members).await;
+        return run_batch(connection, names, members).await;
     }
-    let alone = members.iter().map(|member| async move {
-        let mut answers = run_batch(connection, ("", ""), std::slice::from_ref(member)).await?;
-        answers
-            .pop()
-            .unwrap_or_else(|| Err(error::unexpected(member.operation)))
-    });
+    let alone = members
+        .iter()
+        .map(|member| send_one(connection, names, member));
     Ok(join_all(alone).await)
+}
+
+/// Sends one member as a script of its own.
+///
+/// # Cancel safety
+///
+/// When it is dropped the member was sent or never will be.
+pub(crate) async fn send_one(
+    connection: &Connection,
+    names: &Names,
+    member: &Member,
+) -> MemberAnswer {
+    let mut answers = run_batch(connection, names, std::slice::from_ref(member)).await?;
+    answers
+        .pop()
+        .unwrap_or_else(|| Err(error::unexpected(member.operation)))
 }
 
 async fn run_batch(
     connection: &Connection,
-    (processes, mailboxes): (&str, &str),
+    names: &Names,
     members: &[Member],
 ) -> Result<Vec<MemberAnswer>, BackendError> {
+    // On a cluster a process and a mailbox lie elsewhere.
+    let (processes, mailboxes) = if connection.is_cluster() {
+        ("", "")
+    } else {
+        (names.processes(), names.mailboxes())
+    };
     let command = |begin: &mut Cmd| {
         begin.arg(members.len());
         for member in members {

@@ -2,7 +2,7 @@
 
 use crate::config::Shared;
 use crate::connection::Connection;
-use crate::error;
+use crate::gather::{self, Gathering};
 use crate::names::Names;
 use crate::script::{self, BATCH, Member, MemberAnswer};
 use futures_util::future::join_all;
@@ -16,11 +16,23 @@ pub(crate) struct Session {
     pub(crate) names: Arc<Names>,
     /// What the connections of one locker have in common.
     pub(crate) shared: Arc<Shared>,
+    /// Where operations that are asked for at the same time are gathered, on a server alone.
+    gathering: Option<Gathering>,
 }
 
 impl Session {
-    /// Sends a batch. Every operation on a lock goes through here: it is where operations that are
-    /// asked for at the same time can be gathered.
+    /// A connection of the current runtime.
+    pub(crate) fn new(connection: Connection, names: Arc<Names>, shared: Arc<Shared>) -> Self {
+        let gathering = gather::over(&connection, &names);
+        Self {
+            connection,
+            names,
+            shared,
+            gathering,
+        }
+    }
+
+    /// Sends a batch, as it is.
     ///
     /// # Errors
     ///
@@ -33,16 +45,19 @@ impl Session {
         &self,
         members: Vec<Member>,
     ) -> Result<Vec<MemberAnswer>, BackendError> {
-        script::send(&self.connection, &self.names, members).await
+        script::send(&self.connection, &self.names, &members).await
     }
 
-    /// Sends one member alone.
+    /// Sends one member, with what others ask for at the same time.
+    ///
+    /// # Cancel safety
+    ///
+    /// When it is dropped the member was sent or never will be.
     pub(crate) async fn send_one(&self, member: Member) -> MemberAnswer {
-        let operation = member.operation;
-        let mut answers = self.send(vec![member]).await?;
-        answers
-            .pop()
-            .unwrap_or_else(|| Err(error::unexpected(operation)))
+        match &self.gathering {
+            Some(gathering) => gathering.ask(member).await,
+            None => script::send_one(&self.connection, &self.names, &member).await,
+        }
     }
 
     /// Sends any number of members, in as many batches as that takes, which travel together.

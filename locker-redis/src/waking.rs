@@ -209,11 +209,7 @@ impl Subscription {
             subscribed.map_err(|cause| error::from_redis(cause, error::Stage::Connecting))?;
         }
         Ok(Live {
-            session: Session {
-                connection,
-                names: Arc::clone(&self.names),
-                shared,
-            },
+            session: Session::new(connection, Arc::clone(&self.names), shared),
             channels: BTreeSet::new(),
         })
     }

@@ -27,7 +27,6 @@ local FORMAT = 1
 local RETENTION = 2592000000000
 -- The largest number that is exact here: in microseconds, the year 2255.
 local GREATEST = 9007199254740991
-
 -- How many waiters a release tells. The next one's turn would come so late that it polls before.
 local PLACES = 64
 
@@ -36,318 +35,401 @@ local function text(number)
   return string.format('%.0f', number)
 end
 
-local function corrupt(what)
-  error({ err = 'CORRUPT ' .. what })
-end
-
-local function number(field, value)
-  if not value or #value > 16 or not string.find(value, '^%d+$') then
-    corrupt('the field ' .. field .. ' is not a number')
-  end
-  return tonumber(value)
-end
-
 -- A moment of the future, never so far that it would not be exact.
 local function after(ttl)
   return math.min(now + tonumber(ttl), GREATEST)
 end
 
--- The name of the process key of the process that an owner hash mentions.
-local ESCAPES = { ['%'] = '%25', [':'] = '%3A', ['{'] = '%7B', ['}'] = '%7D' }
-local function process_of(owner)
-  local head = string.match(owner, '^[^#]*')
-  local process = string.match(head, '^[^@]+@([^@]+/%d+%.%d+)%.%d+$')
-  if not process then
-    corrupt('the owner is malformed')
-  end
-  return (string.gsub(process, '[%%:{}]', ESCAPES))
-end
+local now_text = text(now)
 
--- What the process of this name has written, if it lives.
-local function living(name)
-  local value = redis.call('GET', processes .. name)
-  if not value then
-    return false
-  end
-  local expires = string.match(value, '^(%d+) %d+$')
-  if not expires then
-    corrupt('the record of the process is malformed')
-  end
-  return tonumber(expires) > now and value
-end
+-- Almost all of the work is a free lock that is acquired, and an own one that is released while
+-- nobody waits. Both are done here, with as few commands as they take. Whatever is not as plain as
+-- that, errors included, is answered with nothing: the operations below see all cases.
 
--- Reads a lock. `record` is its record as it was found, if it is unexpired; `mine` says whether it
--- is the asker's.
-local function find(key, asker)
-  local found = redis.call('HMGET', key, 'format', 'owner', 'token', 'acquired', 'extended',
-    'expires', 'marked', 'waiters')
-  local lock = { last = 0, waiters = found[8] }
-  local owner, token, expires = found[2], found[3], found[6]
-  if not (owner or token or expires or found[1]) then
-    if not found[8] and redis.call('HLEN', key) > 0 then
-      corrupt('the hash is no lock')
-    end
-    return lock
-  end
-  lock.last = number('token', token)
-  if lock.last == 0 then
-    corrupt('the token is zero')
-  end
-  if not (owner or expires or found[1]) then
-    return lock
-  end
-  local format = number('format', found[1])
-  if format == 0 or format > FORMAT then
-    corrupt('the format of the record is not one that is read here')
-  end
-  lock.expires = number('expires', expires)
-  if not owner then
-    corrupt('the record has no owner')
-  end
-  if owner ~= asker then
-    -- Keys are escaped in owner hashes, so the first `@` ends the key.
-    lock.process = process_of(owner)
-    if asker and string.match(owner, '^[^@]*') ~= string.match(asker, '^[^@]*') then
-      corrupt('the record names an owner of another key')
-    end
-  end
-  if lock.expires > now then
-    lock.record = found
-    lock.mine = owner == asker
-  end
-  return lock
-end
+local process_seen, process_lives
+local ttl_seen, expires_text, until_text
+local granted = { 'granted', now_text }
+-- Whether this server has taken a write of this batch.
+local wrote = false
 
--- How a lock is shown that somebody else holds. Where processes can be seen, with what the holder's
--- has written, or nothing if it is dead.
-local function held(lock)
-  local found = lock.record
-  local process = false
-  if processes ~= '' then
-    process = living(lock.process or process_of(found[2])) or ''
-  end
-  return { 'held', found[1], found[2], found[3], found[4], found[5], found[6], found[7], process }
-end
-
--- The hash is collected when the clock has passed its token by the retention, so that the next token
--- grows without it; and not before the record expires.
-local function keep(key, token, expires)
-  local until_us = math.max(token + RETENTION, expires)
-  redis.call('PEXPIREAT', key, text(math.ceil(until_us / 1000)))
-end
-
--- The full TTL again, never less than there is left. The key's own TTL comes first: it may be set
--- when memory is full, and after a first write the others may be written as well.
-local function renew(key, lock, ttl)
-  local expires = math.max(lock.expires, after(ttl))
-  keep(key, lock.last, expires)
-  redis.call('HSET', key, 'expires', text(expires), 'extended', text(now))
-end
-
-local function grant(key, lock, owner, ttl)
-  local token = math.max(lock.last + 1, now)
-  if token > GREATEST then
-    corrupt('the tokens are used up')
-  end
-  local expires = after(ttl)
-  redis.call('HSET', key, 'format', FORMAT, 'owner', owner, 'token', text(token),
-    'acquired', text(now), 'extended', text(now), 'expires', text(expires))
-  redis.call('HDEL', key, 'marked')
-  keep(key, token, expires)
-  return { 'granted', text(token) }
-end
-
--- Hints to those who are enrolled, in the order in which they came. A mailbox that nobody reads
--- and a waiter whose process is dead are forgotten on the spot, and take no place.
-local function wake(key, lock)
-  if not lock.waiters then
+local function acquire_plainly(key, at)
+  local owner, process, ttl, not_after = ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4]
+  if now > tonumber(not_after) then
     return
   end
-  local enrolments, gone, place = {}, {}, 0
-  local all = redis.call('HGETALL', key)
-  for i = 1, #all, 2 do
-    local n = string.match(all[i], '^w:(%d+)$')
-    if n then
-      enrolments[#enrolments + 1] = { n = tonumber(n), field = all[i], value = all[i + 1] }
+  -- The members of a batch are of one process, and ask for one TTL.
+  if process ~= process_seen then
+    local value = processes ~= '' and redis.call('GET', processes .. process)
+    local expires = type(value) == 'string' and string.match(value, '^(%d+) %d+$')
+    process_seen = process
+    process_lives = processes == '' or expires and tonumber(expires) > now
+  end
+  if not process_lives then
+    return
+  end
+  local found = redis.call('HMGET', key, 'token', 'owner', 'expires', 'format', 'marked')
+  local last = found[1]
+  if found[2] or found[3] or found[4] or found[5] then
+    return
+  end
+  if last then
+    -- A clock that was stepped back is not plain.
+    if #last > 16 or not string.find(last, '^[1-9]%d*$') or tonumber(last) >= now then
+      return
     end
+  elseif redis.call('HLEN', key) > 0 then
+    return
   end
-  table.sort(enrolments, function(a, b) return a.n < b.n end)
-  for _, enrolment in ipairs(enrolments) do
-    local mailbox, id, process = string.match(enrolment.value, '^(%w+) (%d+) ?(.*)$')
-    local heard = 0
-    if mailbox and process ~= '' and place == PLACES then
-      heard = 1
-    elseif mailbox then
-      local alive, value = true, true
-      if process ~= '' and processes ~= '' then
-        alive, value = pcall(living, process)
-      end
-      alive = alive and value
-      local word = alive and (process == '' and 0 or place) or 'gone'
-      local hint = id .. ' ' .. enrolment.n .. ' ' .. word .. ' ' .. key
-      if mailboxes == '' then
-        heard = redis.call('SPUBLISH', key .. ':mail:' .. mailbox, hint)
-      else
-        heard = redis.call('PUBLISH', mailboxes .. mailbox, hint)
-      end
-      if not alive then
-        heard = 0
-      elseif heard > 0 and process ~= '' then
-        place = place + 1
-      end
-    end
-    if heard == 0 then
-      gone[#gone + 1] = enrolment.field
-    end
+  if ttl ~= ttl_seen then
+    local expires = after(ttl)
+    ttl_seen, expires_text = ttl, text(expires)
+    until_text = text(math.ceil(math.max(now + RETENTION, expires) / 1000))
   end
-  for _, field in ipairs(gone) do
-    redis.call('HDEL', key, field)
-  end
-  local left = #enrolments - #gone
-  if left == 0 then
-    redis.call('HDEL', key, 'waiters', 'enrolled')
-  elseif #gone > 0 then
-    redis.call('HSET', key, 'waiters', left)
-  end
+  redis.call('HSET', key, 'format', FORMAT, 'owner', owner, 'token', now_text,
+    'acquired', now_text, 'extended', now_text, 'expires', expires_text)
+  redis.call('PEXPIREAT', key, until_text)
+  wrote = true
+  return granted
 end
 
--- Both claims. They differ in what they do with a free lock and with a dead holder.
-local function claim(key, owner, process, ttl, not_after, observed)
-  -- Nothing lands late. The largest number there is means "without limit", and is one here.
-  if now > tonumber(not_after) then
-    return { 'late' }
+local mine = { 'mine' }
+
+local function release_plainly(key, at)
+  local found = redis.call('HMGET', key, 'owner', 'expires', 'waiters')
+  if found[1] ~= ARGV[at + 1] or found[3] or (tonumber(found[2] or '') or 0) <= now then
+    return
   end
-  if processes ~= '' and not living(process) then
-    return { 'dead' }
+  redis.call('HDEL', key, 'format', 'owner', 'acquired', 'extended', 'expires', 'marked')
+  wrote = true
+  return mine
+end
+
+-- The operations in all cases. They are made when one is needed: a script is run anew for every
+-- batch, and would make them all each time.
+local function all_operations()
+  local function corrupt(what)
+    error({ err = 'CORRUPT ' .. what })
   end
-  local lock = find(key, owner)
-  if not lock.record then
-    if observed then
-      return { 'absent' }
+
+  local function number(field, value)
+    if not value or #value > 16 or not string.find(value, '^%d+$') then
+      corrupt('the field ' .. field .. ' is not a number')
     end
-    return grant(key, lock, owner, ttl)
+    return tonumber(value)
   end
-  if lock.mine then
-    renew(key, lock, ttl)
-    return { 'granted', lock.record[3] }
-  end
-  local answer = held(lock)
-  -- On a cluster the caller has read the holder's process, and death is one-way: it is enough that
-  -- the record is still the one whose process was found dead.
-  if observed == lock.record[3] .. ' ' .. lock.record[2] and (processes == '' or answer[9] == '') then
-    return grant(key, lock, owner, ttl)
-  end
-  return answer
-end
 
-local function standing(lock)
-  if not lock.record then
-    return { 'absent' }
-  elseif not lock.mine then
-    return { 'other', lock.record[2] }
-  elseif lock.record[7] then
-    return { 'marked' }
+  -- The name of the process key of the process that an owner hash mentions.
+  local ESCAPES = { ['%'] = '%25', [':'] = '%3A', ['{'] = '%7B', ['}'] = '%7D' }
+  local function process_of(owner)
+    local head = string.match(owner, '^[^#]*')
+    local process = string.match(head, '^[^@]+@([^@]+/%d+%.%d+)%.%d+$')
+    if not process then
+      corrupt('the owner is malformed')
+    end
+    return (string.gsub(process, '[%%:{}]', ESCAPES))
   end
-  return { 'mine' }
-end
 
--- Every operation with the number of its arguments.
-local OPERATIONS = {
-  -- owner, process, TTL, not after
-  create = { 4, claim },
-  -- the same, and the observed version
-  take_over = { 5, claim },
-  -- owner, TTL
-  extend = { 2, function(key, owner, ttl)
+  -- What the process of this name has written, if it lives.
+  local function living(name)
+    local value = redis.call('GET', processes .. name)
+    if not value then
+      return false
+    end
+    local expires = string.match(value, '^(%d+) %d+$')
+    if not expires then
+      corrupt('the record of the process is malformed')
+    end
+    return tonumber(expires) > now and value
+  end
+
+  -- Reads a lock. `record` is its record as it was found, if it is unexpired; `mine` says whether it
+  -- is the asker's.
+  local function find(key, asker)
+    local found = redis.call('HMGET', key, 'format', 'owner', 'token', 'acquired', 'extended',
+      'expires', 'marked', 'waiters')
+    local lock = { last = 0, waiters = found[8] }
+    local owner, token, expires = found[2], found[3], found[6]
+    if not (owner or token or expires or found[1]) then
+      if not found[8] and redis.call('HLEN', key) > 0 then
+        corrupt('the hash is no lock')
+      end
+      return lock
+    end
+    lock.last = number('token', token)
+    if lock.last == 0 then
+      corrupt('the token is zero')
+    end
+    if not (owner or expires or found[1]) then
+      return lock
+    end
+    local format = number('format', found[1])
+    if format == 0 or format > FORMAT then
+      corrupt('the format of the record is not one that is read here')
+    end
+    lock.expires = number('expires', expires)
+    if not owner then
+      corrupt('the record has no owner')
+    end
+    if owner ~= asker then
+      -- Keys are escaped in owner hashes, so the first `@` ends the key.
+      lock.process = process_of(owner)
+      if asker and string.match(owner, '^[^@]*') ~= string.match(asker, '^[^@]*') then
+        corrupt('the record names an owner of another key')
+      end
+    end
+    if lock.expires > now then
+      lock.record = found
+      lock.mine = owner == asker
+    end
+    return lock
+  end
+
+  -- How a lock is shown that somebody else holds. Where processes can be seen, with what the holder's
+  -- has written, or nothing if it is dead.
+  local function held(lock)
+    local found = lock.record
+    local process = false
+    if processes ~= '' then
+      process = living(lock.process or process_of(found[2])) or ''
+    end
+    return { 'held', found[1], found[2], found[3], found[4], found[5], found[6], found[7], process }
+  end
+
+  -- The hash is collected when the clock has passed its token by the retention, so that the next token
+  -- grows without it; and not before the record expires.
+  local function keep(key, token, expires)
+    local until_us = math.max(token + RETENTION, expires)
+    redis.call('PEXPIREAT', key, text(math.ceil(until_us / 1000)))
+  end
+
+  -- The full TTL again, never less than there is left. The key's own TTL comes first: it may be set
+  -- when memory is full, and after a first write the others may be written as well.
+  local function renew(key, lock, ttl)
+    local expires = math.max(lock.expires, after(ttl))
+    keep(key, lock.last, expires)
+    redis.call('HSET', key, 'expires', text(expires), 'extended', text(now))
+  end
+
+  local function grant(key, lock, owner, ttl)
+    local token = math.max(lock.last + 1, now)
+    if token > GREATEST then
+      corrupt('the tokens are used up')
+    end
+    local expires = after(ttl)
+    redis.call('HSET', key, 'format', FORMAT, 'owner', owner, 'token', text(token),
+      'acquired', text(now), 'extended', text(now), 'expires', text(expires))
+    redis.call('HDEL', key, 'marked')
+    keep(key, token, expires)
+    return { 'granted', text(token) }
+  end
+
+  -- Hints to those who are enrolled, in the order in which they came. A mailbox that nobody reads
+  -- and a waiter whose process is dead are forgotten on the spot, and take no place.
+  local function wake(key, lock)
+    if not lock.waiters then
+      return
+    end
+    local enrolments, gone, place = {}, {}, 0
+    local all = redis.call('HGETALL', key)
+    for i = 1, #all, 2 do
+      local n = string.match(all[i], '^w:(%d+)$')
+      if n then
+        enrolments[#enrolments + 1] = { n = tonumber(n), field = all[i], value = all[i + 1] }
+      end
+    end
+    table.sort(enrolments, function(a, b) return a.n < b.n end)
+    for _, enrolment in ipairs(enrolments) do
+      local mailbox, id, process = string.match(enrolment.value, '^(%w+) (%d+) ?(.*)$')
+      local heard = 0
+      if mailbox and process ~= '' and place == PLACES then
+        heard = 1
+      elseif mailbox then
+        local alive, value = true, true
+        if process ~= '' and processes ~= '' then
+          alive, value = pcall(living, process)
+        end
+        alive = alive and value
+        local word = alive and (process == '' and 0 or place) or 'gone'
+        local hint = id .. ' ' .. enrolment.n .. ' ' .. word .. ' ' .. key
+        if mailboxes == '' then
+          heard = redis.call('SPUBLISH', key .. ':mail:' .. mailbox, hint)
+        else
+          heard = redis.call('PUBLISH', mailboxes .. mailbox, hint)
+        end
+        if not alive then
+          heard = 0
+        elseif heard > 0 and process ~= '' then
+          place = place + 1
+        end
+      end
+      if heard == 0 then
+        gone[#gone + 1] = enrolment.field
+      end
+    end
+    for _, field in ipairs(gone) do
+      redis.call('HDEL', key, field)
+    end
+    local left = #enrolments - #gone
+    if left == 0 then
+      redis.call('HDEL', key, 'waiters', 'enrolled')
+    elseif #gone > 0 then
+      redis.call('HSET', key, 'waiters', left)
+    end
+  end
+
+  -- Both claims. They differ in what they do with a free lock and with a dead holder.
+  local function claim(key, owner, process, ttl, not_after, observed)
+    -- Nothing lands late. The largest number there is means "without limit", and is one here.
+    if now > tonumber(not_after) then
+      return { 'late' }
+    end
+    if processes ~= '' and not living(process) then
+      return { 'dead' }
+    end
     local lock = find(key, owner)
-    local answer = standing(lock)
-    if answer[1] == 'mine' then
+    if not lock.record then
+      if observed then
+        return { 'absent' }
+      end
+      return grant(key, lock, owner, ttl)
+    end
+    if lock.mine then
       renew(key, lock, ttl)
+      return { 'granted', lock.record[3] }
+    end
+    local answer = held(lock)
+    -- On a cluster the caller has read the holder's process, and death is one-way: it is enough that
+    -- the record is still the one whose process was found dead.
+    if observed == lock.record[3] .. ' ' .. lock.record[2] and (processes == '' or answer[9] == '') then
+      return grant(key, lock, owner, ttl)
     end
     return answer
-  end },
-  -- owner
-  check = { 1, function(key, owner)
-    return standing(find(key, owner))
-  end },
-  -- owner. It deletes first, which is allowed when memory is full.
-  release = { 1, function(key, owner)
-    local lock = find(key, owner)
-    local answer = standing(lock)
-    if lock.mine then
-      redis.call('HDEL', key, 'format', 'owner', 'acquired', 'extended', 'expires', 'marked')
-      -- The lock is free, whoever may not be told so: a user without the right to publish.
-      pcall(wake, key, lock)
-    end
-    return answer
-  end },
-  -- owner
-  mark = { 1, function(key, owner)
-    local lock = find(key, owner)
-    local answer = standing(lock)
-    if lock.mine then
-      redis.call('HSET', key, 'marked', 1)
-    end
-    return answer
-  end },
-  read = { 0, function(key)
-    local lock = find(key)
+  end
+
+  local function standing(lock)
     if not lock.record then
       return { 'absent' }
+    elseif not lock.mine then
+      return { 'other', lock.record[2] }
+    elseif lock.record[7] then
+      return { 'marked' }
     end
-    return held(lock)
-  end },
-  -- process. Its retirement has freed the lock, if the lock is still its.
-  wake = { 1, function(key, process)
-    local lock = find(key)
-    if lock.record and lock.process == process then
-      wake(key, lock)
-    end
-    return { 'done' }
-  end },
-  -- number of a former enrolment, and the enrolment: mailbox, id, and the process that waits
-  enrol = { 2, function(key, former, enrolment)
-    local lock = find(key)
-    if former ~= '' and redis.call('HGET', key, 'w:' .. former) == enrolment then
-      return { 'enrolled', former }
-    end
-    local n = redis.call('HINCRBY', key, 'enrolled', 1)
-    redis.call('HSET', key, 'w:' .. n, enrolment)
-    redis.call('HINCRBY', key, 'waiters', 1)
-    if redis.call('PTTL', key) * 1000 < RETENTION then
-      redis.call('PEXPIRE', key, text(RETENTION / 1000))
-    end
-    return { 'enrolled', text(n) }
-  end },
-  -- number of the enrolment, its mailbox and id
-  withdraw = { 2, function(key, n, enrolment)
-    local found = redis.call('HGET', key, 'w:' .. n)
-    if found and string.match(found, '^%w+ %d+') == enrolment then
-      redis.call('HDEL', key, 'w:' .. n)
-      if redis.call('HINCRBY', key, 'waiters', -1) <= 0 then
-        redis.call('HDEL', key, 'waiters', 'enrolled')
+    return { 'mine' }
+  end
+
+  -- Every operation with the number of its arguments.
+  return {
+    -- owner, process, TTL, not after
+    create = { 4, claim },
+    -- the same, and the observed version
+    take_over = { 5, claim },
+    -- owner, TTL
+    extend = { 2, function(key, owner, ttl)
+      local lock = find(key, owner)
+      local answer = standing(lock)
+      if answer[1] == 'mine' then
+        renew(key, lock, ttl)
       end
-    end
-    return { 'done' }
-  end },
-}
+      return answer
+    end },
+    -- owner
+    check = { 1, function(key, owner)
+      return standing(find(key, owner))
+    end },
+    -- owner. It deletes first, which is allowed when memory is full.
+    release = { 1, function(key, owner)
+      local lock = find(key, owner)
+      local answer = standing(lock)
+      if lock.mine then
+        redis.call('HDEL', key, 'format', 'owner', 'acquired', 'extended', 'expires', 'marked')
+        -- The lock is free, whoever may not be told so: a user without the right to publish.
+        pcall(wake, key, lock)
+      end
+      return answer
+    end },
+    -- owner
+    mark = { 1, function(key, owner)
+      local lock = find(key, owner)
+      local answer = standing(lock)
+      if lock.mine then
+        redis.call('HSET', key, 'marked', 1)
+      end
+      return answer
+    end },
+    read = { 0, function(key)
+      local lock = find(key)
+      if not lock.record then
+        return { 'absent' }
+      end
+      return held(lock)
+    end },
+    -- process. Its retirement has freed the lock, if the lock is still its.
+    wake = { 1, function(key, process)
+      local lock = find(key)
+      if lock.record and lock.process == process then
+        wake(key, lock)
+      end
+      return { 'done' }
+    end },
+    -- number of a former enrolment, and the enrolment: mailbox, id, and the process that waits
+    enrol = { 2, function(key, former, enrolment)
+      local lock = find(key)
+      if former ~= '' and redis.call('HGET', key, 'w:' .. former) == enrolment then
+        return { 'enrolled', former }
+      end
+      local n = redis.call('HINCRBY', key, 'enrolled', 1)
+      redis.call('HSET', key, 'w:' .. n, enrolment)
+      redis.call('HINCRBY', key, 'waiters', 1)
+      if redis.call('PTTL', key) * 1000 < RETENTION then
+        redis.call('PEXPIRE', key, text(RETENTION / 1000))
+      end
+      return { 'enrolled', text(n) }
+    end },
+    -- number of the enrolment, its mailbox and id
+    withdraw = { 2, function(key, n, enrolment)
+      local found = redis.call('HGET', key, 'w:' .. n)
+      if found and string.match(found, '^%w+ %d+') == enrolment then
+        redis.call('HDEL', key, 'w:' .. n)
+        if redis.call('HINCRBY', key, 'waiters', -1) <= 0 then
+          redis.call('HDEL', key, 'waiters', 'enrolled')
+        end
+      end
+      return { 'done' }
+    end },
+  }
+end
+
+local plain = { create = acquire_plainly, release = release_plainly }
+local arities = { create = 4, release = 1 }
+local operations
 
 local answers = { time[1], time[2] }
 local at = 3
 for _, key in ipairs(KEYS) do
-  local arity, run = unpack(OPERATIONS[ARGV[at]])
-  local ok, answer = pcall(run, key, unpack(ARGV, at + 1, at + arity))
-  if not ok then
-    -- An error is a table from Redis 7 on, and a text before.
-    answer = { 'error', type(answer) == 'table' and answer.err or tostring(answer) }
+  local name = ARGV[at]
+  local arity = arities[name]
+  local ok, answer
+  if arity then
+    ok, answer = pcall(plain[name], key, at)
+  end
+  if not (ok and answer) then
+    operations = operations or all_operations()
+    local run
+    arity, run = unpack(operations[name])
+    ok, answer = pcall(run, key, unpack(ARGV, at + 1, at + arity))
+    if not ok then
+      -- An error is a table from Redis 7 on, and a text before.
+      answer = { 'error', type(answer) == 'table' and answer.err or tostring(answer) }
+    end
   end
   answers[#answers + 1] = answer
   at = at + 1 + arity
 end
 -- A former master, which has become a replica, takes reads as before, and what it holds may be old:
 -- its word that a lock is gone would be final. It refuses every write, this one too, which changes
--- nothing. It comes last, because after a first write memory may be full for those that follow.
-local probe = redis.pcall('HDEL', KEYS[1], 'w:')
+-- nothing. It comes last, because after a first write memory may be full for those that follow; and
+-- where a write was taken, it is not needed.
+local probe = not wrote and redis.pcall('HDEL', KEYS[1], 'w:')
 if type(probe) == 'table' and string.find(probe.err, 'READONLY', 1, true) then
   return redis.error_reply('READONLY the server has become a replica')
 end

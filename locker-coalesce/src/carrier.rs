@@ -1,0 +1,82 @@
+//! What a store brings along: how its operations are sent.
+
+use locker_core::BackendError;
+use std::future::Future;
+use std::hash::Hash;
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+/// Sends the operations of one store over one connection.
+///
+/// A carrier repeats nothing and waits for no lock, like the [`Backend`](locker_core::Backend) that
+/// it belongs to, and it sends at once: what has to wait for a free connection inside of a carrier
+/// has been sent as far as the gate knows, and cannot be withdrawn any more.
+///
+/// # Cancel safety
+///
+/// A future of a carrier that is dropped leaves its request sent or unsent, never half done, and
+/// disturbs no other request. What was not yet sent then is never sent afterwards.
+pub trait Carrier: Send + Sync + 'static {
+    /// What is asked of the store.
+    type Op: Send + Sync + 'static;
+    /// What the store answers to it.
+    type Answer: Send + 'static;
+
+    /// The lock that an operation is about: its key, or whatever stands for it in the store.
+    fn key(op: &Self::Op) -> impl Hash;
+
+    /// Sends one operation.
+    ///
+    /// # Errors
+    ///
+    /// [`BackendError`] says whether it may have had an effect.
+    fn carry_one(
+        &self,
+        op: &Self::Op,
+    ) -> impl Future<Output = Result<Self::Answer, BackendError>> + Send;
+
+    /// Sends at least two operations, of different keys, as one batch. The answers are in the order
+    /// of the operations, and each of them may be an error of that operation alone.
+    ///
+    /// # Errors
+    ///
+    /// [`BackendError`] if the batch failed as a whole; its effect is then that of every operation.
+    fn carry(
+        &self,
+        ops: &[Self::Op],
+    ) -> impl Future<Output = Result<Vec<Result<Self::Answer, BackendError>>, BackendError>> + Send;
+}
+
+/// How much is under way at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// How many operations one batch holds at most.
+    pub batch: NonZeroUsize,
+    /// How many batches are in flight at most.
+    pub flights: NonZeroUsize,
+    /// How long an operation waits for a lone one of its key whose caller neither polls nor drops
+    /// it. Longer than a sound store takes, and a small part of a request timeout.
+    pub patience: Duration,
+}
+
+impl Limits {
+    /// Batches of at most this many operations, one in flight at a time, and a patience of 250 ms.
+    ///
+    /// A second batch in flight would only take from what gathers for the first: the store does the
+    /// same work in more pieces. It pays where the way to the store is long and its work is short.
+    pub const fn batches_of(batch: NonZeroUsize) -> Self {
+        Self {
+            batch,
+            flights: NonZeroUsize::MIN,
+            patience: Duration::from_millis(250),
+        }
+    }
+}
+
+/// At most 64 operations a batch, so that a store with one thread is never held for long.
+impl Default for Limits {
+    fn default() -> Self {
+        const BATCH: NonZeroUsize = NonZeroUsize::new(64).expect("64 is not zero");
+        Self::batches_of(BATCH)
+    }
+}

@@ -1,0 +1,175 @@
+//! The task that sends what has gathered, and tells every caller its answer.
+
+use crate::carrier::Carrier;
+use crate::error;
+use crate::gate::{Parcel, Reply, Shared};
+use crate::queue::{Batch, LoneId, Tag};
+use futures_util::FutureExt;
+use futures_util::future::join_all;
+use locker_core::BackendError;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use tokio::time::Instant;
+
+/// The state of one task. Its drop, whatever the reason, closes the gate.
+pub(crate) struct Driver<C: Carrier> {
+    shared: Arc<Shared<C>>,
+    /// Behind which lone operation something waits, and since when.
+    behind: Option<(LoneId, Instant)>,
+}
+
+impl<C: Carrier> Driver<C> {
+    pub(crate) fn new(shared: Arc<Shared<C>>) -> Self {
+        Self {
+            shared,
+            behind: None,
+        }
+    }
+
+    pub(crate) async fn run(mut self) {
+        loop {
+            self.kicked().await;
+            // Whoever is ready to ask as well does so now, and travels in the same batch.
+            tokio::task::yield_now().await;
+            let mut next = self.take(None);
+            while let Some(batch) = next {
+                let landed = self.fly(batch).await;
+                // Those who have just got their answers may have more to ask. Until they had their
+                // turn the batch counts as in flight, so what they ask gathers.
+                tokio::task::yield_now().await;
+                next = self.take(Some(landed));
+            }
+        }
+    }
+
+    /// Waits until there may be something to send.
+    async fn kicked(&self) {
+        let kick = self.shared.kick.notified();
+        match self.behind {
+            None => kick.await,
+            Some((_, since)) => tokio::select! {
+                () = kick => {}
+                () = tokio::time::sleep_until(since + self.shared.patience) => {}
+            },
+        }
+    }
+
+    /// Takes the next batch, after the one that has landed.
+    fn take(&mut self, landed: Option<Landed<C>>) -> Option<Batch<Parcel<C>>> {
+        // Dropped after the lock.
+        let mut left = Vec::new();
+        let mut queue = self.shared.queue();
+        if let Some(Landed { tags, refused }) = landed {
+            for (&tag, parcel) in tags.iter().zip(refused) {
+                // While it was under way its caller had no place to give up.
+                if parcel.reply.is_closed() {
+                    left.push(parcel);
+                } else {
+                    queue.put_back(tag, parcel);
+                }
+            }
+            queue.land(&tags);
+        }
+        let mut taken = queue.take();
+        self.behind = match (taken.behind, self.behind) {
+            (None, _) => None,
+            (Some(lone), Some((same, since))) if lone == same => {
+                if since.elapsed() >= self.shared.patience {
+                    queue.end_lone(lone);
+                    if taken.batch.is_none() {
+                        taken = queue.take();
+                    }
+                    None
+                } else {
+                    Some((lone, since))
+                }
+            }
+            (Some(lone), _) => Some((lone, Instant::now())),
+        };
+        if taken.more {
+            self.shared.kick.notify_one();
+        }
+        taken.batch
+    }
+
+    /// Sends a batch, and gives every member its answer unless it is to be sent again.
+    async fn fly(&self, batch: Batch<Parcel<C>>) -> Landed<C> {
+        let Batch {
+            mut members,
+            apart,
+            tags,
+        } = batch;
+        let mut refused = Vec::new();
+        if apart {
+            join_all(members.drain(..).map(|parcel| self.send_alone(parcel))).await;
+        } else if members.len() > 1 {
+            refused = self.send_together(members).await;
+        } else if let Some(parcel) = members.pop() {
+            self.send_alone(parcel).await;
+        }
+        Landed { tags, refused }
+    }
+
+    /// Sends an operation as a request of its own. As if its caller had sent it, it is given up when
+    /// the caller goes away.
+    async fn send_alone(&self, parcel: Parcel<C>) {
+        let Parcel { op, mut reply } = parcel;
+        let answer = tokio::select! {
+            biased;
+            answer = self.shared.carry_one(&op) => answer,
+            () = reply.closed() => return,
+        };
+        // What nobody takes is dropped.
+        drop(reply.send(answer));
+    }
+
+    /// Sends operations as one request. Answers those that are to be sent again, apart.
+    async fn send_together(&self, members: Vec<Parcel<C>>) -> Vec<Parcel<C>> {
+        let (ops, replies): (Vec<_>, Vec<_>) = members
+            .into_iter()
+            .map(|parcel| (parcel.op, parcel.reply))
+            .unzip();
+        let answers = AssertUnwindSafe(async { self.shared.carrier.carry(&ops).await })
+            .catch_unwind()
+            .await
+            .unwrap_or_else(|_| Err(error::panicked()));
+        match answers {
+            Ok(answers) if answers.len() == ops.len() => {
+                for (reply, answer) in replies.into_iter().zip(answers) {
+                    drop(reply.send(answer));
+                }
+            }
+            Ok(answers) => fail::<C>(replies, error::miscounted(ops.len(), answers.len())),
+            Err(error) if error::blames_a_member(&error) => {
+                let parcels = ops.into_iter().zip(replies);
+                return parcels.map(|(op, reply)| Parcel { op, reply }).collect();
+            }
+            Err(error) => fail::<C>(replies, error),
+        }
+        Vec::new()
+    }
+}
+
+impl<C: Carrier> Drop for Driver<C> {
+    fn drop(&mut self) {
+        let waiting = self.shared.queue().close();
+        for parcel in waiting {
+            drop(parcel.reply.send(Err(error::closed())));
+        }
+    }
+}
+
+/// A batch that is in flight no more.
+struct Landed<C: Carrier> {
+    tags: Vec<Tag>,
+    /// Those of its members that were refused because of one of them; all or none.
+    refused: Vec<Parcel<C>>,
+}
+
+/// Tells everybody the same error.
+fn fail<C: Carrier>(replies: Vec<Reply<C>>, error: BackendError) {
+    let error = error::Shared::new(error);
+    for reply in replies {
+        drop(reply.send(Err(error.copy())));
+    }
+}

@@ -1,0 +1,202 @@
+//! What waits, what is under way, and what may travel next. No I/O and no runtime: every method is
+//! one short step under the gate's lock.
+
+use crate::carrier::Limits;
+use std::collections::BTreeMap;
+
+/// A key, as short as it gets. Two keys of one fingerprint are taken for one: the second of them
+/// waits for the next batch, and nothing else comes of it.
+pub(crate) type Fingerprint = u64;
+
+/// A place in the queue. Places are numbered in the order in which operations were asked for.
+pub(crate) type Place = u64;
+
+/// What the queue remembers of a member that travels.
+pub(crate) type Tag = (Place, Fingerprint);
+
+/// Which lone operation is meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct LoneId(u64);
+
+/// The queue of a gate. `M` is an operation with whoever waits for its answer.
+#[derive(Debug)]
+pub(crate) struct Queue<M> {
+    limits: Limits,
+    /// In order, and any place can be given up.
+    waiting: BTreeMap<Place, Waiting<M>>,
+    next: Place,
+    /// The keys of the batches in flight.
+    busy: Vec<Fingerprint>,
+    flying: usize,
+    /// The operation that is being sent by its caller, unless it was passed over.
+    lone: Option<(LoneId, Fingerprint)>,
+    closed: bool,
+}
+
+#[derive(Debug)]
+struct Waiting<M> {
+    fingerprint: Fingerprint,
+    /// It was refused in company, and is sent again alone.
+    apart: bool,
+    member: M,
+}
+
+/// What travels together.
+#[derive(Debug)]
+pub(crate) struct Batch<M> {
+    pub(crate) members: Vec<M>,
+    /// As one request each, side by side.
+    pub(crate) apart: bool,
+    pub(crate) tags: Vec<Tag>,
+}
+
+/// What a look into the queue has found.
+#[derive(Debug)]
+pub(crate) struct Taken<M> {
+    pub(crate) batch: Option<Batch<M>>,
+    /// The lone operation for whose key something waits.
+    pub(crate) behind: Option<LoneId>,
+    /// More might be taken by somebody else.
+    pub(crate) more: bool,
+}
+
+impl<M> Queue<M> {
+    pub(crate) fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            waiting: BTreeMap::new(),
+            next: 0,
+            busy: Vec::new(),
+            flying: 0,
+            lone: None,
+            closed: false,
+        }
+    }
+
+    /// Marks an operation as being sent by its caller, if nothing at all is under way.
+    pub(crate) fn begin_lone(&mut self, fingerprint: Fingerprint) -> Option<LoneId> {
+        if self.flying > 0 || self.lone.is_some() || !self.waiting.is_empty() {
+            return None;
+        }
+        let lone = LoneId(self.next);
+        self.next += 1;
+        self.lone = Some((lone, fingerprint));
+        Some(lone)
+    }
+
+    /// The caller of a lone operation has its answer, or is gone, or has been waited for long enough.
+    pub(crate) fn end_lone(&mut self, lone: LoneId) {
+        self.lone.take_if(|(current, _)| *current == lone);
+    }
+
+    /// Lets an operation stand in the queue.
+    pub(crate) fn push(&mut self, fingerprint: Fingerprint, member: M) -> Place {
+        let place = self.next;
+        self.next += 1;
+        let waiting = Waiting {
+            fingerprint,
+            apart: false,
+            member,
+        };
+        self.waiting.insert(place, waiting);
+        place
+    }
+
+    /// Gives a place up. Whoever gets the operation from here has the only one there is: it was not
+    /// sent and never will be.
+    pub(crate) fn withdraw(&mut self, place: Place) -> Option<M> {
+        self.waiting.remove(&place).map(|waiting| waiting.member)
+    }
+
+    /// Whether a task has something to look for.
+    pub(crate) fn wants_a_flight(&self) -> bool {
+        !self.waiting.is_empty() && self.flying < self.limits.flights.get()
+    }
+
+    /// Takes the next batch: the oldest operations, of different keys that are not under way.
+    pub(crate) fn take(&mut self) -> Taken<M> {
+        let mut taken = Taken {
+            batch: None,
+            behind: None,
+            more: false,
+        };
+        if !self.wants_a_flight() {
+            return taken;
+        }
+        // How the first one is to be sent, the others are. It ends at the first of the other kind,
+        // so that none is overtaken by a younger one of its key.
+        let mut apart = None;
+        let mut ends = false;
+        let Self {
+            limits,
+            waiting,
+            busy,
+            lone,
+            ..
+        } = self;
+        let (members, tags): (Vec<_>, Vec<_>) = waiting
+            .extract_if(.., |_, waiting| {
+                if ends {
+                    return false;
+                }
+                if let Some((lone, fingerprint)) = lone
+                    && *fingerprint == waiting.fingerprint
+                {
+                    taken.behind = Some(*lone);
+                    return false;
+                }
+                if busy.contains(&waiting.fingerprint) {
+                    return false;
+                }
+                ends = *apart.get_or_insert(waiting.apart) != waiting.apart;
+                if !ends {
+                    busy.push(waiting.fingerprint);
+                }
+                !ends
+            })
+            .take(limits.batch.get())
+            .map(|(place, waiting)| (waiting.member, (place, waiting.fingerprint)))
+            .unzip();
+        if let Some(apart) = apart {
+            self.flying += 1;
+            taken.batch = Some(Batch {
+                members,
+                apart,
+                tags,
+            });
+            taken.more = self.wants_a_flight();
+        }
+        taken
+    }
+
+    /// A batch has its answers.
+    pub(crate) fn land(&mut self, tags: &[Tag]) {
+        self.flying -= 1;
+        self.busy
+            .retain(|busy| !tags.iter().any(|(_, tag)| tag == busy));
+    }
+
+    /// A member of a refused batch takes its place again, for a request of its own.
+    pub(crate) fn put_back(&mut self, (place, fingerprint): Tag, member: M) {
+        let waiting = Waiting {
+            fingerprint,
+            apart: true,
+            member,
+        };
+        self.waiting.insert(place, waiting);
+    }
+
+    /// Lets nobody in any more, and gives back everything that waits.
+    pub(crate) fn close(&mut self) -> Vec<M> {
+        self.closed = true;
+        let waiting = std::mem::take(&mut self.waiting);
+        waiting
+            .into_values()
+            .map(|waiting| waiting.member)
+            .collect()
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed
+    }
+}
