@@ -117,16 +117,12 @@ fn killed(scene: &mut Scene) -> Result<(), String> {
     let slot = cluster_of.slot_of(&lock).map_err(text)?;
     let old = cluster_of.node_of(slot).map_err(text)?;
     // Who keeps the other lock, and has its own process record elsewhere, is not concerned.
-    let mut concerned = vec![true, true];
     let elsewhere = |cluster: &Cluster, name: &str| -> io::Result<bool> {
         Ok(cluster.node_of(cluster.slot_of(name)?)? != old)
     };
     let process = process_of(cluster_of, both[1].key)?;
-    if elsewhere(cluster_of, &Servers::lock(1)).map_err(text)?
-        && elsewhere(cluster_of, &process).map_err(text)?
-    {
-        concerned[1] = false;
-    }
+    let unconcerned = elsewhere(cluster_of, &Servers::lock(1)).map_err(text)?
+        && elsewhere(cluster_of, &process).map_err(text)?;
     let at = micros();
     Servers::of(scene)?.nodes_mut()[old].kill().map_err(text)?;
     let new = cluster(scene)?.promoted_after(slot, old).map_err(text)?;
@@ -146,7 +142,7 @@ fn killed(scene: &mut Scene) -> Result<(), String> {
         }
     }
     let records = scene.fleet.log.records();
-    if !concerned[1] {
+    if unconcerned {
         let lost = records.iter().any(|record| {
             matches!(record.event, Event::Loss { token, .. } if token == both[1].token)
                 && record.pid == both[1].pid
@@ -155,7 +151,7 @@ fn killed(scene: &mut Scene) -> Result<(), String> {
     }
     scene.measure(
         "owners with nothing on the killed node",
-        f64::from(u8::from(!concerned[1])),
+        f64::from(u8::from(unconcerned)),
         None,
         "",
     );
