@@ -229,17 +229,17 @@ local function all_operations()
     if not lock.waiters then
       return
     end
-    local enrolments, gone, place = {}, {}, 0
+    local order, values, gone, place = {}, {}, {}, 0
     local all = redis.call('HGETALL', key)
     for i = 1, #all, 2 do
-      local n = string.match(all[i], '^w:(%d+)$')
+      local n = tonumber(string.match(all[i], '^w:(%d+)$'))
       if n then
-        enrolments[#enrolments + 1] = { n = tonumber(n), field = all[i], value = all[i + 1] }
+        order[#order + 1], values[n] = n, all[i + 1]
       end
     end
-    table.sort(enrolments, function(a, b) return a.n < b.n end)
-    for _, enrolment in ipairs(enrolments) do
-      local mailbox, id, process = string.match(enrolment.value, '^(%w+) (%d+) ?(.*)$')
+    table.sort(order)
+    for _, n in ipairs(order) do
+      local mailbox, id, process = string.match(values[n], '^(%w+) (%d+) ?(.*)$')
       local heard = 0
       if mailbox and process ~= '' and place == PLACES then
         heard = 1
@@ -250,7 +250,7 @@ local function all_operations()
         end
         alive = alive and value
         local word = alive and (process == '' and 0 or place) or 'gone'
-        local hint = id .. ' ' .. enrolment.n .. ' ' .. word .. ' ' .. key
+        local hint = id .. ' ' .. n .. ' ' .. word .. ' ' .. key
         if mailboxes == '' then
           heard = redis.call('SPUBLISH', key .. ':mail:' .. mailbox, hint)
         else
@@ -263,13 +263,13 @@ local function all_operations()
         end
       end
       if heard == 0 then
-        gone[#gone + 1] = enrolment.field
+        gone[#gone + 1] = 'w:' .. n
       end
     end
     for _, field in ipairs(gone) do
       redis.call('HDEL', key, field)
     end
-    local left = #enrolments - #gone
+    local left = #order - #gone
     if left == 0 then
       redis.call('HDEL', key, 'waiters', 'enrolled')
     elseif #gone > 0 then
