@@ -69,9 +69,9 @@ pub(crate) async fn measure(
     report.figure(
         format!("{LOCKS} idle locks for {} s", held_for.as_secs()),
         format!(
-            "{valid} valid at the end; {} scripts, {:.1} ms of the server's time",
+            "{valid} valid at the end; {} scripts, {} µs of the server's time",
             after.scripts - held.scripts,
-            (after.script_micros - held.script_micros) as f64 / 1e3
+            after.script_micros - held.script_micros
         ),
     );
     bar.set_message("the locks are released");

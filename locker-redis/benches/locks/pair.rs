@@ -109,7 +109,7 @@ async fn lock_in_turns(locker: Locker, task: usize) -> Result<u64, Failure> {
 
 async fn raw_in_turns(mut raw: Raw, task: usize) -> Result<u64, Failure> {
     let key = format!("raw-{task}");
-    let value = format!("{key}@host/1.{:032x}.1", task);
+    let value = format!("{key}@host/1.{task:032x}.1");
     let limit = LIMIT.get();
     let mut pairs = 0;
     while Instant::now() < limit {
