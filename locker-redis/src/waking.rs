@@ -25,9 +25,10 @@ use locker_core::{BackendError, Key};
 use redis::{PushInfo, PushKind, Value};
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 use tokio::runtime::Handle;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 /// How often a subscription that says nothing is asked whether it is still there. A connection that
@@ -54,6 +55,8 @@ pub(crate) struct Subscription {
     broken: Arc<AtomicBool>,
     /// Sharded channels that are being left. The server's word for that is expected.
     leaving: Arc<Mutex<BTreeSet<String>>>,
+    /// Sharded channels that the server itself has confirmed.
+    confirmed: Arc<Confirmed>,
 }
 
 /// An open subscription.
@@ -91,6 +94,7 @@ impl Subscription {
             generation: Arc::default(),
             broken: Arc::default(),
             leaving: Arc::default(),
+            confirmed: Arc::default(),
         })
     }
 
@@ -202,6 +206,7 @@ impl Subscription {
         let shared = self.shared.upgrade();
         let shared = shared.ok_or_else(|| error::unavailable("the locker has ended"))?;
         let generation = self.generation.fetch_add(1, Ordering::AcqRel) + 1;
+        self.leaving().clear();
         let connection = self.source.open(Some(self.taker(generation))).await?;
         if let Connection::Server(server) = &connection {
             let channel = format!("{}{}", self.names.mailboxes(), self.mailbox);
@@ -261,8 +266,15 @@ impl Subscription {
             let mut cluster = cluster.clone();
             async move {
                 let subscribed = bounded(async {
+                    self.confirmed.forget(channel);
                     let subscribed = cluster.ssubscribe(channel).await;
-                    subscribed.map_err(|cause| error::from_redis(cause, error::Stage::Connecting))
+                    subscribed
+                        .map_err(|cause| error::from_redis(cause, error::Stage::Connecting))?;
+                    // The client takes any word about a subscription for the answer to the oldest
+                    // request, be it the one about a channel that was just left. Only the server's
+                    // word about this channel says that no release is missed from now on.
+                    self.confirmed.wait(channel).await;
+                    Ok(())
                 });
                 subscribed.await.map(|()| channel.clone())
             }
@@ -326,7 +338,7 @@ impl Subscription {
             if self.noticed(left).is_err() {
                 self.broken.store(true, Ordering::Release);
             }
-            self.leaving().remove(&channel);
+            self.confirmed.forget(&channel);
         }
     }
 
@@ -352,7 +364,7 @@ impl Subscription {
         answer
     }
 
-    fn leaving(&self) -> std::sync::MutexGuard<'_, BTreeSet<String>> {
+    fn leaving(&self) -> MutexGuard<'_, BTreeSet<String>> {
         self.leaving.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -362,6 +374,7 @@ impl Subscription {
         let current = Arc::clone(&self.generation);
         let broken = Arc::clone(&self.broken);
         let leaving = Arc::clone(&self.leaving);
+        let confirmed = Arc::clone(&self.confirmed);
         let names = Arc::clone(&self.names);
         Arc::new(move |push: PushInfo| {
             if current.load(Ordering::Acquire) != generation {
@@ -372,13 +385,20 @@ impl Subscription {
                     read(&slots, &names, &push.data);
                     false
                 }
+                PushKind::SSubscribe => {
+                    if let Some(channel) = push.data.first().and_then(reply::text) {
+                        confirmed.note(channel);
+                    }
+                    false
+                }
                 PushKind::Disconnection => true,
                 // The slot of the channel has moved to another node. The client takes this for the
                 // answer to whatever it has asked for, so the connection is of no use any more.
                 PushKind::SUnsubscribe => {
                     let channel = push.data.first().and_then(reply::text).unwrap_or_default();
-                    let leaving = leaving.lock().unwrap_or_else(PoisonError::into_inner);
-                    !leaving.contains(channel)
+                    // The word that was expected, however early the client has answered.
+                    let mut leaving = leaving.lock().unwrap_or_else(PoisonError::into_inner);
+                    !leaving.remove(channel)
                 }
                 _ => false,
             };
@@ -387,6 +407,39 @@ impl Subscription {
                 slots.ring();
             }
         })
+    }
+}
+
+/// The sharded channels of which the server has said that they are subscribed to.
+#[derive(Debug, Default)]
+struct Confirmed {
+    channels: Mutex<BTreeSet<String>>,
+    more: Notify,
+}
+
+impl Confirmed {
+    fn note(&self, channel: &str) {
+        self.lock().insert(channel.to_owned());
+        self.more.notify_waiters();
+    }
+
+    fn forget(&self, channel: &str) {
+        self.lock().remove(channel);
+    }
+
+    /// Waits for the server's word, and forgets it.
+    async fn wait(&self, channel: &str) {
+        loop {
+            let more = self.more.notified();
+            if self.lock().remove(channel) {
+                return;
+            }
+            more.await;
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.channels.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -224,11 +224,11 @@ async fn a_lock_of_a_dead_process_is_two_requests() {
     assert_eq!(judged, Liveness::Dead);
 
     let mut monitor = Monitor::of(&server);
-    let taken = taker.acquire("k", AcquireOptions::new()).await.unwrap();
-    let taken = taken.guard().unwrap();
+    let robbed = taker.acquire("k", AcquireOptions::new()).await.unwrap();
+    let guard = robbed.guard().unwrap();
     let expected = Asked::singly(&[("create", 1), ("take_over", 1)]);
     assert_eq!(monitor.asked(), expected);
-    drop(taken);
+    drop(guard);
 }
 
 /// F27: a release costs at most two attempts at the store, whoever waits.
