@@ -7,11 +7,13 @@
 //! | [`port`] | free ports that no other test is given |
 //! | [`supervisor`] | a process that ends its server when the test ends, however that ends |
 //! | [`certificates`] | an authority and its certificates, for one test |
+//! | [`etcd`] | etcd alone, and a cluster |
 //! | [`redis`] | Redis alone, with replicas, under sentinels, and as a cluster |
 //!
 //! Nothing here is skipped: what cannot be had is [`Missing`](crate::Missing), with what to install.
 
 pub mod certificates;
+pub mod etcd;
 pub mod port;
 pub mod program;
 pub mod redis;
