@@ -214,11 +214,10 @@ fn a_file_that_is_no_database_is_78_and_stays_as_it_is() {
 #[test]
 fn a_store_of_a_newer_version_is_78_and_stays_as_it_is() {
     let home = Home::new();
-    // Until the log is merged into the file, which is then the whole truth.
-    common::await_that("the log is merged", || {
-        home.run(&["run", "k", "--", "true"]).expect(0);
-        !home.path("locker.db-wal").exists()
-    });
+    home.run(&["run", "k", "--", "true"]).expect(0);
+    // The log is merged into the file, which is then the whole truth.
+    execute(&home, "PRAGMA wal_checkpoint(TRUNCATE)");
+    assert!(!home.path("locker.db-wal").exists());
     let file = fs::OpenOptions::new()
         .write(true)
         .open(home.path("locker.db"))
@@ -232,6 +231,11 @@ fn a_store_of_a_newer_version_is_78_and_stays_as_it_is() {
 
 /// Writes into the store what no release has ever written.
 fn spoil(home: &Home, statement: &'static str) {
+    assert_eq!(execute(home, statement), 1);
+}
+
+/// Has SQLite itself do something to the store's file, and answers how many rows that changed.
+fn execute(home: &Home, statement: &'static str) -> u64 {
     use sqlx::{ConnectOptions, Connection};
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -241,9 +245,9 @@ fn spoil(home: &Home, statement: &'static str) {
         let options = sqlx::sqlite::SqliteConnectOptions::new().filename(home.path("locker.db"));
         let mut store = options.connect().await.unwrap();
         let done = sqlx::query(statement).execute(&mut store).await.unwrap();
-        assert_eq!(done.rows_affected(), 1);
         store.close().await.unwrap();
-    });
+        done.rows_affected()
+    })
 }
 
 #[test]
