@@ -95,8 +95,12 @@ end
 local mine = { 'mine' }
 
 local function release_plainly(key, at)
-  local found = redis.call('HMGET', key, 'owner', 'expires', 'waiters')
+  local found = redis.call('HMGET', key, 'owner', 'expires', 'waiters', 'format', 'token')
   if found[1] ~= ARGV[at + 1] or found[3] or (tonumber(found[2] or '') or 0) <= now then
+    return
+  end
+  -- What is no record of this release is not released by it.
+  if found[4] ~= '1' or not string.find(found[5] or '', '^[1-9]%d*$') then
     return
   end
   redis.call('HDEL', key, 'format', 'owner', 'acquired', 'extended', 'expires', 'marked')
