@@ -120,6 +120,9 @@ pub struct Exceptions {
     /// The store cannot see in the same round trip whether the claimant's own process is dead
     /// (Redis Cluster). Such a grant may be taken over at once.
     pub dead_claimants_unseen: Option<&'static str>,
+    /// The TTL of a process is set at its birth, and every renewal renews that one, whatever it asks
+    /// for (etcd). It promises no more than either.
+    pub fixed_process_ttl: Option<&'static str>,
 }
 
 impl Exceptions {
@@ -127,5 +130,6 @@ impl Exceptions {
     pub const NONE: Self = Self {
         no_clock: None,
         dead_claimants_unseen: None,
+        fixed_process_ttl: None,
     };
 }

@@ -21,13 +21,23 @@ pub struct World<F> {
 }
 
 impl<F: Fixture> World<F> {
-    /// An empty namespace, and times that are scaled to the store: T is ten of its units.
+    /// An empty namespace, and times that are scaled to the store: T is ten of its units. Where
+    /// TTLs are coarse, a unit is long because of that and not because requests are slow: then T is
+    /// the least that the store keeps.
     pub async fn open() -> Self {
         let fixture = match F::open().await {
             Ok(fixture) => fixture,
             Err(missing) => panic!("{missing}"),
         };
-        let unit = fixture.unit();
+        let limits = match fixture.process().connect(Side::Caller).await {
+            Ok(store) => store.limits(),
+            Err(error) => panic!("the store cannot be opened: {error:?}"),
+        };
+        let unit = if limits.ttl_granularity * 10 > fixture.unit() {
+            limits.least_ttl / 10
+        } else {
+            fixture.unit()
+        };
         let timing = scaled(unit * 10);
         let time = fixture.time();
         Self {

@@ -11,7 +11,7 @@ pub use process::{Grant, LONG, Process};
 
 use crate::fixture::{Exceptions, Fixture, Impossible, Planted, Time};
 use futures_util::StreamExt;
-use locker_core::backend::{Hint, HintStream, KeptBy, Limits, Liveness};
+use locker_core::backend::{Hint, HintStream, KeptBy, Limits, Liveness, Renewal};
 use locker_core::{Clock, Host, Key, ProcessHash};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::panic::resume_unwind;
@@ -184,6 +184,28 @@ impl Case {
     pub async fn outlive(&self, ttl: Duration) {
         let witness = self.process_for(ttl).await;
         self.until("a process that nobody renews is dead", ttl, async || {
+            witness.liveness().await == Liveness::Dead
+        })
+        .await;
+    }
+
+    /// The same for a process that was renewed. Where a renewal cannot prolong what was given at the
+    /// birth, it is renewed as long as the witness lives.
+    pub async fn outlive_renewed(&self, process: &Process, ttl: Duration) {
+        let Some(reason) = self.exceptions().fixed_process_ttl else {
+            return self.outlive(ttl).await;
+        };
+        assert!(
+            reason.contains(' '),
+            "an exception has a reason, in a sentence"
+        );
+        let witness = self.process_for(ttl).await;
+        self.until("a process that nobody renews is dead", ttl, async || {
+            let renewal = process.renew(ttl).await;
+            assert!(
+                matches!(renewal, Renewal::Renewed { .. }),
+                "a process that is renewed all the time lives"
+            );
             witness.liveness().await == Liveness::Dead
         })
         .await;

@@ -2,6 +2,7 @@
 
 use crate::case::{Case, LONG};
 use locker_core::backend::{Birth, Liveness, Renewal};
+use std::time::Duration;
 
 /// A process that is born lives, and the record says who it is.
 pub async fn the_born_live(case: Case) {
@@ -66,11 +67,16 @@ pub async fn a_renewal_prolongs_life(case: Case) {
             (process, renewal)
         })
         .await;
-    match renewal {
-        Renewal::Renewed { valid_for } => assert!(valid_for > ttl, "{valid_for:?} for {LONG:?}"),
-        Renewal::Gone => panic!("a living process should be renewed, but the store says Gone"),
+    match (renewal, case.exceptions().fixed_process_ttl) {
+        (Renewal::Renewed { valid_for }, None) => {
+            assert!(valid_for > ttl, "{valid_for:?} for {LONG:?}");
+        }
+        (Renewal::Renewed { valid_for }, Some(_)) => {
+            assert!(valid_for <= ttl, "{valid_for:?} for a birth of {ttl:?}");
+        }
+        (Renewal::Gone, _) => panic!("a living process should be renewed, but is Gone"),
     }
-    case.outlive(ttl).await;
+    case.outlive_renewed(&process, ttl).await;
     assert!(matches!(process.liveness().await, Liveness::Alive(_)));
 }
 
@@ -173,8 +179,20 @@ pub async fn death_is_one_way_under_a_race_of_renewals(case: Case) {
     let b = case.process().await;
     let ttl = case.unit();
     let process = case.process_for(ttl).await;
-    // The last renewals fall around the moment of death, wherever that is.
-    case.until("a process whose renewals stop is dead", ttl, async || {
+    // The last renewals fall around the moment of death, wherever that is. Where each of them gives
+    // a whole TTL, the next one comes later after it than the one before.
+    let prolongs = case.exceptions().fixed_process_ttl.is_some();
+    let mut pause = if prolongs {
+        ttl * 3 / 4
+    } else {
+        Duration::ZERO
+    };
+    let mut renew_at = case.elapsed() + pause;
+    let limit = if prolongs { ttl * 8 } else { ttl };
+    case.until("a process whose renewals stop is dead", limit, async || {
+        if case.elapsed() < renew_at {
+            return false;
+        }
         let before = b.read_process(process.hash()).await;
         let renewal = process.renew(case.unit() / 16).await;
         let resurrected = before == Liveness::Dead && matches!(renewal, Renewal::Renewed { .. });
@@ -182,6 +200,10 @@ pub async fn death_is_one_way_under_a_race_of_renewals(case: Case) {
             !resurrected,
             "a process was renewed after somebody had seen it dead"
         );
+        if prolongs {
+            pause += case.unit() / 8;
+            renew_at = case.elapsed() + pause;
+        }
         renewal == Renewal::Gone
     })
     .await;

@@ -8,13 +8,17 @@
 //! | [`supervisor`] | a process that ends its server when the test ends, however that ends |
 //! | [`certificates`] | an authority and its certificates, for one test |
 //! | [`clock`] | a server's clock that a test can step |
+//! | [`etcd`] | etcd alone, and a cluster |
+//! | [`postgres`] | Postgres, as an ordinary user |
 //! | [`redis`] | Redis alone, with replicas, under sentinels, and as a cluster |
 //!
 //! Nothing here is skipped: what cannot be had is [`Missing`](crate::Missing), with what to install.
 
 pub mod certificates;
 pub mod clock;
+pub mod etcd;
 pub mod port;
+pub mod postgres;
 pub mod program;
 pub mod redis;
 pub mod supervisor;

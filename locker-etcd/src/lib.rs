@@ -1,0 +1,37 @@
+//! The etcd store of Locker: a quorum, one monotonic revision, and leases on the server's own
+//! monotonic clock.
+//!
+//! [`Etcd`] makes the connections. The `README` of the crate is for operators: the layout of the
+//! keys, the rights a user needs, what is guaranteed, and from which version of etcd on.
+//!
+//! | module | idea |
+//! | --- | --- |
+//! | `config` | what the three connections of one locker share |
+//! | `url` | the address, and its secrets |
+//! | `connection`, `socket` | one connection to one member, closed for certain |
+//! | `shared` | what claims compare, and a revision that went back |
+//! | `session` | one round trip: one transaction, of one member or of many |
+//! | `names`, `record` | keys and leases; values, and their total decoding |
+//! | `locks`, `processes`, `base`, `listing` | the transactions themselves |
+//! | `hub`, `waiters` | the watch stream, and the order of those who wait |
+//! | `backend` | the contract, method by method |
+//! | `error` | the one mapping of etcd's errors |
+
+mod backend;
+mod base;
+mod config;
+mod connection;
+mod error;
+mod hub;
+mod listing;
+mod locks;
+mod names;
+mod processes;
+mod record;
+mod session;
+mod shared;
+mod socket;
+mod url;
+mod waiters;
+
+pub use config::Etcd;

@@ -1,0 +1,145 @@
+//! Round trips on one connection. All that changes locks goes through one function, which sends one
+//! or many members as one transaction; so whoever gathers the operations of many tasks has one
+//! place to hand them to.
+
+use crate::connection::Connection;
+use crate::error::{self, Request, from_client};
+use crate::names::Names;
+use crate::shared::Shared;
+use etcd_client::{GetOptions, GetResponse, KeyValue, Txn, TxnOp, TxnOpResponse, TxnResponse};
+use locker_core::BackendError;
+use std::sync::Arc;
+
+/// How many members one transaction may have. The server takes 128 operations; a member compares
+/// up to five things and does up to three, in a transaction of its own, which has as many left as
+/// the outer one did not use.
+pub(crate) const BATCH: usize = 60;
+
+/// One connection, the names of its namespace, and what the locker's connections share.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) connection: Connection,
+    pub(crate) names: Names,
+    pub(crate) shared: Arc<Shared>,
+}
+
+/// What one member of a transaction came to.
+#[derive(Debug)]
+pub(crate) struct Done {
+    /// Whether its comparisons held.
+    pub(crate) succeeded: bool,
+    /// The answers of its operations, in their order.
+    pub(crate) answers: Vec<TxnOpResponse>,
+    /// The revision of the whole transaction: that of everything it wrote.
+    pub(crate) revision: i64,
+}
+
+impl Session {
+    /// One transaction.
+    pub(crate) async fn transact(
+        &self,
+        member: Txn,
+        request: Request,
+    ) -> Result<Done, BackendError> {
+        let mut done = self.transact_all(vec![member], request).await?;
+        done.pop().ok_or_else(error::malformed)
+    }
+
+    /// Many members, at most [`BATCH`], as one transaction of nested ones: each has its own
+    /// comparisons and its own answer, and they stand in the order in which they were given. No two
+    /// of them may write one key.
+    pub(crate) async fn transact_all(
+        &self,
+        mut members: Vec<Txn>,
+        request: Request,
+    ) -> Result<Vec<Done>, BackendError> {
+        let count = members.len();
+        let alone = count == 1;
+        let whole = match members.pop() {
+            None => return Ok(Vec::new()),
+            Some(only) if alone => only,
+            Some(last) => {
+                members.push(last);
+                Txn::new().and_then(members.into_iter().map(TxnOp::txn).collect::<Vec<_>>())
+            }
+        };
+        let known = self.shared.known();
+        let answer = self
+            .connection
+            .kv()
+            .txn(whole)
+            .await
+            .map_err(|cause| from_client(cause, request))?;
+        let revision = answer
+            .header()
+            .map_or(0, etcd_client::ResponseHeader::revision);
+        self.shared.saw(known, revision)?;
+        if alone {
+            return Ok(vec![Done::of(&answer, revision)]);
+        }
+        let done: Vec<Done> = answer
+            .op_responses()
+            .into_iter()
+            .filter_map(|member| match member {
+                TxnOpResponse::Txn(member) => Some(Done::of(&member, revision)),
+                _ => None,
+            })
+            .collect();
+        if done.len() == count {
+            Ok(done)
+        } else {
+            Err(error::malformed())
+        }
+    }
+
+    /// A linearizable read of a key, or of a range.
+    pub(crate) async fn get(
+        &self,
+        key: impl Into<Vec<u8>>,
+        options: Option<GetOptions>,
+    ) -> Result<GetResponse, BackendError> {
+        let known = self.shared.known();
+        let answer = self
+            .connection
+            .kv()
+            .get(key, options)
+            .await
+            .map_err(|cause| from_client(cause, Request::Read))?;
+        // That the revision went back harms no reader: it is reported, and what was read is so.
+        let _reported = self.shared.saw(known, revision_of(&answer));
+        Ok(answer)
+    }
+}
+
+/// The revision at which something was read.
+pub(crate) fn revision_of(answer: &GetResponse) -> i64 {
+    answer
+        .header()
+        .map_or(0, etcd_client::ResponseHeader::revision)
+}
+
+impl Done {
+    fn of(answer: &TxnResponse, revision: i64) -> Self {
+        Self {
+            succeeded: answer.succeeded(),
+            answers: answer.op_responses(),
+            revision,
+        }
+    }
+
+    /// What the read in this place found.
+    pub(crate) fn found(&self, place: usize) -> Result<&[KeyValue], BackendError> {
+        match self.answers.get(place) {
+            Some(TxnOpResponse::Get(answer)) => Ok(answer.kvs()),
+            _ => Err(error::malformed()),
+        }
+    }
+
+    /// What the nested transaction in this place came to.
+    pub(crate) fn nested(&self, place: usize) -> Result<Self, BackendError> {
+        match self.answers.get(place) {
+            Some(TxnOpResponse::Txn(answer)) => Ok(Self::of(answer, self.revision)),
+            _ => Err(error::malformed()),
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! The behaviours of a locker, on etcd.
+
+mod fixture;
+
+locker_testkit::behaviours!(fixture::EtcdFixture);

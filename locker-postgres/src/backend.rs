@@ -1,0 +1,409 @@
+//! The contract, method by method: each is one call of one function of the schema.
+
+use crate::arguments::{self, Value, deadline, micros};
+use crate::error;
+use crate::lanes::{Lanes, Of, Then};
+use crate::row::{Answered, ProcessAnswered, foreign, store_time, unexpected};
+use crate::waiting::Waiting;
+use async_trait::async_trait;
+use futures_core::Stream;
+use locker_core::backend::{
+    Answer, Birth, Claim, Claimed, Cursor, Force, Held, Hint, HintStream, KeptBy, Limits, Listing,
+    Liveness, Observed, Page, Released, Renewal, Reply, Settlement, Standing, Watcher,
+};
+use locker_core::{Backend, BackendError, Key, OwnerHash, ProcessData, ProcessHash, StoreTime};
+use sqlx::Row;
+use sqlx::postgres::PgRow;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+/// How many locks one `extend` or `check` may name.
+const BATCH: usize = 64;
+/// How many rows one page of a listing, or one step of a sweep, looks at.
+const SCAN: i32 = 512;
+/// How often a claim is asked again whose row somebody else was just changing. Each time it did
+/// nothing, for certain.
+const TURNS: u32 = 4;
+
+/// One side's connections.
+#[derive(Debug)]
+pub(crate) struct PostgresBackend {
+    lanes: Lanes,
+    /// `None` where no session is kept, so that nobody can listen.
+    waiting: Option<Waiting>,
+}
+
+/// The answers of the members of a batch, in their order.
+type Members<T> = Vec<Result<T, BackendError>>;
+
+impl PostgresBackend {
+    pub(crate) fn new(lanes: Lanes, waiting: Option<Waiting>) -> Self {
+        Self { lanes, waiting }
+    }
+
+    async fn ask(
+        &self,
+        of: Of,
+        arguments: Vec<Value>,
+        then: Then,
+    ) -> Result<Vec<PgRow>, BackendError> {
+        self.lanes.ask(of, arguments, then).await
+    }
+
+    /// A call that answers about exactly one lock.
+    async fn one(
+        &self,
+        of: Of,
+        arguments: Vec<Value>,
+        then: Then,
+    ) -> Result<Answered, BackendError> {
+        let mut rows = self.ask(of, arguments, then).await?.into_iter();
+        match (rows.next(), rows.next()) {
+            (Some(row), None) => Answered::new(row),
+            _ => Err(unexpected("number of answers")),
+        }
+    }
+
+    /// A call that answers about exactly one process.
+    async fn about_process(
+        &self,
+        of: Of,
+        arguments: Vec<Value>,
+        then: Then,
+    ) -> Result<ProcessAnswered, BackendError> {
+        let mut rows = self.ask(of, arguments, then).await?.into_iter();
+        match (rows.next(), rows.next()) {
+            (Some(row), None) => ProcessAnswered::new(row),
+            _ => Err(unexpected("number of answers")),
+        }
+    }
+
+    /// Claims of different keys: one statement, one commit. `None` stands for a claim that did
+    /// nothing because its row was being changed.
+    async fn try_create_all(&self, claims: &[Claim]) -> Answer<Members<Option<Claimed>>> {
+        let of: Of = |all| &all.try_create;
+        let rows = self
+            .ask(of, arguments::claims(claims), Then::Nothing)
+            .await?;
+        members(rows, claims.len(), |place, answered| {
+            answered.claimed(claims[place].key())
+        })
+    }
+
+    /// Releases of different keys: one statement, one commit.
+    async fn release_all(&self, owners: &[OwnerHash]) -> Answer<Members<Released>> {
+        let arguments = arguments::owners(owners);
+        let rows = self
+            .ask(|all| &all.release, arguments, Then::WakeFreed)
+            .await?;
+        members(rows, owners.len(), |place, answered| {
+            answered.released(&owners[place])
+        })
+    }
+
+    async fn sweep_of(
+        &self,
+        of: Of,
+        retention: Duration,
+    ) -> Result<(u64, StoreTime), BackendError> {
+        let mut swept = 0;
+        let mut after = String::new();
+        loop {
+            let older_than = i64::try_from(retention.as_micros()).unwrap_or(i64::MAX / 4);
+            let arguments = vec![
+                after.as_str().into(),
+                older_than.min(i64::MAX / 4).into(),
+                Value::Small(SCAN),
+            ];
+            let rows = self.ask(of, arguments, Then::Nothing).await?;
+            let row = rows.first().ok_or_else(|| unexpected("sweep"))?;
+            let number = |field| row.try_get::<i64, _>(field).map_err(foreign);
+            swept += u64::try_from(number("swept")?).unwrap_or(0);
+            match row.try_get("last").map_err(foreign)? {
+                Some(last) => after = last,
+                None => return Ok((swept, store_time(number("judged_at")?))),
+            }
+        }
+    }
+}
+
+/// Sorts the rows of a batch into the order of its members. Every member has its own answer, and one
+/// that cannot be read is that member's error.
+fn members<T>(
+    rows: Vec<PgRow>,
+    expected: usize,
+    answer: impl Fn(usize, &Answered) -> Result<T, BackendError>,
+) -> Answer<Members<T>> {
+    let mut time = None;
+    let mut answers: Vec<Option<Result<T, BackendError>>> = Vec::new();
+    answers.resize_with(expected, || None);
+    for row in rows {
+        let answered = Answered::new(row)?;
+        time = Some(answered.store_time());
+        let place = answered.member()?;
+        let slot = answers.get_mut(place).ok_or_else(|| unexpected("member"))?;
+        *slot = Some(answer(place, &answered));
+    }
+    let answers: Option<Members<T>> = answers.into_iter().collect();
+    Ok(Reply {
+        value: answers.ok_or_else(|| unexpected("number of answers"))?,
+        // A batch of nothing is answered by nothing, not even a time.
+        store_time: time,
+    })
+}
+
+/// The hints of a store that has none.
+struct Silence;
+
+impl Stream for Silence {
+    type Item = Hint;
+
+    fn poll_next(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Hint>> {
+        Poll::Pending
+    }
+}
+
+/// The only member of a batch of one.
+fn only<T>(reply: Reply<Members<T>>) -> Answer<T> {
+    let member = reply.value.into_iter().next();
+    let value = member.ok_or_else(|| unexpected("number of answers"))??;
+    Ok(Reply {
+        value,
+        store_time: reply.store_time,
+    })
+}
+
+#[async_trait]
+impl Backend for PostgresBackend {
+    fn limits(&self) -> Limits {
+        Limits {
+            least_ttl: Duration::from_millis(1),
+            ttl_granularity: Duration::from_micros(1),
+            batch: BATCH,
+            lock_ttl_kept_by: KeptBy::Store,
+            hints: self.waiting.is_some(),
+            wall_clock_expiry: true,
+            shares_owner_clock: false,
+            cheap_death_poll: None,
+        }
+    }
+
+    async fn try_create(&self, claim: &Claim) -> Answer<Claimed> {
+        for _ in 0..TURNS {
+            let claimed = only(self.try_create_all(std::slice::from_ref(claim)).await?)?;
+            if let Some(value) = claimed.value {
+                return Ok(Reply {
+                    value,
+                    store_time: claimed.store_time,
+                });
+            }
+        }
+        Err(error::busy())
+    }
+
+    async fn take_over(&self, claim: &Claim, observed: &Observed) -> Answer<Claimed> {
+        let arguments = vec![
+            claim.key().as_str().into(),
+            observed.as_str().into(),
+            claim.owner.as_str().into(),
+            claim.owner.process().as_str().into(),
+            micros(claim.ttl).into(),
+            deadline(claim.not_after).into(),
+        ];
+        let of: Of = |all| &all.take_over;
+        let answered = self.one(of, arguments, Then::Nothing).await?;
+        let claimed = answered.claimed(claim.key())?.ok_or_else(error::busy)?;
+        Ok(Reply::at(answered.store_time(), claimed))
+    }
+
+    async fn extend(&self, owners: &[OwnerHash], ttl: Duration) -> Answer<Members<Standing>> {
+        let mut arguments = arguments::owners(owners);
+        arguments.push(micros(ttl).into());
+        let rows = self
+            .ask(|all| &all.extend, arguments, Then::Nothing)
+            .await?;
+        members(rows, owners.len(), |place, answered| {
+            answered.standing(&owners[place])
+        })
+    }
+
+    async fn check(&self, owners: &[OwnerHash]) -> Answer<Members<Standing>> {
+        let arguments = arguments::owners(owners);
+        let rows = self
+            .ask(|all| &all.standings, arguments, Then::Nothing)
+            .await?;
+        members(rows, owners.len(), |place, answered| {
+            answered.standing(&owners[place])
+        })
+    }
+
+    async fn release(&self, owner: &OwnerHash) -> Answer<Released> {
+        only(self.release_all(std::slice::from_ref(owner)).await?)
+    }
+
+    /// It queues behind a claim that is being committed, and claims that come to the row later read
+    /// a later clock and are too late by themselves: so `Final` is final.
+    async fn settle(&self, owner: &OwnerHash, not_after: StoreTime) -> Answer<Settlement> {
+        let arguments = vec![owner.key().as_str().into(), owner.as_str().into()];
+        let of: Of = |all| &all.settle;
+        let answered = self.one(of, arguments, Then::WakeFreed).await?;
+        let released = answered.released(owner)?;
+        let time = answered.store_time();
+        let settlement = if time > not_after {
+            Settlement::Final(released)
+        } else {
+            Settlement::Open(released)
+        };
+        Ok(Reply::at(time, settlement))
+    }
+
+    async fn force_release(&self, owner: &OwnerHash, force: Force) -> Answer<Released> {
+        match force {
+            Force::Now => self.release(owner).await,
+            Force::Mark => {
+                let arguments = vec![owner.key().as_str().into(), owner.as_str().into()];
+                let of: Of = |all| &all.mark;
+                let answered = self.one(of, arguments, Then::Nothing).await?;
+                Ok(Reply::at(answered.store_time(), answered.released(owner)?))
+            }
+        }
+    }
+
+    async fn read_lock(&self, key: &Key) -> Answer<Option<Held>> {
+        let arguments = vec![key.as_str().into()];
+        let of: Of = |all| &all.read_lock;
+        let answered = self.one(of, arguments, Then::Nothing).await?;
+        Ok(Reply::at(
+            answered.store_time(),
+            answered.read(key.as_str())?,
+        ))
+    }
+
+    async fn read_process(&self, process: &ProcessHash) -> Answer<Liveness> {
+        let arguments = vec![process.as_str().into()];
+        let of: Of = |all| &all.read_process;
+        let answered = self.about_process(of, arguments, Then::Nothing).await?;
+        let liveness = answered.living()?.map_or(Liveness::Dead, Liveness::Alive);
+        Ok(Reply::at(answered.store_time(), liveness))
+    }
+
+    async fn create_process(&self, process: &ProcessHash, ttl: Duration) -> Answer<Birth> {
+        let arguments = vec![process.as_str().into(), micros(ttl).into()];
+        let of: Of = |all| &all.create_process;
+        let answered = self.about_process(of, arguments, Then::Nothing).await?;
+        let birth = match answered.verdict()? {
+            "created" => Birth::Created { valid_for: ttl },
+            "exists" => Birth::Exists,
+            _ => return Err(unexpected("verdict")),
+        };
+        Ok(Reply::at(answered.store_time(), birth))
+    }
+
+    async fn renew_process(&self, process: &ProcessHash, ttl: Duration) -> Answer<Renewal> {
+        let arguments = vec![process.as_str().into(), micros(ttl).into()];
+        let of: Of = |all| &all.renew_process;
+        let answered = self.about_process(of, arguments, Then::Nothing).await?;
+        let renewal = match answered.verdict()? {
+            "renewed" => Renewal::Renewed { valid_for: ttl },
+            "gone" => Renewal::Gone,
+            _ => return Err(unexpected("verdict")),
+        };
+        Ok(Reply::at(answered.store_time(), renewal))
+    }
+
+    async fn retire_process(&self, process: &ProcessHash) -> Answer<()> {
+        let arguments = vec![process.as_str().into()];
+        let of: Of = |all| &all.retire_process;
+        let then = Then::WakeHeldBy(process.as_str().to_owned());
+        let answered = self.about_process(of, arguments, then).await?;
+        Ok(Reply::at(answered.store_time(), ()))
+    }
+
+    async fn list_locks(
+        &self,
+        prefix: &str,
+        page: &Page,
+    ) -> Answer<Listing<Result<Held, BackendError>>> {
+        let mut after = page
+            .after
+            .clone()
+            .map_or_else(String::new, |c| c.as_str().to_owned());
+        let arguments = vec![after.as_str().into(), prefix.into(), Value::Small(SCAN)];
+        let of: Of = |all| &all.list_locks;
+        let rows = self.ask(of, arguments, Then::Nothing).await?;
+        let more = rows.len() >= SCAN.unsigned_abs() as usize;
+        let mut time = None;
+        let mut items = Vec::new();
+        for row in rows {
+            let answered = Answered::new(row)?;
+            time = Some(answered.store_time());
+            let name = answered.name()?.to_owned();
+            // In their order, nothing that begins with the prefix comes after this.
+            if !name.starts_with(prefix) {
+                return Ok(listing(time, items, None));
+            }
+            if let Some(item) = answered.read(&name).transpose() {
+                if items.len() >= page.limit.max(1) as usize {
+                    return Ok(listing(time, items, Some(after)));
+                }
+                items.push(item);
+            }
+            after = name;
+        }
+        Ok(listing(time, items, more.then_some(after)))
+    }
+
+    async fn list_processes(
+        &self,
+        page: &Page,
+    ) -> Answer<Listing<Result<ProcessData, BackendError>>> {
+        let mut after = page
+            .after
+            .clone()
+            .map_or_else(String::new, |c| c.as_str().to_owned());
+        let arguments = vec![after.as_str().into(), Value::Small(SCAN)];
+        let of: Of = |all| &all.list_processes;
+        let rows = self.ask(of, arguments, Then::Nothing).await?;
+        let more = rows.len() >= SCAN.unsigned_abs() as usize;
+        let mut time = None;
+        let mut items = Vec::new();
+        for row in rows {
+            let answered = ProcessAnswered::new(row)?;
+            time = Some(answered.store_time());
+            if let Some(item) = answered.living().transpose() {
+                if items.len() >= page.limit.max(1) as usize {
+                    return Ok(listing(time, items, Some(after)));
+                }
+                items.push(item);
+            }
+            answered.name()?.clone_into(&mut after);
+        }
+        Ok(listing(time, items, more.then_some(after)))
+    }
+
+    async fn watch(&self, key: &Key, watcher: &Watcher) -> Result<HintStream, BackendError> {
+        match &self.waiting {
+            Some(waiting) => waiting.watch(key, watcher).await,
+            // It never hints, as `limits` says; who waits polls.
+            None => Ok(Box::pin(Silence)),
+        }
+    }
+
+    async fn sweep(&self, retention: Duration) -> Answer<u64> {
+        let (locks, _) = self.sweep_of(|all| &all.sweep_locks, retention).await?;
+        let (processes, time) = self.sweep_of(|all| &all.sweep_processes, retention).await?;
+        Ok(Reply::at(time, locks + processes))
+    }
+}
+
+/// A page. An empty one has no row that could tell the time.
+fn listing<T>(time: Option<StoreTime>, items: Vec<T>, next: Option<String>) -> Reply<Listing<T>> {
+    Reply {
+        value: Listing {
+            items,
+            next: next.map(Cursor::new),
+        },
+        store_time: time,
+    }
+}

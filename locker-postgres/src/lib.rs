@@ -1,0 +1,36 @@
+//! The Postgres store of Locker: rows decide, LISTEN wakes.
+//!
+//! [`Postgres`] makes the connections; its documentation says what they are. The `README` of the
+//! crate is for operators: tables, rights, tuning, standbys, poolers.
+//!
+//! | module | idea |
+//! | --- | --- |
+//! | `config` | where the server is, and in which schema |
+//! | `migrate`, `migrations/*.sql` | the tables, and the functions that are the operations |
+//! | `statement`, `arguments` | the calls of those functions, and what is bound to them |
+//! | `session` | one connection, examined; one request on it at a time |
+//! | `pooler` | whether a connection has a session of its own |
+//! | `lanes` | the connections of one side, and the queue before them |
+//! | `row` | total decoding of what is answered |
+//! | `hub`, `waiting` | hints: their streams, and the connection on which they come |
+//! | `backend` | the contract, method by method |
+//! | `confirm` | the lock pinned inside a transaction of its owner's |
+//! | `error` | the one mapping of Postgres's errors |
+
+mod arguments;
+mod backend;
+mod config;
+mod confirm;
+mod error;
+mod hub;
+mod lanes;
+mod migrate;
+mod pooler;
+mod row;
+mod session;
+mod statement;
+mod waiting;
+
+pub use config::Postgres;
+pub use confirm::ConfirmError;
+pub use pooler::Between;

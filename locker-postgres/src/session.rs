@@ -1,0 +1,265 @@
+//! One connection, and one request on it at a time.
+//!
+//! A request is one statement in a transaction of its own. Its answer counts only when the server is
+//! ready for the next one: under the extended protocol the rows come *before* the commit, so all of
+//! the answer is read, always, and an error at the commit is an error of the request.
+
+use crate::arguments::{self, Value};
+use crate::error::{self, Stage};
+use crate::migrate;
+use crate::pooler::{Pooler, Verdict};
+use crate::statement::{Statement, Statements};
+use locker_core::BackendError;
+use sqlx::pool::PoolConnection;
+use sqlx::postgres::{PgConnectOptions, PgPool, PgRow};
+use sqlx::{ConnectOptions, Connection, Executor, PgConnection, Row};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How long a connection that is given up may take to say so to the server.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// How long a connection keeps a session while another one of the same locker waits for one.
+const KEEPING: Duration = Duration::from_millis(250);
+
+/// Where connections come from.
+#[derive(Clone)]
+pub(crate) struct Source {
+    pub(crate) options: PgConnectOptions,
+    pub(crate) pool: Option<PgPool>,
+    pub(crate) pooler: Arc<Pooler>,
+    pub(crate) statements: Arc<Statements>,
+}
+
+/// Without the options, which hold a password.
+impl std::fmt::Debug for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Source")
+            .field("pooler", &self.pooler)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Source {
+    /// A connection that was examined.
+    pub(crate) async fn open(&self) -> Result<Session, BackendError> {
+        let begun = Instant::now();
+        let connection = match &self.pool {
+            Some(pool) => Connected::Lent(lend(pool).await?),
+            None => Connected::Own(Box::new(self.connect().await?)),
+        };
+        let mut session = Session {
+            connection,
+            written: true,
+        };
+        let about = session.about(&self.statements).await?;
+        session.written = match self.pooler.verdict(&about, begun) {
+            Verdict::Pooled => true,
+            Verdict::Direct => false,
+            Verdict::Unknown => self.look(&mut session, &about).await?,
+        };
+        session.settle_isolation(&about).await?;
+        Ok(session)
+    }
+
+    /// One of a pool's connections, which are alike, so that one examination is enough.
+    pub(crate) async fn lend(&self, pool: &PgPool) -> Result<Session, BackendError> {
+        Ok(Session {
+            connection: Connected::Lent(lend(pool).await?),
+            written: self.pooler.is_known_to_pool() != Some(false),
+        })
+    }
+
+    /// Opens a second connection, to see whether the two of them have a session each.
+    async fn look(&self, first: &mut Session, about: &About) -> Result<bool, BackendError> {
+        let begun = Instant::now();
+        let mut second = Session {
+            connection: Connected::Own(Box::new(self.connect().await?)),
+            written: true,
+        };
+        // The session that the second one is given now, it keeps until the first has asked again.
+        second.run("BEGIN").await?;
+        let others = second.about(&self.statements).await?;
+        if others.pid == about.pid || others.is_older_than(begun) {
+            second.close().await;
+            self.pooler.learn(true);
+            return Ok(true);
+        }
+        // Others may be looking too, until they keep every session that a pooler has, and each waits
+        // for one more. So nobody keeps one for long while it waits.
+        let asking = first.about(&self.statements);
+        tokio::pin!(asking);
+        let (now, hindered) = match tokio::time::timeout(KEEPING, &mut asking).await {
+            Ok(now) => (now?, false),
+            Err(_) => {
+                second.run("ROLLBACK").await?;
+                (asking.await?, true)
+            }
+        };
+        second.close().await;
+        let pooled = now.pid != about.pid;
+        if hindered && !pooled {
+            // It may have waited for the second one, or for a slow server. What is written out is
+            // right on both; whoever opens the next connection looks again.
+            return Ok(true);
+        }
+        self.pooler.learn(pooled);
+        Ok(pooled)
+    }
+
+    async fn connect(&self) -> Result<PgConnection, BackendError> {
+        let opened = self.options.connect().await;
+        opened.map_err(|cause| error::from_sqlx(cause, Stage::Opening))
+    }
+}
+
+async fn lend(pool: &PgPool) -> Result<PoolConnection<sqlx::Postgres>, BackendError> {
+    let lent = pool.acquire().await;
+    lent.map_err(|cause| error::from_sqlx(cause, Stage::Opening))
+}
+
+/// A connection.
+#[derive(Debug)]
+pub(crate) struct Session {
+    connection: Connected,
+    /// Whether arguments are written into the statement, because a pooler may stand between.
+    written: bool,
+}
+
+#[derive(Debug)]
+enum Connected {
+    Own(Box<PgConnection>),
+    Lent(PoolConnection<sqlx::Postgres>),
+}
+
+/// What a session says of itself.
+#[derive(Debug, Clone)]
+pub(crate) struct About {
+    /// Which session of the server it is.
+    pub(crate) pid: i32,
+    /// For how long the server has had it.
+    pub(crate) age: Duration,
+    isolation: String,
+}
+
+impl About {
+    /// Whether the session is older than the connection on which it answers.
+    pub(crate) fn is_older_than(&self, connecting: Instant) -> bool {
+        // Clocks of two machines tell the same span a little differently.
+        let span = connecting.elapsed();
+        self.age > span + span / 4 + Duration::from_millis(50)
+    }
+}
+
+impl Session {
+    /// Asks the session for itself, and refuses a schema or a server that cannot be used. Nothing is
+    /// prepared for it: what is between is not known yet.
+    async fn about(&mut self, statements: &Statements) -> Result<About, BackendError> {
+        let opening = |cause| error::from_sqlx(cause, Stage::Opening);
+        let rows = sqlx::raw_sql(statements.about.written(&[]))
+            .fetch_all(self.connection())
+            .await
+            .map_err(opening)?;
+        let Some(about) = rows.first() else {
+            return Err(error::config(
+                "the schema of the locker has no version; `locker migrate` creates it",
+            ));
+        };
+        migrate::judge(
+            about.try_get("version").map_err(opening)?,
+            about.try_get("oldest_client").map_err(opening)?,
+        )?;
+        if about.try_get("standby").map_err(opening)? {
+            return Err(error::unavailable(
+                "the server is a standby; the locker asks the primary only",
+            ));
+        }
+        let encoding: &str = about.try_get("encoding").map_err(opening)?;
+        if encoding != "UTF8" {
+            return Err(error::config(format!(
+                "the database is encoded in {encoding}; the locker keeps any text, so it needs UTF8"
+            )));
+        }
+        let age: i64 = about.try_get("age").map_err(opening)?;
+        Ok(About {
+            pid: about.try_get("pid").map_err(opening)?,
+            age: Duration::from_micros(u64::try_from(age).unwrap_or(0)),
+            isolation: about.try_get("isolation").map_err(opening)?,
+        })
+    }
+
+    /// The functions refuse another isolation than READ COMMITTED. A session of our own is simply
+    /// given the right one; others are not ours to change.
+    async fn settle_isolation(&mut self, about: &About) -> Result<(), BackendError> {
+        let isolation = &about.isolation;
+        if matches!(isolation.as_str(), "read committed" | "read uncommitted") {
+            return Ok(());
+        }
+        if self.written || matches!(self.connection, Connected::Lent(_)) {
+            return Err(error::config(format!(
+                "transactions of this connection are {isolation} by default; the locker works under \
+                 READ COMMITTED only, so set default_transaction_isolation for its role"
+            )));
+        }
+        self.run("SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL READ COMMITTED")
+            .await
+    }
+
+    /// Whether arguments are written into the statement.
+    pub(crate) fn is_pooled(&self) -> bool {
+        self.written
+    }
+
+    /// Calls one function and reads its whole answer.
+    pub(crate) async fn ask(
+        &mut self,
+        statement: &Statement,
+        arguments: Vec<Value>,
+    ) -> Result<Vec<PgRow>, BackendError> {
+        let asked = if self.written {
+            sqlx::raw_sql(statement.written(&arguments))
+                .fetch_all(self.connection())
+                .await
+        } else {
+            sqlx::query_with(statement.bound(), arguments::bind(arguments)?)
+                .fetch_all(self.connection())
+                .await
+        };
+        asked.map_err(|cause| error::from_sqlx(cause, Stage::Sent))
+    }
+
+    async fn run(&mut self, sql: &'static str) -> Result<(), BackendError> {
+        let run = self.connection().execute(sql).await;
+        run.map(|_| ())
+            .map_err(|cause| error::from_sqlx(cause, Stage::Opening))
+    }
+
+    /// Takes leave of the server; a pool gets its connection back.
+    pub(crate) async fn close(self) {
+        match self.connection {
+            Connected::Own(connection) => {
+                let closed = tokio::time::timeout(FAREWELL, connection.close()).await;
+                if let Ok(Err(error)) = closed {
+                    tracing::debug!(%error, "a connection did not close in order");
+                }
+            }
+            Connected::Lent(connection) => drop(connection),
+        }
+    }
+
+    /// Gives up a connection of which nothing is known any more.
+    pub(crate) fn abandon(self) {
+        match self.connection {
+            // The socket closes with the value.
+            Connected::Own(connection) => drop(connection),
+            Connected::Lent(connection) => drop(connection.detach()),
+        }
+    }
+
+    fn connection(&mut self) -> &mut PgConnection {
+        match &mut self.connection {
+            Connected::Own(connection) => connection,
+            Connected::Lent(connection) => connection,
+        }
+    }
+}

@@ -1,0 +1,387 @@
+//! The connection on which the server tells what becomes free: one for each process, however many
+//! keys and tasks wait, and none as long as nobody waits.
+//!
+//! A task owns it. It enrols, withdraws, and hears. The order in which nothing is missed: the server
+//! has confirmed LISTEN; the stream is there; the enrolment is committed; the caller tries the lock;
+//! the caller waits. When the connection is lost, it is rebuilt, every enrolment is written again,
+//! and every stream is told that something may have been missed (attack 20b).
+
+use crate::arguments::{self, Value, micros};
+use crate::error::{self, Stage};
+use crate::hub::{Enrolment, Hub};
+use crate::statement::{Statement, Statements};
+use locker_core::BackendError;
+use locker_core::Key;
+use locker_core::backend::{Hint, HintStream, Watcher};
+use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+
+/// How long an observer's enrolment lasts unless it is renewed.
+const LOOK: Duration = Duration::from_secs(120);
+/// How often observers' enrolments are renewed, and a silent connection is tried.
+const ROUND: Duration = Duration::from_secs(30);
+/// How long the answer to that may take before the connection counts as broken.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// The pause before a lost connection is opened again, doubled up to sixteen times.
+const PAUSE: Duration = Duration::from_millis(125);
+
+/// The way to the task that listens. When it is dropped, the task ends and closes its connection.
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    ear: Ear,
+    running: Mutex<Option<Running>>,
+}
+
+/// How to listen.
+#[derive(Clone)]
+struct Ear {
+    options: PgConnectOptions,
+    channel: String,
+    statements: Arc<Statements>,
+}
+
+impl fmt::Debug for Ear {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ear")
+            .field("channel", &self.channel)
+            .finish_non_exhaustive()
+    }
+}
+
+#[derive(Debug)]
+struct Running {
+    hub: Arc<Hub>,
+    enrol: mpsc::Sender<Enrol>,
+    task: JoinHandle<()>,
+}
+
+#[derive(Debug)]
+struct Enrol {
+    enrolment: Enrolment,
+    done: oneshot::Sender<Result<(), BackendError>>,
+}
+
+impl Waiting {
+    pub(crate) fn new(
+        options: PgConnectOptions,
+        channel: String,
+        statements: Arc<Statements>,
+    ) -> Self {
+        Self {
+            ear: Ear {
+                options,
+                channel,
+                statements,
+            },
+            running: Mutex::default(),
+        }
+    }
+
+    /// Enrols a watcher. Resolves when a later release cannot be missed.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped, it withdraws what it may have enrolled.
+    pub(crate) async fn watch(
+        &self,
+        key: &Key,
+        watcher: &Watcher,
+    ) -> Result<HintStream, BackendError> {
+        let enrolment = Enrolment {
+            key: key.clone(),
+            id: new_id()?,
+            watcher: watcher.clone(),
+        };
+        let (hub, enrol) = self.running();
+        let hints = hub.open(enrolment.clone());
+        let (done, answer) = oneshot::channel();
+        let ended = || error::unavailable("nobody listens to the server any more");
+        let sent = enrol.send(Enrol { enrolment, done }).await;
+        sent.map_err(|_| ended())?;
+        answer.await.unwrap_or_else(|_| Err(ended()))?;
+        Ok(Box::pin(hints))
+    }
+
+    /// The task, started by whoever comes first.
+    fn running(&self) -> (Arc<Hub>, mpsc::Sender<Enrol>) {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let running = running.get_or_insert_with(|| {
+            let (withdraw, withdrawn) = mpsc::unbounded_channel();
+            let (enrol, enrolling) = mpsc::channel(64);
+            let hub = Arc::new(Hub::new(withdraw));
+            let task = Listening {
+                ear: self.ear.clone(),
+                hub: Arc::clone(&hub),
+                enrolling,
+                withdrawn,
+            };
+            Running {
+                hub,
+                enrol,
+                task: tokio::spawn(task.run()),
+            }
+        });
+        (Arc::clone(&running.hub), running.enrol.clone())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.task.abort();
+        self.hub.end_all();
+    }
+}
+
+/// A number that no other enrolment has: 63 random bits.
+fn new_id() -> Result<i64, BackendError> {
+    let random = getrandom::u64().map_err(|_| error::unavailable("there is no randomness"))?;
+    Ok(random.cast_signed() & i64::MAX)
+}
+
+/// The task.
+struct Listening {
+    ear: Ear,
+    hub: Arc<Hub>,
+    enrolling: mpsc::Receiver<Enrol>,
+    withdrawn: mpsc::UnboundedReceiver<Enrolment>,
+}
+
+/// What the task has to do next.
+enum Event {
+    Heard(String),
+    Lost,
+    Enrol(Enrol),
+    Withdrawn(Enrolment),
+    Round,
+    End,
+}
+
+impl Listening {
+    async fn run(mut self) {
+        // The first connection is opened for whoever asks first, who is told if it fails.
+        while let Some(first) = self.enrolling.recv().await {
+            match self.ear.listen().await {
+                Ok(line) => {
+                    self.listen_on(line, first).await;
+                    return;
+                }
+                Err(failure) => drop(first.done.send(Err(failure))),
+            }
+        }
+    }
+
+    async fn listen_on(&mut self, mut line: Line, first: Enrol) {
+        let mut next = Event::Enrol(first);
+        let mut round = tokio::time::interval_at(tokio::time::Instant::now() + ROUND, ROUND);
+        round.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            let done = match next {
+                Event::Heard(message) => {
+                    self.hub.hear(&message);
+                    Ok(())
+                }
+                Event::Enrol(Enrol { enrolment, done }) => {
+                    let enrolled = self.ear.enrol(&mut line, &enrolment).await;
+                    let broken = matches!(&enrolled, Err(e) if e.kind().breaks_connection());
+                    drop(done.send(enrolled));
+                    if broken { Err(()) } else { Ok(()) }
+                }
+                Event::Withdrawn(enrolment) => self.withdraw(&mut line, enrolment).await,
+                Event::Round => self.go_round(&mut line).await,
+                Event::Lost => Err(()),
+                Event::End => return,
+            };
+            if done.is_err() {
+                drop(line);
+                let Some(rebuilt) = self.rebuild().await else {
+                    return;
+                };
+                line = rebuilt;
+                self.hub.deliver_to_all(Hint::Rebuilt);
+            }
+            next = tokio::select! {
+                heard = line.hear() => heard.map_or(Event::Lost, Event::Heard),
+                enrol = self.enrolling.recv() => enrol.map_or(Event::End, Event::Enrol),
+                Some(enrolment) = self.withdrawn.recv() => Event::Withdrawn(enrolment),
+                _ = round.tick() => Event::Round,
+            };
+        }
+    }
+
+    /// Deletes the enrolments of dropped streams, as many as there are.
+    async fn withdraw(&mut self, line: &mut Line, first: Enrolment) -> Result<(), ()> {
+        let mut enrolments = vec![first];
+        while let Ok(another) = self.withdrawn.try_recv() {
+            enrolments.push(another);
+        }
+        let statement = &self.ear.statements.withdraw;
+        lost(line.ask(statement, columns(&enrolments)).await)
+    }
+
+    /// Renews what observers have enrolled, which shows that the connection lives.
+    async fn go_round(&self, line: &mut Line) -> Result<(), ()> {
+        let mut enrolments = self.hub.enrolments();
+        enrolments.retain(|enrolment| enrolment.watcher == Watcher::Observer);
+        let mut arguments = columns(&enrolments);
+        arguments.push(micros(LOOK).into());
+        let asked = line.ask(&self.ear.statements.go_on_looking, arguments);
+        let asked = tokio::time::timeout(PATIENCE, asked).await;
+        asked.map_or(Err(()), lost)
+    }
+
+    /// Opens the connection again and again, until everything is enrolled on the new one.
+    async fn rebuild(&mut self) -> Option<Line> {
+        let mut pause = PAUSE;
+        loop {
+            // Whoever asks meanwhile is told that the server cannot be reached, and polls.
+            let failure = match tokio::time::timeout(PATIENCE, self.try_rebuild()).await {
+                Ok(Ok(line)) => return Some(line),
+                Ok(Err(failure)) => failure,
+                Err(_) => error::unavailable("the server does not answer"),
+            };
+            tracing::debug!(error = %failure, "listening is tried again");
+            // Jittered, because a server that comes back has lost everybody at once.
+            let jitter = getrandom::u32().map_or(1.0, |bits| f64::from(bits) / f64::from(u32::MAX));
+            let until = tokio::time::sleep(pause.mul_f64(0.5 + jitter));
+            tokio::pin!(until);
+            loop {
+                tokio::select! {
+                    () = &mut until => break,
+                    enrol = self.enrolling.recv() => {
+                        let Enrol { done, .. } = enrol?;
+                        drop(done.send(Err(error::unavailable(
+                            "the connection for wake-ups is lost; it is being rebuilt",
+                        ))));
+                    }
+                    Some(_) = self.withdrawn.recv() => {
+                        // Nobody is told under that number any more, and its process record's end,
+                        // or its own, removes it.
+                    }
+                }
+            }
+            pause = (pause * 2).min(PAUSE * 16);
+        }
+    }
+
+    async fn try_rebuild(&self) -> Result<Line, BackendError> {
+        let mut line = self.ear.listen().await?;
+        for enrolment in self.hub.enrolments() {
+            self.ear.enrol(&mut line, &enrolment).await?;
+        }
+        Ok(line)
+    }
+}
+
+impl Ear {
+    /// A connection that listens.
+    async fn listen(&self) -> Result<Line, BackendError> {
+        let opening = |cause| error::from_sqlx(cause, Stage::Opening);
+        // The listener wants a pool; it is of one connection, and gone with it.
+        let pool = PgPoolOptions::new()
+            .max_connections(1)
+            .max_lifetime(None)
+            .idle_timeout(None)
+            .connect_lazy_with(self.options.clone());
+        let mut listener = PgListener::connect_with(&pool).await.map_err(opening)?;
+        listener.eager_reconnect(false);
+        let mut line = Line(Some(listener));
+        line.listener()?
+            .listen(&self.channel)
+            .await
+            .map_err(opening)?;
+        Ok(line)
+    }
+
+    async fn enrol(&self, line: &mut Line, enrolment: &Enrolment) -> Result<(), BackendError> {
+        let process = match &enrolment.watcher {
+            Watcher::Waiter(process) => Some(process.as_str().to_owned()),
+            Watcher::Observer => None,
+        };
+        let arguments = vec![
+            enrolment.key.as_str().into(),
+            enrolment.id.into(),
+            Value::Text(process),
+            micros(LOOK).into(),
+        ];
+        line.ask(&self.statements.enrol, arguments).await
+    }
+}
+
+/// A connection that listens.
+///
+/// A listener that is dropped asks the server not to tell it anything more, in a task, before it
+/// closes. A server that does not answer would keep one such socket for every connection that was
+/// given up because of that (attack 30). So it is dropped onto a runtime that runs nothing and goes
+/// at once: its task never begins, and the socket closes with it.
+struct Line(Option<PgListener>);
+
+impl Line {
+    fn listener(&mut self) -> Result<&mut PgListener, BackendError> {
+        self.0
+            .as_mut()
+            .ok_or_else(|| error::unavailable("the connection for wake-ups is closed"))
+    }
+
+    /// The next message; `None` when the connection is lost.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing that was heard is lost when it is dropped.
+    async fn hear(&mut self) -> Option<String> {
+        let heard = self.0.as_mut()?.try_recv().await;
+        Some(heard.ok()??.payload().to_owned())
+    }
+
+    async fn ask(
+        &mut self,
+        statement: &Statement,
+        arguments: Vec<Value>,
+    ) -> Result<(), BackendError> {
+        sqlx::query_with(statement.bound(), arguments::bind(arguments)?)
+            .execute(self.listener()?)
+            .await
+            .map(|_| ())
+            .map_err(|cause| error::from_sqlx(cause, Stage::Sent))
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        let Some(listener) = self.0.take() else {
+            return;
+        };
+        match tokio::runtime::Builder::new_current_thread().build() {
+            Ok(nowhere) => {
+                let entered = nowhere.enter();
+                drop(listener);
+                drop(entered);
+                nowhere.shutdown_background();
+            }
+            Err(_) => drop(listener),
+        }
+    }
+}
+
+/// Whether the connection is to be given up; another failure is the next round's.
+fn lost(asked: Result<(), BackendError>) -> Result<(), ()> {
+    match asked {
+        Err(error) if error.kind().breaks_connection() => Err(()),
+        Err(error) => {
+            tracing::debug!(%error, "an enrolment could not be changed");
+            Ok(())
+        }
+        Ok(()) => Ok(()),
+    }
+}
+
+fn columns(enrolments: &[Enrolment]) -> Vec<Value> {
+    let key = |enrolment: &Enrolment| enrolment.key.as_str().to_owned();
+    vec![
+        Value::Texts(enrolments.iter().map(key).collect()),
+        Value::Numbers(enrolments.iter().map(|enrolment| enrolment.id).collect()),
+    ]
+}

@@ -1,0 +1,292 @@
+//! One server in its folder.
+
+use crate::Missing;
+use crate::servers::port::Port;
+use crate::servers::program;
+use crate::servers::supervisor::Supervisor;
+use nix::unistd::{Uid, User, chown};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// What to do when there is no server.
+const INSTALL: &str = "apt-get install postgresql (version 13 or later), or set \
+                       LOCKER_TEST_POSTGRES_URL";
+/// How long a server may take to answer after its start.
+const START_LIMIT: Duration = Duration::from_secs(30);
+/// How often a state is looked at while it is waited for.
+const POLL: Duration = Duration::from_millis(10);
+/// How many ports are tried when somebody else was faster.
+const PORT_TRIES: u32 = 5;
+
+/// The role that the server asks for a password; all others are trusted on this machine.
+pub const GUARDED: &str = "guarded";
+
+/// A server alone.
+#[derive(Debug)]
+pub struct Server {
+    supervisor: Supervisor,
+    port: Port,
+    programs: PathBuf,
+    url: String,
+}
+
+impl Server {
+    /// Starts a server with these lines in its configuration, and waits until it answers. The role
+    /// `postgres` may do everything.
+    ///
+    /// # Errors
+    ///
+    /// [`Missing`] when it cannot be had.
+    pub fn start(lines: &[&str]) -> Result<Self, Missing> {
+        let programs = programs()?;
+        let mut last = io::Error::other("no port");
+        for _ in 0..PORT_TRIES {
+            let mut server = Self::prepare(&programs, lines)?;
+            match server.start_again() {
+                Ok(()) => return Ok(server),
+                Err(error) if !server.log().contains("Address already in use") => {
+                    return Err(unavailable(&error));
+                }
+                Err(error) => last = error,
+            }
+        }
+        Err(unavailable(&last))
+    }
+
+    fn prepare(programs: &Path, lines: &[&str]) -> Result<Self, Missing> {
+        let user = user()?;
+        let made = || -> io::Result<(tempfile::TempDir, Port)> {
+            let folder = tempfile::Builder::new().prefix("locker-pg-").tempdir()?;
+            if let Some(user) = &user {
+                chown(folder.path(), Some(user.uid), Some(user.gid))?;
+            }
+            Ok((folder, Port::free()?))
+        };
+        let (folder, port) = made().map_err(|error| unavailable(&error))?;
+        let path = folder.path().to_path_buf();
+        let data = path.join("data");
+        let (shown, initdb) = (data.to_string_lossy(), programs.join("initdb"));
+        let initdb = initdb.to_string_lossy();
+        // Nothing of it is worth a disk's work.
+        let command = [
+            &*initdb,
+            "-D",
+            &*shown,
+            "-U",
+            "postgres",
+            "-E",
+            "UTF8",
+            "--no-locale",
+            "--auth=trust",
+            "--no-sync",
+        ];
+        run(&as_user(user.as_ref(), &command)).map_err(|error| unavailable(&error))?;
+        configure(&data, &path, &port, lines).map_err(|error| unavailable(&error))?;
+        let postgres = programs.join("postgres");
+        let postgres = postgres.to_string_lossy();
+        let command = as_user(user.as_ref(), &[&*postgres, "-D", &*shown]);
+        let command: Vec<&str> = command.iter().map(String::as_str).collect();
+        let number = port.number();
+        Ok(Self {
+            supervisor: Supervisor::new(folder, &command)?,
+            port,
+            programs: programs.to_path_buf(),
+            url: format!("postgres://postgres@127.0.0.1:{number}/postgres"),
+        })
+    }
+
+    /// Starts the server, after killing the one that runs, and waits until it answers.
+    ///
+    /// # Errors
+    ///
+    /// When it ended by itself, or does not answer.
+    pub fn start_again(&mut self) -> io::Result<()> {
+        self.supervisor.start()?;
+        let limit = Instant::now() + START_LIMIT;
+        let number = self.port.number().to_string();
+        let ready = self
+            .programs
+            .join("pg_isready")
+            .to_string_lossy()
+            .into_owned();
+        let ready = [
+            ready,
+            "-q".into(),
+            "-h".into(),
+            "127.0.0.1".into(),
+            "-p".into(),
+            number,
+        ];
+        while run(&ready).is_err() {
+            if !self.supervisor.runs() || Instant::now() > limit {
+                let log = self.log();
+                return Err(io::Error::other(format!(
+                    "the server does not start: {log}"
+                )));
+            }
+            thread::sleep(POLL);
+        }
+        Ok(())
+    }
+
+    /// Kills the server as a power failure would, and returns when it is gone.
+    ///
+    /// # Errors
+    ///
+    /// When its supervisor has ended.
+    pub fn kill(&mut self) -> io::Result<()> {
+        self.supervisor.kill()
+    }
+
+    /// Its URL, as the role that may do everything.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Its URL as another role.
+    pub fn url_as(&self, role: &str, password: Option<&str>) -> String {
+        let password = password.map_or_else(String::new, |password| format!(":{password}"));
+        let number = self.port.number();
+        format!("postgres://{role}{password}@127.0.0.1:{number}/postgres")
+    }
+
+    /// Its port on the loopback.
+    pub fn port(&self) -> u16 {
+        self.port.number()
+    }
+
+    /// Its folder, which goes with it.
+    pub fn folder(&self) -> &Path {
+        self.supervisor.folder()
+    }
+
+    /// The process of its postmaster, while it is meant to run.
+    pub fn pid(&self) -> Option<i32> {
+        self.supervisor.pid()
+    }
+
+    /// What it wrote to its log.
+    pub fn log(&self) -> String {
+        self.supervisor.output()
+    }
+
+    /// Runs this SQL as the role that may do everything, and answers what it prints, unaligned.
+    ///
+    /// # Errors
+    ///
+    /// What the server says against it.
+    pub fn sql(&self, text: &str) -> io::Result<String> {
+        let psql = self.programs.join("psql").to_string_lossy().into_owned();
+        let words = [
+            psql.as_str(),
+            "-X",
+            "-q",
+            "-A",
+            "-t",
+            "-v",
+            "ON_ERROR_STOP=1",
+            "-c",
+            text,
+            &self.url,
+        ];
+        let output = run(&words.map(str::to_owned))?;
+        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    }
+}
+
+/// Where the binaries are: Debian keeps each version in a folder of its own, out of `PATH`.
+fn programs() -> Result<PathBuf, Missing> {
+    let mut versions: Vec<(u32, PathBuf)> = fs::read_dir("/usr/lib/postgresql")
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| {
+            let path = entry.ok()?.path();
+            let version = path.file_name()?.to_str()?.parse().ok()?;
+            Some((version, path.join("bin")))
+        })
+        .filter(|(_, path)| path.join("initdb").is_file())
+        .collect();
+    versions.sort();
+    match versions.pop() {
+        Some((_, path)) => Ok(path),
+        None => {
+            let initdb = program::find("initdb", INSTALL)?;
+            Ok(initdb.parent().map(Path::to_path_buf).unwrap_or_default())
+        }
+    }
+}
+
+/// As whom the server runs, if not as ourselves.
+pub(super) fn user() -> Result<Option<User>, Missing> {
+    if !Uid::effective().is_root() {
+        return Ok(None);
+    }
+    for name in ["postgres", "nobody"] {
+        if let Ok(Some(user)) = User::from_name(name) {
+            return Ok(Some(user));
+        }
+    }
+    Err(Missing::new(
+        "the server does not run as root, and there is no other user",
+        INSTALL,
+    ))
+}
+
+/// A command line that gives up root's rights first. The change of user takes back what the
+/// supervisor arranged for its death, so it is arranged again.
+pub(super) fn as_user(user: Option<&User>, command: &[&str]) -> Vec<String> {
+    let mut words: Vec<String> = Vec::new();
+    if let Some(user) = user {
+        words.extend([
+            "setpriv".to_owned(),
+            format!("--reuid={}", user.uid),
+            format!("--regid={}", user.gid),
+            "--clear-groups".to_owned(),
+            "--pdeathsig=KILL".to_owned(),
+        ]);
+    }
+    words.extend(command.iter().map(|word| (*word).to_owned()));
+    words
+}
+
+fn configure(data: &Path, folder: &Path, port: &Port, lines: &[&str]) -> io::Result<()> {
+    let file = data.join("postgresql.conf");
+    let mut text = fs::read_to_string(&file)?;
+    let (number, folder) = (port.number(), folder.display());
+    text.extend([format!(
+        "\nlisten_addresses = '127.0.0.1'\nport = {number}\nunix_socket_directories = '{folder}'\n\
+         log_min_messages = warning\n"
+    )]);
+    for line in lines {
+        text += line;
+        text += "\n";
+    }
+    fs::write(file, text)?;
+    let file = data.join("pg_hba.conf");
+    let guarded = format!("host all {GUARDED} 127.0.0.1/32 scram-sha-256\n");
+    let text = guarded + &fs::read_to_string(&file)?;
+    fs::write(file, text)
+}
+
+fn run(words: &[String]) -> io::Result<Output> {
+    let Some((program, rest)) = words.split_first() else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    let output = Command::new(program).args(rest).current_dir("/").output()?;
+    if output.status.success() {
+        Ok(output)
+    } else {
+        Err(io::Error::other(format!(
+            "{program}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        )))
+    }
+}
+
+pub(super) fn unavailable(error: &io::Error) -> Missing {
+    Missing::new(format!("no Postgres server starts: {error}"), INSTALL)
+}
