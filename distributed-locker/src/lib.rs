@@ -72,7 +72,7 @@ pub use run::{Release, Run};
 pub use shutdown::Shutdown;
 pub use standby::Standby;
 pub use time::BootClock;
-pub use url::{ConnectError, connect, connect_in};
+pub use url::{ConnectError, connect, connect_in, schemes};
 pub use virtual_time::pass;
 
 pub use locker_core::backend::{Force, Released};

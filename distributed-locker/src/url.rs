@@ -48,13 +48,19 @@ const FORMS: &[(&str, &str)] = &[
     ("rediss", "redis,tls"),
     ("rediss+sentinel", "redis,tls"),
     ("rediss+cluster", "redis,tls"),
+    ("postgres", "postgres"),
+    ("postgresql", "postgres"),
+    ("etcd", "etcd"),
+    ("etcds", "etcd,tls"),
 ];
 
+/// The schemes of the URLs of all stores, whether or not they are compiled in.
+pub fn schemes() -> impl Iterator<Item = &'static str> {
+    FORMS.iter().map(|(scheme, _)| *scheme)
+}
+
 fn known() -> Vec<String> {
-    FORMS
-        .iter()
-        .map(|(scheme, _)| format!("{scheme}:…"))
-        .collect()
+    schemes().map(|scheme| format!("{scheme}:…")).collect()
 }
 
 /// The store that a URL names, in the namespace `locker`. Nothing is opened yet.
@@ -66,6 +72,9 @@ fn known() -> Vec<String> {
 /// | `redis+sentinel://[USER:PASSWORD@]HOST,HOST/NAME[/DB]` | the Redis server that these sentinels call by this name | `redis` |
 /// | `redis+cluster://[USER:PASSWORD@]HOST,HOST` | a Redis Cluster | `redis` |
 /// | `rediss://…`, `rediss+sentinel://…`, `rediss+cluster://…` | the same over TLS | `redis`, `tls` |
+/// | `postgres://[USER:PASSWORD@]HOST[:PORT]/DATABASE` | a schema of a Postgres database; `?sslmode=verify-full` encrypts | `postgres`, (`tls`) |
+/// | `etcd://[USER:PASSWORD@]HOST[:PORT],HOST[:PORT]` | an etcd cluster | `etcd` |
+/// | `etcds://…` | the same over TLS | `etcd`, `tls` |
 ///
 /// User and password are percent-encoded. The page of a store's own crate names all options.
 ///
@@ -93,14 +102,24 @@ pub fn connect_in(url: &str, namespace: &str) -> Result<Arc<dyn Connect>, Connec
         let shown = scheme.chars().take(20).collect();
         return Err(ConnectError::UnknownScheme { shown });
     };
-    let form = Form { scheme, url, rest };
-    form.open(namespace)
-        .ok_or(ConnectError::NotCompiledIn { scheme, feature })?
+    let form = Form {
+        scheme,
+        url,
+        rest,
+        namespace,
+    };
+    match form.open() {
+        Some(opened) => opened.map_err(ConnectError::Store),
+        None => Err(ConnectError::NotCompiledIn { scheme, feature }),
+    }
 }
 
 /// A URL of a known form.
 #[cfg_attr(
-    not(all(feature = "redis", feature = "sqlite")),
+    not(all(
+        feature = "sqlite",
+        any(feature = "redis", feature = "postgres", feature = "etcd")
+    )),
     expect(dead_code, reason = "each store reads what it needs")
 )]
 struct Form<'u> {
@@ -108,48 +127,65 @@ struct Form<'u> {
     url: &'u str,
     /// What stands behind the scheme and its colon.
     rest: &'u str,
+    namespace: &'u str,
 }
+
+/// A store, or what is wrong with its URL.
+type Opened = Result<Arc<dyn Connect>, BackendError>;
 
 impl Form<'_> {
     /// `None` if the store is not compiled in.
-    #[cfg_attr(
-        not(any(feature = "redis", feature = "sqlite")),
-        expect(unused_variables, reason = "no store is compiled in")
-    )]
-    fn open(&self, namespace: &str) -> Option<Result<Arc<dyn Connect>, ConnectError>> {
+    fn open(&self) -> Option<Opened> {
+        // A secure form is not there without its feature, whatever else is.
+        let secure = ["rediss", "etcds"];
+        if !cfg!(feature = "tls") && secure.iter().any(|form| self.scheme.starts_with(form)) {
+            return None;
+        }
         match self.scheme {
             #[cfg(feature = "sqlite")]
-            "sqlite" => Some(self.sqlite(namespace)),
+            "sqlite" => Some(self.sqlite()),
             #[cfg(feature = "redis")]
-            scheme if scheme.starts_with("redis") => {
-                let encrypted = scheme.starts_with("rediss");
-                (!encrypted || cfg!(feature = "tls")).then(|| self.redis(namespace))
-            }
+            scheme if scheme.starts_with("redis") => Some(self.redis()),
+            #[cfg(feature = "postgres")]
+            "postgres" | "postgresql" => Some(self.postgres()),
+            #[cfg(feature = "etcd")]
+            "etcd" | "etcds" => Some(self.etcd()),
             _ => None,
         }
     }
 
     #[cfg(feature = "sqlite")]
-    fn sqlite(&self, namespace: &str) -> Result<Arc<dyn Connect>, ConnectError> {
+    fn sqlite(&self) -> Opened {
         // Both the plain form and the one with an empty authority are in use.
         let path = self.rest.strip_prefix("//").unwrap_or(self.rest);
         if path.is_empty() {
             let text = "`sqlite:` wants the path of a file";
-            return Err(ConnectError::Store(BackendError::new(
+            return Err(BackendError::new(
                 locker_core::ErrorKind::Config,
                 locker_core::Effect::NotApplied,
                 text,
-            )));
+            ));
         }
-        Ok(Arc::new(
-            locker_sqlite::Sqlite::new(path).namespace(namespace),
-        ))
+        let store = locker_sqlite::Sqlite::new(path).namespace(self.namespace);
+        Ok(Arc::new(store))
     }
 
     #[cfg(feature = "redis")]
-    fn redis(&self, namespace: &str) -> Result<Arc<dyn Connect>, ConnectError> {
-        let store = locker_redis::Redis::from_url(self.url).map_err(ConnectError::Store)?;
-        Ok(Arc::new(store.namespace(namespace)))
+    fn redis(&self) -> Opened {
+        let store = locker_redis::Redis::from_url(self.url)?;
+        Ok(Arc::new(store.namespace(self.namespace)))
+    }
+
+    #[cfg(feature = "postgres")]
+    fn postgres(&self) -> Opened {
+        let store = locker_postgres::Postgres::from_url(self.url)?;
+        Ok(Arc::new(store.namespace(self.namespace)))
+    }
+
+    #[cfg(feature = "etcd")]
+    fn etcd(&self) -> Opened {
+        let store = locker_etcd::Etcd::from_url(self.url)?;
+        Ok(Arc::new(store.namespace(self.namespace)))
     }
 }
 
@@ -178,7 +214,7 @@ mod tests {
     }
 
     /// One URL of every form.
-    const ALL: [(&str, bool); 7] = [
+    const ALL: [(&str, bool); 11] = [
         ("sqlite:/tmp/x.db", cfg!(feature = "sqlite")),
         ("redis://u:s3cret@h/1", cfg!(feature = "redis")),
         (
@@ -189,6 +225,13 @@ mod tests {
         ("rediss://u:s3cret@h", TLS),
         ("rediss+sentinel://u:s3cret@h/name", TLS),
         ("rediss+cluster://u:s3cret@h", TLS),
+        ("postgres://u:s3cret@h/d", cfg!(feature = "postgres")),
+        ("postgresql://u:s3cret@h/d", cfg!(feature = "postgres")),
+        ("etcd://u:s3cret@h,i:1", cfg!(feature = "etcd")),
+        (
+            "etcds://u:s3cret@h",
+            cfg!(all(feature = "etcd", feature = "tls")),
+        ),
     ];
     const TLS: bool = cfg!(all(feature = "redis", feature = "tls"));
 

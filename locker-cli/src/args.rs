@@ -78,8 +78,17 @@ pub(crate) enum Command {
         #[arg(long)]
         now: bool,
     },
-    /// Prepare the store, where that is a step of its own, and say which version it has.
-    Migrate,
+    /// Prepare the store, where that is a step of its own (Postgres): create the schema, its tables and
+    /// its functions, or bring them up to date.
+    Migrate {
+        /// Print what would be done in an empty store, and do nothing: for those who change their
+        /// databases by other means.
+        #[arg(long, conflicts_with = "check")]
+        print: bool,
+        /// Only say whether the store is ready. Exits 78 if it is not.
+        #[arg(long)]
+        check: bool,
+    },
     /// Check the store and this machine, and say what is wrong.
     Doctor,
     /// Print shell completions.

@@ -2,14 +2,15 @@
 
 #[cfg(feature = "sqlite")]
 mod embedded;
+#[cfg(feature = "postgres")]
+mod schema;
 
 use crate::args::Global;
 use crate::exit::Exit;
 use crate::failure::Failure;
+use distributed_locker::ConnectError;
 use locker_core::backend::Side;
 use locker_core::{Backend, BackendError, Connect};
-#[cfg(feature = "redis")]
-use locker_redis::Redis;
 use std::env;
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -21,20 +22,6 @@ use std::time::Duration;
 /// The environment variable that names the store.
 pub(crate) const VARIABLE: &str = "LOCKER_STORE";
 
-/// All stores there are, by the schemes of their URLs, each with its cargo features.
-const STORES: [(&str, &str); 10] = [
-    ("sqlite", "sqlite"),
-    ("redis", "redis"),
-    ("redis+sentinel", "redis"),
-    ("redis+cluster", "redis"),
-    ("rediss", "redis,tls"),
-    ("rediss+sentinel", "redis,tls"),
-    ("rediss+cluster", "redis,tls"),
-    ("postgres", "postgres"),
-    ("postgresql", "postgres"),
-    ("etcd", "etcd"),
-];
-
 /// How long one question to the store may take, the way to it included.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -42,6 +29,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(crate) struct Store {
     url: String,
+    #[cfg(feature = "postgres")]
+    namespace: String,
     connect: Arc<dyn Connect>,
     /// The embedded store's liveness descriptor, of which the keeper gets a duplicate.
     liveness: Option<OwnedFd>,
@@ -74,42 +63,26 @@ impl Store {
             );
             return Err(Failure::usage(what).hint(hint));
         };
-        let Some((_, features)) = STORES.iter().find(|(known, _)| *known == scheme) else {
-            let what = format!("there is no store for URLs that begin with {scheme:?}");
-            return Err(Failure::usage(what).hint(format!("the stores are {}", schemes())));
-        };
         #[cfg(feature = "sqlite")]
         if scheme == "sqlite" {
             let (connect, liveness) = embedded::open(rest, namespace)?;
             return Ok(Self {
                 url: url.to_owned(),
+                #[cfg(feature = "postgres")]
+                namespace: namespace.to_owned(),
                 connect,
                 liveness: Some(liveness),
             });
         }
-        #[cfg(feature = "redis")]
-        if scheme.starts_with("redis") && (cfg!(feature = "tls") || !scheme.starts_with("rediss")) {
-            let refused = |error| Failure::backend("cannot use the URL of the store", &error);
-            let redis = Redis::from_url(url).map_err(refused)?;
-            return Ok(Self {
-                url: url.to_owned(),
-                connect: Arc::new(redis.namespace(namespace)),
-                liveness: None,
-            });
-        }
-        // Every store that is compiled in has returned by now.
-        let _ = (rest, namespace);
-        let (store, _) = features.split_once(',').unwrap_or((features, ""));
-        let what = match features.split_once(',') {
-            Some((_, more)) if cfg!(feature = "redis") => {
-                format!("the feature {more} of the {store} store is not compiled into this binary")
-            }
-            _ => format!("the {store} store is not compiled into this binary"),
-        };
-        let hint = format!("cargo install locker-cli --features {features}");
-        Err(Failure::new(Exit::CONFIG, what)
-            .lock("no store was asked, and no lock is held")
-            .hint(hint))
+        let _ = rest;
+        let connect = distributed_locker::connect_in(url, namespace);
+        Ok(Self {
+            url: url.to_owned(),
+            #[cfg(feature = "postgres")]
+            namespace: namespace.to_owned(),
+            connect: connect.map_err(|error| not_opened(scheme, error))?,
+            liveness: None,
+        })
     }
 
     /// Its URL, secrets included: for the command that asked for it, never for people.
@@ -135,7 +108,50 @@ impl Store {
     /// A connection for commands that hold no lock.
     pub(crate) async fn open(&self) -> Result<Arc<dyn Backend>, Failure> {
         let doing = format!("cannot open the store {}", self.shown());
-        bounded(&doing, self.connect.connect(Side::Caller)).await
+        bounded(&doing, PATIENCE, self.connect.connect(Side::Caller)).await
+    }
+
+    /// Fails if it is a file that is not there: opening it would make one.
+    pub(crate) fn exists(&self) -> Result<(), Failure> {
+        match self.url.strip_prefix("sqlite:") {
+            Some(path) if !Path::new(path).exists() => {
+                let what = format!("the store {} does not exist", self.shown());
+                Err(Failure::new(Exit::CONFIG, what)
+                    .lock("no store was asked, and no lock is held")
+                    .hint("`locker migrate` makes it, and so does whoever uses it first"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Prepares it, where that is a step of its own.
+    #[cfg_attr(
+        not(feature = "postgres"),
+        expect(clippy::unused_async, reason = "no store is compiled in that needs it")
+    )]
+    pub(crate) async fn migrate(&self) -> Result<(), Failure> {
+        #[cfg(feature = "postgres")]
+        if schema::is_meant(&self.url) {
+            return schema::migrate(self).await;
+        }
+        Ok(())
+    }
+
+    /// What prepares it, as text, where that is a step of its own.
+    #[cfg_attr(
+        not(feature = "postgres"),
+        expect(
+            clippy::unnecessary_wraps,
+            clippy::unused_self,
+            reason = "no store is compiled in that needs it"
+        )
+    )]
+    pub(crate) fn migrations(&self) -> Result<Option<String>, Failure> {
+        #[cfg(feature = "postgres")]
+        if schema::is_meant(&self.url) {
+            return schema::text(self).map(Some);
+        }
+        Ok(None)
     }
 
     /// The answer to a question of such a command.
@@ -144,24 +160,42 @@ impl Store {
         question: impl Future<Output = Result<T, BackendError>>,
     ) -> Result<T, Failure> {
         let doing = format!("cannot ask the store {}", self.shown());
-        bounded(&doing, question).await
+        bounded(&doing, PATIENCE, question).await
     }
 }
 
 /// A server may accept a connection and say nothing, for ever.
 async fn bounded<T>(
     doing: &str,
+    patience: Duration,
     request: impl Future<Output = Result<T, BackendError>>,
 ) -> Result<T, Failure> {
-    let answer = tokio::time::timeout(PATIENCE, request).await;
+    let answer = tokio::time::timeout(patience, request).await;
     let answer = answer.unwrap_or_else(|_| Err(BackendError::timeout()));
     answer.map_err(|error| Failure::backend(doing, &error))
 }
 
+/// Why an URL leads to no store.
+fn not_opened(scheme: &str, error: ConnectError) -> Failure {
+    match error {
+        ConnectError::UnknownScheme { .. } => {
+            let what = format!("there is no store for URLs that begin with {scheme:?}");
+            Failure::usage(what).hint(format!("the stores are {}", schemes()))
+        }
+        ConnectError::NotCompiledIn { feature, .. } => {
+            let what = format!("URLs that begin with {scheme}: need a feature of this binary");
+            Failure::new(Exit::CONFIG, what)
+                .lock("no store was asked, and no lock is held")
+                .hint(format!("cargo install locker-cli --features {feature}"))
+        }
+        ConnectError::Store(error) => Failure::backend("cannot use the URL of the store", &error),
+        error => Failure::usage(error.to_string()),
+    }
+}
+
 fn schemes() -> String {
-    let names: Vec<_> = STORES
-        .iter()
-        .map(|(scheme, _)| format!("{scheme}:"))
+    let names: Vec<_> = distributed_locker::schemes()
+        .map(|scheme| format!("{scheme}:"))
         .collect();
     names.join(" ")
 }

@@ -102,6 +102,7 @@ fn an_url_that_is_none_or_of_no_store_is_64() {
 fn a_store_that_is_not_compiled_in_is_78_and_names_the_feature() {
     let home = Home::new();
     let (redis, tls) = (cfg!(feature = "redis"), cfg!(feature = "tls"));
+    let (postgres, etcd) = (cfg!(feature = "postgres"), cfg!(feature = "etcd"));
     for (url, feature, there) in [
         ("redis://u:s3cret@h", "redis", redis),
         ("redis+cluster://h", "redis", redis),
@@ -109,14 +110,15 @@ fn a_store_that_is_not_compiled_in_is_78_and_names_the_feature() {
         ("rediss://:s3cret@h", "redis,tls", redis && tls),
         ("rediss+cluster://h", "redis,tls", redis && tls),
         ("rediss+sentinel://h/m", "redis,tls", redis && tls),
-        ("postgres://u:s3cret@h/db", "postgres", false),
-        ("etcd://h", "etcd", false),
+        ("postgres://u:s3cret@h/db", "postgres", postgres),
+        ("etcd://h", "etcd", etcd),
+        ("etcds://h", "etcd,tls", etcd && tls),
     ] {
         if there {
             continue;
         }
         let outcome = home.run(&["--store", url, "run", "k", "--", "true"]);
-        refused(&outcome, 78, "not compiled");
+        refused(&outcome, 78, "need a feature of this binary");
         assert!(
             outcome.stderr.contains(&format!("--features {feature}")),
             "{outcome:#?}"

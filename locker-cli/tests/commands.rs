@@ -162,7 +162,12 @@ fn doctor_looks_at_machine_and_store() {
 #[test]
 fn migrate_says_that_the_store_is_ready() {
     let home = Home::new();
+    home.run(&["migrate", "--check"]).expect(78);
+    assert!(!home.path("locker.db").exists(), "a question made a store");
     assert!(home.run(&["migrate"]).expect(0).stdout.contains("is ready"));
+    home.run(&["migrate", "--check"]).expect(0);
+    let printed = home.run(&["migrate", "--print"]);
+    assert!(printed.expect(0).stdout.contains("nothing has to be done"));
 }
 
 #[test]

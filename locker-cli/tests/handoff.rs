@@ -47,6 +47,24 @@ const REDIS: Place = Place {
     deaths_at_once: 5,
 };
 
+/// The same T on Postgres, judged by the row alone.
+#[cfg(feature = "postgres")]
+const POSTGRES: Place = Place {
+    home: Home::postgres,
+    ttl: "5",
+    after_kill_9: Duration::from_millis(5000 + 1000 + 500),
+    deaths_at_once: 5,
+};
+
+/// The same T on etcd, whose leases are whole seconds.
+#[cfg(feature = "etcd")]
+const ETCD: Place = Place {
+    home: Home::etcd,
+    ttl: "5",
+    after_kill_9: Duration::from_millis(5000 + 1000 + 500),
+    deaths_at_once: 5,
+};
+
 impl Place {
     fn run(&self, home: &Home, options: &[&str], script: &str) -> Running {
         let options = [&["--liveness-ttl", self.ttl], options].concat();
@@ -255,6 +273,20 @@ fn after_kill_9_the_next_one_runs_alone_and_soon_on_redis() {
     kill_9(&REDIS);
 }
 
+/// As on Redis.
+#[cfg(feature = "postgres")]
+#[test]
+fn after_kill_9_the_next_one_runs_alone_and_soon_on_postgres() {
+    kill_9(&POSTGRES);
+}
+
+/// As on Redis.
+#[cfg(feature = "etcd")]
+#[test]
+fn after_kill_9_the_next_one_runs_alone_and_soon_on_etcd() {
+    kill_9(&ETCD);
+}
+
 /// L1: after SIGTERM, within 50 ms after the group is gone.
 #[test]
 fn after_sigterm_the_next_one_runs_as_soon_as_the_group_is_gone() {
@@ -268,6 +300,20 @@ fn after_sigterm_the_next_one_runs_as_soon_as_the_group_is_gone_on_redis() {
     sigterm(&REDIS);
 }
 
+/// As on Redis.
+#[cfg(feature = "postgres")]
+#[test]
+fn after_sigterm_the_next_one_runs_as_soon_as_the_group_is_gone_on_postgres() {
+    sigterm(&POSTGRES);
+}
+
+/// As on Redis.
+#[cfg(feature = "etcd")]
+#[test]
+fn after_sigterm_the_next_one_runs_as_soon_as_the_group_is_gone_on_etcd() {
+    sigterm(&ETCD);
+}
+
 /// L4, at the default T of 10 s.
 #[test]
 fn a_wrapper_that_is_stopped_for_2t_has_lost_its_command_before_the_next_one_runs() {
@@ -279,6 +325,20 @@ fn a_wrapper_that_is_stopped_for_2t_has_lost_its_command_before_the_next_one_run
 #[test]
 fn a_wrapper_that_is_stopped_for_2t_has_lost_its_command_before_the_next_one_runs_on_redis() {
     stopped_for_2t(&REDIS);
+}
+
+/// As on Redis.
+#[cfg(feature = "postgres")]
+#[test]
+fn a_wrapper_that_is_stopped_for_2t_has_lost_its_command_before_the_next_one_runs_on_postgres() {
+    stopped_for_2t(&POSTGRES);
+}
+
+/// As on Redis.
+#[cfg(feature = "etcd")]
+#[test]
+fn a_wrapper_that_is_stopped_for_2t_has_lost_its_command_before_the_next_one_runs_on_etcd() {
+    stopped_for_2t(&ETCD);
 }
 
 /// The proof of the harness: with everybody alive it does not say that nobody is.

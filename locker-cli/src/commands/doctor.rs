@@ -1,4 +1,4 @@
-//! `doctor` and `migrate`: is everything there that a lock rests on?
+//! `locker doctor`: is everything there that a lock rests on?
 
 use crate::args::Global;
 use crate::exit::Exit;
@@ -9,17 +9,6 @@ use locker_core::Backend;
 use locker_core::backend::Page;
 use serde_json::json;
 use std::fs;
-
-/// `locker migrate`: opening the embedded store brings it up to date.
-pub(super) async fn migrate(store: &Store, out: &mut Output) -> Result<Exit, Failure> {
-    store.open().await?;
-    if out.is_json() {
-        out.value(&json!({ "store": store.shown(), "ready": true }))?;
-    } else {
-        out.line(&format!("{} is ready", store.shown()))?;
-    }
-    Ok(Exit::SUCCESS)
-}
 
 /// What was looked at, and what was found.
 struct Check {

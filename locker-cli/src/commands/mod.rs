@@ -3,6 +3,7 @@
 mod doctor;
 mod extras;
 mod list;
+mod migrate;
 mod release;
 mod wait;
 
@@ -44,7 +45,12 @@ pub(crate) fn dispatch(command: &Command, global: &Global) -> Result<Exit, Failu
                 let owner = release::parse_owner(owner, &key)?;
                 release::release(&Store::choose(global)?, &owner, *now, &mut out).await
             }
-            Command::Migrate => doctor::migrate(&Store::choose(global)?, &mut out).await,
+            Command::Migrate { print: true, .. } => {
+                migrate::print(&Store::choose(global)?, &mut out)
+            }
+            Command::Migrate { check, .. } => {
+                migrate::migrate(&Store::choose(global)?, *check, &mut out).await
+            }
             Command::Doctor => doctor::doctor(global, &mut out).await,
             Command::Run(_) | Command::Completions { .. } | Command::Man => Ok(Exit::SUCCESS),
         }

@@ -2,6 +2,9 @@
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
+#[cfg(any(feature = "redis", feature = "postgres", feature = "etcd"))]
+pub mod server;
+
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs;
@@ -43,6 +46,24 @@ impl Home {
     #[cfg(feature = "redis")]
     pub fn redis() -> Self {
         let server = locker_testkit::servers::redis::shared::server();
+        let server = server.unwrap_or_else(|missing| panic!("{missing}"));
+        Self::on(server.url()).in_namespace_of_its_own()
+    }
+
+    /// On the Postgres server that the tests share, in a schema of its own, which is there.
+    #[cfg(feature = "postgres")]
+    pub fn postgres() -> Self {
+        let server = locker_testkit::servers::postgres::shared();
+        let server = server.unwrap_or_else(|missing| panic!("{missing}"));
+        let home = Self::on(server).in_namespace_of_its_own();
+        home.run(&["migrate"]).expect(0);
+        home
+    }
+
+    /// On the etcd server that the tests share, in a namespace of its own.
+    #[cfg(feature = "etcd")]
+    pub fn etcd() -> Self {
+        let server = locker_testkit::servers::etcd::shared::server();
         let server = server.unwrap_or_else(|missing| panic!("{missing}"));
         Self::on(server.url()).in_namespace_of_its_own()
     }
