@@ -10,7 +10,7 @@
 //! (a key that the user may not write, a store that takes no more data and would take a release), told
 //! to everybody where none is.
 
-use crate::error::Request;
+use crate::error::{self, Request};
 use crate::locks::Terms;
 use crate::session::{BATCH, Done, Session};
 use etcd_client::Txn;
@@ -101,7 +101,8 @@ impl Carrier for Transactions {
         let session = &*self.0;
         let grows = members.iter().any(Member::grows);
         let members = members.iter().map(|member| member.txn(session)).collect();
-        let done = session.transact_all(members, Request::Write, grows).await?;
+        let done = session.transact_all(members, Request::Write, grows).await;
+        let done = done.map_err(error::full_for_many)?;
         Ok(done.into_iter().map(Ok).collect())
     }
 }

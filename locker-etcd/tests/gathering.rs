@@ -194,7 +194,7 @@ async fn a_full_store_refuses_what_is_new_in_a_batch_and_releases_the_rest() {
     for claimed in claimed.chain([first.await.unwrap()]) {
         let error = claimed.unwrap_err();
         let told = (error.kind(), error.effect());
-        assert_eq!(told, (ErrorKind::Busy, Effect::NotApplied), "{error:?}");
+        assert_eq!(told, (ErrorKind::Busy, Effect::Unknown), "{error:?}");
     }
     for owner in &others {
         assert_eq!(a.read_lock(owner.key()).await.unwrap().value, None);
