@@ -14,6 +14,7 @@
 //! | `cancellation` (feature `driver`) | every future of a locker, dropped after every poll |
 //! | [`wrap`] | stores around stores: one counts, one fails on demand, one lies |
 //! | [`sim`] | a whole cluster in virtual time, from one seed |
+//! | [`program`] | the cases as one program, many at a time, for stores that live by the second |
 //! | [`exclusion`] | judges recorded grants: no overlap, and tokens that grow |
 //!
 //! A store's test file is three lines, once it has a fixture:
@@ -41,6 +42,7 @@ pub mod fixture;
 #[cfg(feature = "harness")]
 pub mod harness;
 pub mod memory;
+pub mod program;
 mod scaled;
 #[cfg(feature = "servers")]
 pub mod servers;
