@@ -334,7 +334,7 @@ impl Scene {
     /// What the machine takes from the servers counts, too.
     pub(super) fn watch_servers(&self) {
         for pid in self.site.processes() {
-            self.fleet.machine.includes(pid);
+            self.fleet.machine.includes_family(pid);
         }
     }
 

@@ -1,12 +1,16 @@
 //! How the faults are done.
 //!
 //! A case is a function over a [`Scene`] with what is expected of every run of it. Those in
-//! [`common`], [`troubles`], [`network`], [`random`] and [`waiters`] know no store; the others belong
-//! to their deployment.
+//! [`common`], [`troubles`], [`network`], [`random`] and [`waiters`] know no store; `clock`, `hints`
+//! and `records` are told how it is done there; the others belong to their deployment.
 
+mod clock;
 pub mod common;
+mod hints;
 pub mod network;
+pub mod postgres;
 pub mod random;
+mod records;
 pub mod redis;
 pub mod sqlite;
 pub mod troubles;

@@ -2,6 +2,7 @@
 //!
 //! A new deployment is a file with a [`Deployment`] and a line in [`ALL`].
 
+pub mod postgres;
 pub mod redis;
 pub mod sqlite;
 
@@ -96,6 +97,9 @@ pub const ALL: &[&dyn Deployment] = &[
     &redis::Redis::Alone,
     &redis::Redis::Sentinel,
     &redis::Redis::Cluster,
+    &postgres::Pg::Alone,
+    &postgres::Pg::Standby,
+    &postgres::Pg::Pooled,
 ];
 
 /// The deployment of this name.
