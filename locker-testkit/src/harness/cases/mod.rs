@@ -6,6 +6,8 @@
 
 mod clock;
 pub mod common;
+#[cfg(feature = "etcd")]
+pub mod etcd;
 mod hints;
 pub mod network;
 pub mod postgres;

@@ -2,6 +2,8 @@
 //!
 //! A new deployment is a file with a [`Deployment`] and a line in [`ALL`].
 
+#[cfg(feature = "etcd")]
+pub mod etcd;
 pub mod postgres;
 pub mod redis;
 pub mod sqlite;
@@ -100,6 +102,10 @@ pub const ALL: &[&dyn Deployment] = &[
     &postgres::Pg::Alone,
     &postgres::Pg::Standby,
     &postgres::Pg::Pooled,
+    #[cfg(feature = "etcd")]
+    &etcd::Etcd::Alone,
+    #[cfg(feature = "etcd")]
+    &etcd::Etcd::Cluster,
 ];
 
 /// The deployment of this name.
