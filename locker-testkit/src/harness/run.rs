@@ -298,6 +298,9 @@ fn attempt(
         scene.findings.failures.push(failure);
     }
     drop(watch);
+    for (name, log) in scene.site.logs() {
+        fs::write(report.evidence.join(name + ".log"), log)?;
+    }
     judgement::pass(planned, &mut scene, report)
 }
 

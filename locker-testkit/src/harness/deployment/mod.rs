@@ -59,6 +59,9 @@ pub trait Site: fmt::Debug + Send + Any {
     /// The processes of its servers, now.
     fn processes(&self) -> Vec<u32>;
 
+    /// What its servers have logged, each under its name.
+    fn logs(&self) -> Vec<(String, String)>;
+
     /// Restarts its servers: stops them in a moment, as a machine does that loses its power, leaves
     /// them down for so long, and starts them again. Their data is kept, or is gone.
     fn restart(&mut self, down: Duration, data: Data) -> Result<(), Box<dyn Error>>;

@@ -131,6 +131,10 @@ impl Site for File {
         Vec::new()
     }
 
+    fn logs(&self) -> Vec<(String, String)> {
+        Vec::new()
+    }
+
     fn restart(&mut self, _down: Duration, _data: Data) -> Result<(), Box<dyn Error>> {
         Err(NO_SERVER.into())
     }

@@ -2,6 +2,7 @@
 //! revokes a lease.
 
 use crate::harness::cases::{Case, Expect};
+use crate::harness::deployment::etcd::admin::Admin;
 use crate::harness::deployment::etcd::site::Members;
 use crate::harness::event::Event;
 use crate::harness::scene::Scene;
@@ -34,6 +35,8 @@ fn full(scene: &mut Scene) -> Result<(), String> {
     let mut admin = Members::of(scene)?.admin()?;
     let from = micros();
     admin.is_full(true)?;
+    let put = admin.put("something/new", "", false);
+    scene.expect(put.is_err(), "the store took something new");
     // Longer than a process lives without a report.
     scene.work(scene.times.t * 2);
     for kept in both {
@@ -42,8 +45,7 @@ fn full(scene: &mut Scene) -> Result<(), String> {
     let let_go = micros();
     scene.let_go(both[0]);
     scene.work(scene.times.t / 2);
-    let lock = crate::harness::deployment::etcd::admin::Admin::lock(both[0].key);
-    let there = admin.value(&lock).is_ok();
+    let there = admin.value(&Admin::lock(both[0].key)).is_ok();
     scene.expect(
         !there,
         "a held lock was not given back while the store was full",

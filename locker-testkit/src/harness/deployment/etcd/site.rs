@@ -24,17 +24,16 @@ pub struct Members {
 impl Members {
     /// Starts the members of a deployment.
     pub(super) fn start(deployment: Etcd) -> Result<Self, Box<dyn Error>> {
-        let cluster = match deployment {
-            Etcd::Alone => Cluster::start(&Setup::new(), 1)?,
-            // An election takes a fifth of the default, as T does: by default it takes longer than
-            // these processes live without a report.
-            Etcd::Cluster => {
-                let setup = Setup::new()
-                    .flag("heartbeat-interval", "20")
-                    .flag("election-timeout", "200");
-                Cluster::start(&setup, 3)?
-            }
+        let size = match deployment {
+            Etcd::Alone => 1,
+            Etcd::Cluster => 3,
         };
+        // An election takes a fifth of the default, as T does: by default it takes longer than these
+        // processes live without a report.
+        let setup = Setup::new()
+            .flag("heartbeat-interval", "20")
+            .flag("election-timeout", "200");
+        let cluster = Cluster::start(&setup, size)?;
         let addresses: Vec<SocketAddr> = cluster
             .members()
             .iter()
@@ -105,6 +104,11 @@ impl Site for Members {
     fn processes(&self) -> Vec<u32> {
         let pid = |member: &Member| member.pid().map(i32::unsigned_abs);
         self.cluster.members().iter().filter_map(pid).collect()
+    }
+
+    fn logs(&self) -> Vec<(String, String)> {
+        let log = |member: &Member| (format!("etcd-{}", member.port()), member.log());
+        self.cluster.members().iter().map(log).collect()
     }
 
     fn restart(&mut self, down: Duration, data: Data) -> Result<(), Box<dyn Error>> {

@@ -210,6 +210,19 @@ impl Site for Servers {
         servers.chain(bouncer).map(i32::unsigned_abs).collect()
     }
 
+    fn logs(&self) -> Vec<(String, String)> {
+        let servers = [
+            ("primary", Some(&self.server)),
+            ("standby", self.standby.as_ref()),
+        ];
+        let servers = servers
+            .into_iter()
+            .filter_map(|(name, server)| Some((name.to_owned(), server?.log())));
+        let bouncer = self.bouncer.as_ref();
+        let bouncer = bouncer.map(|bouncer| ("pgbouncer".to_owned(), bouncer.log()));
+        servers.chain(bouncer).collect()
+    }
+
     fn restart(&mut self, down: Duration, data: Data) -> Result<(), Box<dyn Error>> {
         self.server.kill()?;
         std::thread::sleep(down);
