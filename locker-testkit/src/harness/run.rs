@@ -6,6 +6,7 @@ use super::deployment::{Cell, Deployment};
 use super::fault::Fault;
 use super::fleet::Fleet;
 use super::judgement;
+use super::namespace::Namespace;
 use super::order::Config;
 use super::rng::Rng;
 use super::scene::{Findings, KEYS, Measure, Scene, WORKERS};
@@ -115,10 +116,11 @@ pub fn plan(deployments: &[&'static dyn Deployment], only: &[String], full: bool
             let Cell::Run(cases) = deployment.cell(fault) else {
                 continue;
             };
-            if only.is_empty() && !full && !deployment.is_short(fault) {
-                continue;
-            }
-            planned.extend(cases.iter().map(|case| Planned {
+            let all = full || !only.is_empty();
+            let wanted = |case: &&Case| {
+                all || !case.only_in_full && deployment.is_short(fault, case.variant)
+            };
+            planned.extend(cases.iter().filter(wanted).map(|case| Planned {
                 deployment,
                 fault,
                 case,
@@ -267,6 +269,7 @@ fn attempt(
     let mut scene = Scene {
         fleet: Fleet::new(options.program.clone(), config, urls),
         site,
+        namespaces: Vec::new(),
         folder: folder.path().to_owned(),
         program: options.program.clone(),
         times,
@@ -288,6 +291,7 @@ fn attempt(
             network.heal();
         }
     }
+    scene.namespaces.iter().for_each(Namespace::heal);
     for place in scene.fleet.end(times.t * 4) {
         let failure = format!("worker {place} did not end by itself");
         scene.findings.failures.push(failure);

@@ -27,6 +27,9 @@ pub struct Case {
     pub variant: &'static str,
     /// What must hold, besides what the case itself expects.
     pub expect: Expect,
+    /// Whether it belongs to the whole table only, whatever its fault: it takes long, or rights that
+    /// few have.
+    pub only_in_full: bool,
     /// Does it.
     pub run: fn(&mut Scene) -> Result<(), String>,
 }
@@ -114,6 +117,7 @@ impl Case {
         Self {
             variant: "",
             expect,
+            only_in_full: false,
             run,
         }
     }
@@ -127,7 +131,15 @@ impl Case {
         Self {
             variant,
             expect,
+            only_in_full: false,
             run,
         }
+    }
+
+    /// It belongs to the whole table only.
+    #[must_use]
+    pub const fn only_in_full(mut self) -> Self {
+        self.only_in_full = true;
+        self
     }
 }

@@ -48,8 +48,8 @@ const SETTLED: Duration = Duration::from_millis(150);
 
 fn cut_off(scene: &mut Scene) -> Result<(), String> {
     scene.start_all(true)?;
-    for key in 0..2 {
-        let kept = scene.keep(key)?;
+    for round in 0..scene.repetitions(2) {
+        let kept = scene.keep(round % 2)?;
         scene.work(SETTLED);
         strike(scene, kept, Blow::Network(Weather::CutOff), "cut off", true)?;
     }

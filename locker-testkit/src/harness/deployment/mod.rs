@@ -31,9 +31,9 @@ pub trait Deployment: fmt::Debug + Send + Sync {
     /// What is done about this fault. There is no default: an empty cell does not compile.
     fn cell(&self, fault: Fault) -> Cell;
 
-    /// Whether this fault belongs to the short table, which guards every change. The whole one is run
-    /// when it is asked for.
-    fn is_short(&self, fault: Fault) -> bool;
+    /// Whether this case of a fault belongs to the short table, which guards every change. The whole
+    /// one is run when it is asked for.
+    fn is_short(&self, fault: Fault, variant: &str) -> bool;
 
     /// How soon after the death of its process a lock has another owner (L2).
     fn killed_is_taken_over(&self) -> Duration;
@@ -94,6 +94,16 @@ pub enum Cell {
     ShownBy(&'static str),
     /// It cannot happen there, for a reason that a user would accept.
     DoesNotApply(&'static str),
+}
+
+/// Of the faults that are done inside of a worker and on its network: whether it is the way that shows
+/// more. Only inside can one choose whose reply is lost.
+fn shows_most(fault: Fault, variant: &str) -> bool {
+    match fault.0 {
+        7 | 8 | 29 => variant == "by network",
+        9 => variant != "by network",
+        _ => true,
+    }
 }
 
 /// Every deployment.

@@ -78,7 +78,7 @@ impl Deployment for SqliteFile {
         }
     }
 
-    fn is_short(&self, _fault: Fault) -> bool {
+    fn is_short(&self, _fault: Fault, _variant: &str) -> bool {
         true
     }
 

@@ -5,6 +5,9 @@ use crate::harness::run::{CaseReport, Outcome};
 use crate::harness::scene::Measure;
 use std::fmt::Write;
 
+/// Of what was measured so often, every value is shown.
+const MANY: usize = 20;
+
 /// All cases, one line each, with what they measured below.
 pub fn table(reports: &[CaseReport]) -> String {
     let mut out = String::new();
@@ -111,7 +114,15 @@ fn measure(measure: &Measure) -> String {
     match sorted.len() {
         1 if unit.is_empty() => format!("{what}: {largest:.2}{limit}"),
         1 => format!("{what}: {largest:.1} {unit}{limit}"),
-        times => format!("{what}: {middle:.1}, worst {largest:.1} {unit}{limit}, {times}×"),
+        times => {
+            let summary =
+                format!("{what}: {middle:.1}, worst {largest:.1} {unit}{limit}, {times}×");
+            if times < MANY {
+                return summary;
+            }
+            let each = measure.values.iter().map(|value| format!(" {value:.0}"));
+            summary + ":" + &each.collect::<String>()
+        }
     }
 }
 

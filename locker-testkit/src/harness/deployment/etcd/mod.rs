@@ -4,7 +4,7 @@
 pub mod admin;
 pub mod site;
 
-use super::{Cell, Deployment, Site};
+use super::{Cell, Deployment, Site, shows_most};
 use crate::harness::cases::{Case, common, etcd as own, network, random, troubles, waiters};
 use crate::harness::fault::Fault;
 use crate::harness::times::Times;
@@ -106,11 +106,11 @@ impl Deployment for Etcd {
         }
     }
 
-    fn is_short(&self, fault: Fault) -> bool {
+    fn is_short(&self, fault: Fault, variant: &str) -> bool {
         match self {
-            Self::Alone => true,
+            Self::Alone => shows_most(fault, variant),
             // What differs from one member: what a majority can bear, and what it cannot.
-            Self::Cluster => matches!(fault.0, 0 | 1 | 7 | 14 | 21),
+            Self::Cluster => matches!(fault.0, 0 | 1 | 7 | 14 | 21) && shows_most(fault, variant),
         }
     }
 

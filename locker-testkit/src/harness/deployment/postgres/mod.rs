@@ -5,7 +5,7 @@
 pub mod admin;
 pub mod site;
 
-use super::{Cell, Deployment, Site};
+use super::{Cell, Deployment, Site, shows_most};
 use crate::harness::cases::{Case, common, network, postgres as own, random, troubles, waiters};
 use crate::harness::fault::Fault;
 use crate::harness::times::Times;
@@ -135,13 +135,13 @@ impl Deployment for Pg {
         }
     }
 
-    fn is_short(&self, fault: Fault) -> bool {
+    fn is_short(&self, fault: Fault, variant: &str) -> bool {
         match self {
-            Self::Alone => true,
+            Self::Alone => shows_most(fault, variant),
             // What differs from one server: what is lost with a primary; and whether every request
             // may reach another session.
-            Self::Standby => matches!(fault.0, 0 | 1 | 7 | 14 | 16),
-            Self::Pooled => matches!(fault.0, 0 | 1 | 7 | 19 | 20),
+            Self::Standby => matches!(fault.0, 0 | 1 | 7 | 14 | 16) && shows_most(fault, variant),
+            Self::Pooled => matches!(fault.0, 0 | 1 | 7 | 19 | 20) && shows_most(fault, variant),
         }
     }
 
