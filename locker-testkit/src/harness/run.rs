@@ -211,8 +211,9 @@ fn once(planned: &Planned, options: &Options) -> CaseReport {
         notes: Vec::new(),
         seconds: 0.0,
         replay: format!(
-            "cargo run -p locker-testkit --features harness --bin locker-faults -- --deployment {} \
+            "cargo run -p locker-testkit --features {} --bin locker-faults -- --deployment {} \
              --only '{name}' --seed {seed}{tier}",
+            deployment.feature(),
             deployment.name()
         ),
         evidence: options

@@ -25,6 +25,11 @@ pub trait Deployment: fmt::Debug + Send + Sync {
     /// Its name on the command line and in reports.
     fn name(&self) -> &'static str;
 
+    /// The feature of this crate that it comes with.
+    fn feature(&self) -> &'static str {
+        "harness"
+    }
+
     /// The scaled times that it can keep.
     fn times(&self) -> Times;
 

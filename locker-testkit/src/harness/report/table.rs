@@ -11,7 +11,7 @@ const MANY: usize = 20;
 /// All cases, one line each, with what they measured below.
 pub fn table(reports: &[CaseReport]) -> String {
     let mut out = String::new();
-    let names = reports.iter().map(|report| report.name.chars().count());
+    let names = reports.iter().map(|report| name(report).chars().count());
     let wide = names.max().unwrap_or(0).max(5);
     let _ = writeln!(
         out,
@@ -43,7 +43,7 @@ pub fn line(report: &CaseReport, wide: usize) -> String {
     let gap = verdict.gap as f64 / 1000.0;
     format!(
         "{:wide$}  {outcome:8} {:>6} {:>6} {:>6}  {:>3} {:>3} {clashes:>5}  {gap:>6.0} {:>5.1}  {} → {}",
-        report.name,
+        name(report),
         verdict.grants,
         verdict.losses.values().sum::<u64>(),
         verdict.errors.values().sum::<u64>(),
@@ -53,6 +53,10 @@ pub fn line(report: &CaseReport, wide: usize) -> String {
         report.title,
         report.expected,
     )
+}
+
+fn name(report: &CaseReport) -> String {
+    format!("{} {}", report.deployment, report.name)
 }
 
 fn details(report: &CaseReport) -> Vec<String> {

@@ -33,7 +33,7 @@ const ONE_REPLY_LOST: &[Case] = &[troubles::ONE_REPLY_LOST[0], network::ONE_REPL
 /// F10.
 const RESETS: &[Case] = &[network::RESETS];
 /// F12.
-const DELAY: &[Case] = &[network::DELAY];
+const DELAY: &[Case] = &[network::HALF_DELAY];
 /// F15.
 const EMPTIED: &[Case] = &[troubles::EMPTIED, network::RESTARTED_EMPTY];
 /// F29.
@@ -45,6 +45,10 @@ impl Deployment for Etcd {
             Self::Alone => "etcd",
             Self::Cluster => "etcd-cluster",
         }
+    }
+
+    fn feature(&self) -> &'static str {
+        "etcd"
     }
 
     fn times(&self) -> Times {
