@@ -1,10 +1,15 @@
 //! The fault table, each applicable case once: four worker processes, two keys, scaled times.
+//!
+//! One test for each store, so that a change to one of them need not wait for the others. They take
+//! turns: what they measure is times.
 
 use locker_testkit::harness::deployment::{self, Cell};
 use locker_testkit::harness::fault::Fault;
 use locker_testkit::harness::report::{not_run, table};
 use locker_testkit::harness::run::{Options, Outcome, plan, run_all};
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
 
 #[test]
 fn every_cell_is_run_or_says_why_not() {
@@ -22,7 +27,45 @@ fn every_cell_is_run_or_says_why_not() {
 }
 
 #[test]
-fn every_case_keeps_the_promises() {
+fn every_deployment_is_in_a_test() {
+    let all: Vec<&str> = deployment::ALL.iter().map(|one| one.name()).collect();
+    let tested = [SQLITE, REDIS, POSTGRES, ETCD].concat();
+    let tested: Vec<&str> = tested
+        .into_iter()
+        .filter(|name| all.contains(name))
+        .collect();
+    assert_eq!(tested, all);
+}
+
+const SQLITE: &[&str] = &["sqlite"];
+const REDIS: &[&str] = &["redis", "redis-sentinel", "redis-cluster"];
+const POSTGRES: &[&str] = &["postgres", "postgres-standby", "pgbouncer"];
+const ETCD: &[&str] = &["etcd", "etcd-cluster"];
+
+#[test]
+fn every_case_keeps_the_promises_on_sqlite() {
+    keeps_the_promises(SQLITE);
+}
+
+#[test]
+fn every_case_keeps_the_promises_on_redis() {
+    keeps_the_promises(REDIS);
+}
+
+#[test]
+fn every_case_keeps_the_promises_on_postgres() {
+    keeps_the_promises(POSTGRES);
+}
+
+#[cfg(feature = "etcd")]
+#[test]
+fn every_case_keeps_the_promises_on_etcd() {
+    keeps_the_promises(ETCD);
+}
+
+fn keeps_the_promises(names: &[&str]) {
+    static TURN: Mutex<()> = Mutex::new(());
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let seed = std::env::var("LOCKER_FAULTS_SEED");
     let options = Options {
         program: PathBuf::from(env!("CARGO_BIN_EXE_locker-faults")),
@@ -31,20 +74,27 @@ fn every_case_keeps_the_promises() {
         full: false,
         jobs: 2,
     };
-    let planned = plan(deployment::ALL, &[], options.full);
+    let begun = Instant::now();
+    let deployments: Vec<_> = names
+        .iter()
+        .filter_map(|name| deployment::find(name))
+        .collect();
+    assert_eq!(deployments.len(), names.len(), "{names:?}");
+    let planned = plan(&deployments, &[], options.full);
     let reports = run_all(
         &planned,
         &options,
         |_| (),
         |report| {
-            println!("{}", table::line(report, 12));
+            println!("{}", table::line(report, 30));
         },
     );
     println!("{}", table::table(&reports));
-    let bad: Vec<&str> = reports
+    println!("{} cases in {:.0?}", reports.len(), begun.elapsed());
+    let bad: Vec<String> = reports
         .iter()
         .filter(|report| report.outcome != Outcome::Passed)
-        .map(|report| report.name.as_str())
+        .map(|report| format!("{} {}", report.deployment, report.name))
         .collect();
     assert!(
         bad.is_empty(),

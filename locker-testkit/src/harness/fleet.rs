@@ -23,6 +23,8 @@ pub struct Fleet {
     config: Config,
     /// Where the worker of each place finds the store.
     urls: Vec<String>,
+    /// What stands before the command line of each place.
+    before: Vec<Vec<String>>,
     /// The events of all workers.
     pub log: Log,
     /// What the machine took from them.
@@ -48,6 +50,7 @@ impl Fleet {
             log: Log::default(),
             machine: Machine::default(),
             places: urls.iter().map(|_| None).collect(),
+            before: urls.iter().map(|_| Vec::new()).collect(),
             urls,
             killed: HashMap::new(),
             readers: Vec::new(),
@@ -59,6 +62,16 @@ impl Fleet {
         self.places.len()
     }
 
+    /// From its next start on, the worker of this place finds the store at this URL, and its command
+    /// line begins so.
+    pub fn moves(&mut self, place: usize, url: String, before: Vec<String>) {
+        if let (Some(its_url), Some(its_before)) =
+            (self.urls.get_mut(place), self.before.get_mut(place))
+        {
+            (*its_url, *its_before) = (url, before);
+        }
+    }
+
     /// Starts a worker in this place.
     pub fn start(&mut self, place: usize, works: bool) -> io::Result<()> {
         let config = Config {
@@ -67,7 +80,15 @@ impl Fleet {
             works,
             ..self.config.clone()
         };
-        let mut child = Command::new(&self.program)
+        let mut command = match self.before.get(place).and_then(|words| words.split_first()) {
+            None => Command::new(&self.program),
+            Some((first, rest)) => {
+                let mut command = Command::new(first);
+                command.args(rest).arg(&self.program);
+                command
+            }
+        };
+        let mut child = command
             .arg("worker")
             .arg(serde_json::to_string(&config)?)
             .stdin(Stdio::piped())

@@ -27,6 +27,8 @@ pub struct Machine(Arc<Shared>);
 #[derive(Debug, Default)]
 struct Shared {
     processes: Mutex<BTreeSet<u32>>,
+    /// Those whose children count as well, whenever they are born.
+    parents: Mutex<BTreeSet<u32>>,
     waits: Mutex<Vec<Wait>>,
     over: AtomicBool,
 }
@@ -47,6 +49,12 @@ impl Machine {
     /// From now on the threads of this process count; a process that has ended is left out by itself.
     pub fn includes(&self, pid: u32) {
         lock(&self.0.processes).insert(pid);
+    }
+
+    /// From now on the threads of this process and of its children count.
+    pub fn includes_family(&self, pid: u32) {
+        lock(&self.0.parents).insert(pid);
+        self.includes(pid);
     }
 
     /// How much of the time between two moments threads spent waiting for a processor, in
@@ -96,6 +104,14 @@ impl Machine {
     /// Reads what has been added since the last look. The kernel adds a wait when it is over, so it
     /// may have begun long before.
     fn look(&self, before: u64, known: &mut HashMap<u32, u64>) {
+        for parent in lock(&self.0.parents).iter() {
+            let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children"));
+            let children = children.unwrap_or_default();
+            let children = children
+                .split_whitespace()
+                .filter_map(|pid| pid.parse::<u32>().ok());
+            lock(&self.0.processes).extend(children);
+        }
         let processes: Vec<u32> = lock(&self.0.processes).iter().copied().collect();
         let mut waits = Vec::new();
         for pid in processes {

@@ -18,6 +18,7 @@
 //! | [`verdict`] | exclusion (V1), order of tokens (V2), overlapping steps (V3), stops in time |
 //! | [`run`], [`report`] | running cases, and showing how they went |
 //! | [`network`] | the way of one worker to its store, through proxies of its own |
+//! | [`namespace`] | a worker on a machine of its own, and a wire on which packets are lost |
 //! | [`proxy`] | a TCP proxy that delays, stalls, swallows, cuts and holds back |
 //!
 //! `locker-faults` is the program around all this.
@@ -30,6 +31,7 @@ pub mod fleet;
 mod judgement;
 pub mod log;
 pub mod machine;
+pub mod namespace;
 pub mod network;
 pub mod order;
 pub mod proxy;

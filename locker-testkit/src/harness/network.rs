@@ -73,6 +73,13 @@ impl Network {
         self.proxies.iter().map(Proxy::address).collect()
     }
 
+    /// From now on these are the servers, in the same order: their names were given to others.
+    pub fn leads_to(&self, servers: &[SocketAddr]) {
+        for (proxy, server) in self.proxies.iter().zip(servers) {
+            proxy.leads_to(*server);
+        }
+    }
+
     /// From now on this happens.
     pub fn turns(&self, weather: Weather) {
         for proxy in &self.proxies {

@@ -50,7 +50,7 @@ pub struct Proxy {
 
 #[derive(Debug)]
 struct Shared {
-    server: SocketAddr,
+    server: Mutex<SocketAddr>,
     troubles: watch::Sender<Troubles>,
     rng: Mutex<Rng>,
     counts: Mutex<Counts>,
@@ -118,7 +118,7 @@ impl Proxy {
         let listener = listen(&mut rng).await?;
         let address = listener.local_addr()?;
         let shared = Arc::new(Shared {
-            server,
+            server: Mutex::new(server),
             troubles: watch::Sender::default(),
             rng: Mutex::new(rng),
             counts: Mutex::default(),
@@ -135,6 +135,12 @@ impl Proxy {
     /// Where clients connect to.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// From now on the server is this one, as when a name is given to another machine. Connections
+    /// that are there stay with the old one.
+    pub fn leads_to(&self, server: SocketAddr) {
+        *lock(&self.shared.server) = server;
     }
 
     /// What it has seen so far.
@@ -343,7 +349,8 @@ async fn serve(mut client: TcpStream, connection: u64, shared: Arc<Shared>) {
         let _ = troubles.wait_for(|now| now.resets > begun.resets).await;
         return abort(client);
     }
-    let Ok(mut server) = TcpStream::connect(shared.server).await else {
+    let server = *lock(&shared.server);
+    let Ok(mut server) = TcpStream::connect(server).await else {
         return abort(client);
     };
     // A piece is passed on as it is: the delays are ours alone.

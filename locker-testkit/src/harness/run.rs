@@ -6,6 +6,7 @@ use super::deployment::{Cell, Deployment};
 use super::fault::Fault;
 use super::fleet::Fleet;
 use super::judgement;
+use super::namespace::Namespace;
 use super::order::Config;
 use super::rng::Rng;
 use super::scene::{Findings, KEYS, Measure, Scene, WORKERS};
@@ -115,10 +116,11 @@ pub fn plan(deployments: &[&'static dyn Deployment], only: &[String], full: bool
             let Cell::Run(cases) = deployment.cell(fault) else {
                 continue;
             };
-            if only.is_empty() && !full && !deployment.is_short(fault) {
-                continue;
-            }
-            planned.extend(cases.iter().map(|case| Planned {
+            let all = full || !only.is_empty();
+            let wanted = |case: &&Case| {
+                all || !case.only_in_full && deployment.is_short(fault, case.variant)
+            };
+            planned.extend(cases.iter().filter(wanted).map(|case| Planned {
                 deployment,
                 fault,
                 case,
@@ -209,8 +211,9 @@ fn once(planned: &Planned, options: &Options) -> CaseReport {
         notes: Vec::new(),
         seconds: 0.0,
         replay: format!(
-            "cargo run -p locker-testkit --features harness --bin locker-faults -- --deployment {} \
+            "cargo run -p locker-testkit --features {} --bin locker-faults -- --deployment {} \
              --only '{name}' --seed {seed}{tier}",
+            deployment.feature(),
             deployment.name()
         ),
         evidence: options
@@ -267,6 +270,7 @@ fn attempt(
     let mut scene = Scene {
         fleet: Fleet::new(options.program.clone(), config, urls),
         site,
+        namespaces: Vec::new(),
         folder: folder.path().to_owned(),
         program: options.program.clone(),
         times,
@@ -288,6 +292,7 @@ fn attempt(
             network.heal();
         }
     }
+    scene.namespaces.iter().for_each(Namespace::heal);
     for place in scene.fleet.end(times.t * 4) {
         let failure = format!("worker {place} did not end by itself");
         scene.findings.failures.push(failure);
@@ -298,6 +303,9 @@ fn attempt(
         scene.findings.failures.push(failure);
     }
     drop(watch);
+    for (name, log) in scene.site.logs() {
+        fs::write(report.evidence.join(name + ".log"), log)?;
+    }
     judgement::pass(planned, &mut scene, report)
 }
 

@@ -3,6 +3,7 @@
 use super::deployment::{Data, Site};
 use super::event::{Event, Record};
 use super::fleet::Fleet;
+use super::namespace::Namespace;
 use super::network::{Network, Weather};
 use super::order::{Order, Trouble};
 use super::rng::Rng;
@@ -25,6 +26,8 @@ pub struct Scene {
     pub fleet: Fleet,
     /// The store.
     pub site: Box<dyn Site>,
+    /// The machines of its workers, in the cases in which each has its own.
+    pub namespaces: Vec<Namespace>,
     /// Where its files are.
     pub folder: PathBuf,
     /// The program that becomes a worker or a hog.
@@ -139,6 +142,12 @@ pub struct Granted {
 }
 
 impl Scene {
+    /// How often something is done whose time is promised: so often, or twenty times where there is
+    /// time for it.
+    pub fn repetitions(&self, short: usize) -> usize {
+        if self.full { 20 } else { short }
+    }
+
     /// Lets the workers work.
     pub fn work(&self, how_long: Duration) {
         std::thread::sleep(how_long);
@@ -334,7 +343,7 @@ impl Scene {
     /// What the machine takes from the servers counts, too.
     pub(super) fn watch_servers(&self) {
         for pid in self.site.processes() {
-            self.fleet.machine.includes(pid);
+            self.fleet.machine.includes_family(pid);
         }
     }
 
@@ -350,6 +359,9 @@ impl Scene {
         self.fleet.tell(place, Order::Heal);
         if let Some(network) = self.site.network(place) {
             network.heal();
+        }
+        if let Some(namespace) = self.namespaces.get(place) {
+            namespace.heal();
         }
         self.did(what, from, Some(place));
     }

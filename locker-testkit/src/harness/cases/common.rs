@@ -36,7 +36,7 @@ fn none(scene: &mut Scene) -> Result<(), String> {
 
 fn killed(scene: &mut Scene) -> Result<(), String> {
     scene.start_all(true)?;
-    for round in 0..6 {
+    for round in 0..scene.repetitions(6) {
         let kept = scene.keep(round % 2)?;
         scene.work(SETTLED);
         let at = scene.fleet.kill(kept.place);
@@ -54,7 +54,7 @@ fn killed(scene: &mut Scene) -> Result<(), String> {
 
 fn terminated(scene: &mut Scene) -> Result<(), String> {
     scene.start_all(true)?;
-    for round in 0..6 {
+    for round in 0..scene.repetitions(6) {
         let kept = scene.keep(round % 2)?;
         scene.work(SETTLED);
         let at = scene.fleet.signal(kept.place, Signal::SIGTERM);
@@ -90,7 +90,8 @@ fn paused_long(scene: &mut Scene) -> Result<(), String> {
     scene.start_all(true)?;
     // A pause that strikes inside a write transaction stops everybody, and shows no take-over.
     let (mut taken_over, mut pauses) = (0, 0);
-    while taken_over < 2 && pauses < 6 {
+    let wanted = scene.repetitions(2);
+    while taken_over < wanted && pauses < 3 * wanted {
         let kept = scene.keep(pauses % 2)?;
         pauses += 1;
         scene.strikes(kept.place);

@@ -1,12 +1,18 @@
 //! How the faults are done.
 //!
 //! A case is a function over a [`Scene`] with what is expected of every run of it. Those in
-//! [`common`], [`troubles`], [`network`], [`random`] and [`waiters`] know no store; the others belong
-//! to their deployment.
+//! [`common`], [`troubles`], [`network`], [`random`] and [`waiters`] know no store; `clock`, `hints`
+//! and `records` are told how it is done there; the others belong to their deployment.
 
+mod clock;
 pub mod common;
+#[cfg(feature = "etcd")]
+pub mod etcd;
+mod hints;
 pub mod network;
+pub mod postgres;
 pub mod random;
+mod records;
 pub mod redis;
 pub mod sqlite;
 pub mod troubles;
@@ -21,6 +27,9 @@ pub struct Case {
     pub variant: &'static str,
     /// What must hold, besides what the case itself expects.
     pub expect: Expect,
+    /// Whether it belongs to the whole table only, whatever its fault: it takes long, or rights that
+    /// few have.
+    pub only_in_full: bool,
     /// Does it.
     pub run: fn(&mut Scene) -> Result<(), String>,
 }
@@ -108,6 +117,7 @@ impl Case {
         Self {
             variant: "",
             expect,
+            only_in_full: false,
             run,
         }
     }
@@ -121,7 +131,15 @@ impl Case {
         Self {
             variant,
             expect,
+            only_in_full: false,
             run,
         }
+    }
+
+    /// It belongs to the whole table only.
+    #[must_use]
+    pub const fn only_in_full(mut self) -> Self {
+        self.only_in_full = true;
+        self
     }
 }

@@ -25,7 +25,15 @@ pub const HALF_OPEN: &[Case] = &[
     Case::variant("for 3 T", Expect::STRUCK.with_errors(), half_open_long),
 ];
 /// F12. A grant takes several times the delay.
-pub const DELAY: Case = Case::new(Expect::HOLD.with_errors().grants(20), delay);
+pub const DELAY: Case = Case::new(Expect::HOLD.with_errors().grants(20), |scene| {
+    delay(scene, scene.times.t / 10)
+});
+/// F12, on a store whose renewal is two round trips, one after the other: four ways of 0.1 T each do
+/// not fit into a request's 0.3 T, so it would show how time-outs go, and no delay.
+pub const HALF_DELAY: Case =
+    Case::variant("0.05 T", Expect::HOLD.with_errors().grants(20), |scene| {
+        delay(scene, scene.times.t / 20)
+    });
 /// F14.
 pub const RESTARTED: &[Case] = &[
     Case::variant("0.2 T", Expect::HOLD.with_errors(), short_restart),
@@ -48,8 +56,8 @@ const SETTLED: Duration = Duration::from_millis(150);
 
 fn cut_off(scene: &mut Scene) -> Result<(), String> {
     scene.start_all(true)?;
-    for key in 0..2 {
-        let kept = scene.keep(key)?;
+    for round in 0..scene.repetitions(2) {
+        let kept = scene.keep(round % 2)?;
         scene.work(SETTLED);
         strike(scene, kept, Blow::Network(Weather::CutOff), "cut off", true)?;
     }
@@ -157,10 +165,10 @@ fn half_open_long(scene: &mut Scene) -> Result<(), String> {
     Ok(())
 }
 
-fn delay(scene: &mut Scene) -> Result<(), String> {
+fn delay(scene: &mut Scene, most: Duration) -> Result<(), String> {
     scene.start_all(true)?;
     scene.work(scene.times.t);
-    let (from, most) = (micros(), scene.times.t / 10);
+    let from = micros();
     for place in 0..scene.fleet.places() {
         scene.weather(place, Weather::Delay(most))?;
     }

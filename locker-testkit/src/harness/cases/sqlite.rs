@@ -1,7 +1,7 @@
 //! What can only happen to a SQLite file: F15 by removal, F23, F24.
 
 use super::troubles::{EMPTIED, noticed};
-use super::{Case, Expect};
+use super::{Case, Expect, records};
 use crate::harness::deployment::sqlite::{database, execute};
 use crate::harness::event::Event;
 use crate::harness::scene::Scene;
@@ -107,56 +107,25 @@ fn sockets(folder: &Path) -> Vec<std::path::PathBuf> {
         .collect()
 }
 
+/// What is done to the row of a lock.
+const DAMAGES: &[(&str, &str)] = &[
+    ("no owner hash", "owner = 'nonsense'"),
+    ("no process hash", "process = 'nonsense'"),
+    ("a newer format", "format = 99"),
+    ("1 MiB", "owner = printf('%.*c', 1048576, 'x')"),
+    ("half a record", "expires = NULL"),
+];
+
 fn corrupt(scene: &mut Scene) -> Result<(), String> {
-    scene.start_all(true)?;
-    scene.work(scene.times.t / 2);
-    let damages = [
-        ("no owner hash", "owner = 'nonsense'"),
-        ("no process hash", "process = 'nonsense'"),
-        ("a newer format", "format = 99"),
-        ("1 MiB", "owner = printf('%.*c', 1048576, 'x')"),
-        ("half a record", "expires = NULL"),
-    ];
-    let key = name(0);
-    for (what, damage) in damages {
-        let (other, one) = (scene.keep(1)?, scene.keep(0)?);
-        let (at, index) = (micros(), scene.fleet.log.length());
-        let sql = format!("UPDATE locks SET {damage} WHERE key = '{key}'");
-        execute(&scene.folder, &sql).map_err(|error| error.to_string())?;
-        let refused = scene
-            .fleet
-            .log
-            .wait_for(index, scene.times.t * 3, |record| match &record.event {
-                Event::Refused { key: 0, kind } if record.pid != one.pid => Some(kind.clone()),
-                _ => None,
-            });
-        let corrupt = refused.as_deref() == Some("Corrupt");
-        scene.expect(corrupt, format!("{what}: refused with {refused:?}"));
-        scene.work(scene.times.t / 2);
-        scene.let_go(one);
-        scene.work(scene.times.t / 5);
-        let sql = format!(
-            "UPDATE locks SET owner = NULL, process = NULL, expires = NULL WHERE key = '{key}'"
-        );
-        execute(&scene.folder, &sql).map_err(|error| error.to_string())?;
-        let repaired = micros();
-        scene.did(what, at, None);
-        let next = scene.taken(one, repaired, scene.times.t * 10);
-        match next {
-            Some(next) => scene.took("the repair to the next grant", repaired, next.at, None),
-            None => scene.expect(false, format!("{what}: no grant after the repair")),
-        }
-        scene.let_go(other);
-        scene.work(scene.times.t / 5);
-    }
-    let records = scene.fleet.log.records();
-    let harmed = records.iter().any(|record| {
-        let other = |key: &usize| *key == 1;
-        match &record.event {
-            Event::Loss { key, .. } | Event::Refused { key, .. } => other(key),
-            _ => false,
-        }
-    });
-    scene.expect(!harmed, "the damage of one key harmed another");
-    Ok(())
+    records::damaged(
+        scene,
+        DAMAGES,
+        |scene, damage| change(scene, damage),
+        |scene| change(scene, "owner = NULL, process = NULL, expires = NULL"),
+    )
+}
+
+fn change(scene: &mut Scene, what: &str) -> Result<(), String> {
+    let sql = format!("UPDATE locks SET {what} WHERE key = '{}'", name(0));
+    execute(&scene.folder, &sql).map_err(|error| error.to_string())
 }

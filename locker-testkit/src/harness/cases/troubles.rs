@@ -2,6 +2,7 @@
 
 use super::{Case, Expect};
 use crate::harness::event::Event;
+use crate::harness::namespace::Lost;
 use crate::harness::network::Weather;
 use crate::harness::order::{Order, Trouble};
 use crate::harness::scene::{Granted, Kept, Scene};
@@ -89,6 +90,8 @@ pub(super) enum Blow {
     Inside(Trouble),
     /// In the network between the worker and the store.
     Network(Weather),
+    /// On the wire of a worker that has a machine of its own.
+    Wire(Lost),
 }
 
 /// Strikes an owner for 3 T: it stops in time, another takes over, and afterwards it is a worker
@@ -104,6 +107,13 @@ pub(super) fn strike(
     let at = match blow {
         Blow::Inside(trouble) => scene.trouble(kept.place, trouble),
         Blow::Network(weather) => scene.weather(kept.place, weather)?,
+        Blow::Wire(lost) => {
+            let at = micros();
+            let namespace = scene.namespaces.get(kept.place);
+            let namespace = namespace.ok_or("the worker has no wire of its own")?;
+            namespace.loses(lost).map_err(|error| error.to_string())?;
+            at
+        }
     };
     let told = scene.loss(kept, scene.times.t * 2);
     scene.expect(told.is_some(), "the owner was not told of its loss");

@@ -2,6 +2,9 @@
 //!
 //! A new deployment is a file with a [`Deployment`] and a line in [`ALL`].
 
+#[cfg(feature = "etcd")]
+pub mod etcd;
+pub mod postgres;
 pub mod redis;
 pub mod sqlite;
 
@@ -22,15 +25,20 @@ pub trait Deployment: fmt::Debug + Send + Sync {
     /// Its name on the command line and in reports.
     fn name(&self) -> &'static str;
 
+    /// The feature of this crate that it comes with.
+    fn feature(&self) -> &'static str {
+        "harness"
+    }
+
     /// The scaled times that it can keep.
     fn times(&self) -> Times;
 
     /// What is done about this fault. There is no default: an empty cell does not compile.
     fn cell(&self, fault: Fault) -> Cell;
 
-    /// Whether this fault belongs to the short table, which guards every change. The whole one is run
-    /// when it is asked for.
-    fn is_short(&self, fault: Fault) -> bool;
+    /// Whether this case of a fault belongs to the short table, which guards every change. The whole
+    /// one is run when it is asked for.
+    fn is_short(&self, fault: Fault, variant: &str) -> bool;
 
     /// How soon after the death of its process a lock has another owner (L2).
     fn killed_is_taken_over(&self) -> Duration;
@@ -55,6 +63,9 @@ pub trait Site: fmt::Debug + Send + Any {
 
     /// The processes of its servers, now.
     fn processes(&self) -> Vec<u32>;
+
+    /// What its servers have logged, each under its name.
+    fn logs(&self) -> Vec<(String, String)>;
 
     /// Restarts its servers: stops them in a moment, as a machine does that loses its power, leaves
     /// them down for so long, and starts them again. Their data is kept, or is gone.
@@ -90,12 +101,29 @@ pub enum Cell {
     DoesNotApply(&'static str),
 }
 
+/// Of the faults that are done inside of a worker and on its network: whether it is the way that shows
+/// more. Only inside can one choose whose reply is lost.
+fn shows_most(fault: Fault, variant: &str) -> bool {
+    match fault.0 {
+        7 | 8 | 29 => variant == "by network",
+        9 => variant != "by network",
+        _ => true,
+    }
+}
+
 /// Every deployment.
 pub const ALL: &[&dyn Deployment] = &[
     &sqlite::SqliteFile,
     &redis::Redis::Alone,
     &redis::Redis::Sentinel,
     &redis::Redis::Cluster,
+    &postgres::Pg::Alone,
+    &postgres::Pg::Standby,
+    &postgres::Pg::Pooled,
+    #[cfg(feature = "etcd")]
+    &etcd::Etcd::Alone,
+    #[cfg(feature = "etcd")]
+    &etcd::Etcd::Cluster,
 ];
 
 /// The deployment of this name.

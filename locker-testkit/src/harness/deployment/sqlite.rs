@@ -78,7 +78,7 @@ impl Deployment for SqliteFile {
         }
     }
 
-    fn is_short(&self, _fault: Fault) -> bool {
+    fn is_short(&self, _fault: Fault, _variant: &str) -> bool {
         true
     }
 
@@ -128,6 +128,10 @@ impl Site for File {
     }
 
     fn processes(&self) -> Vec<u32> {
+        Vec::new()
+    }
+
+    fn logs(&self) -> Vec<(String, String)> {
         Vec::new()
     }
 

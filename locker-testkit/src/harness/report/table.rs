@@ -5,10 +5,13 @@ use crate::harness::run::{CaseReport, Outcome};
 use crate::harness::scene::Measure;
 use std::fmt::Write;
 
+/// Of what was measured so often, every value is shown.
+const MANY: usize = 20;
+
 /// All cases, one line each, with what they measured below.
 pub fn table(reports: &[CaseReport]) -> String {
     let mut out = String::new();
-    let names = reports.iter().map(|report| report.name.chars().count());
+    let names = reports.iter().map(|report| name(report).chars().count());
     let wide = names.max().unwrap_or(0).max(5);
     let _ = writeln!(
         out,
@@ -40,7 +43,7 @@ pub fn line(report: &CaseReport, wide: usize) -> String {
     let gap = verdict.gap as f64 / 1000.0;
     format!(
         "{:wide$}  {outcome:8} {:>6} {:>6} {:>6}  {:>3} {:>3} {clashes:>5}  {gap:>6.0} {:>5.1}  {} → {}",
-        report.name,
+        name(report),
         verdict.grants,
         verdict.losses.values().sum::<u64>(),
         verdict.errors.values().sum::<u64>(),
@@ -50,6 +53,10 @@ pub fn line(report: &CaseReport, wide: usize) -> String {
         report.title,
         report.expected,
     )
+}
+
+fn name(report: &CaseReport) -> String {
+    format!("{} {}", report.deployment, report.name)
 }
 
 fn details(report: &CaseReport) -> Vec<String> {
@@ -111,7 +118,15 @@ fn measure(measure: &Measure) -> String {
     match sorted.len() {
         1 if unit.is_empty() => format!("{what}: {largest:.2}{limit}"),
         1 => format!("{what}: {largest:.1} {unit}{limit}"),
-        times => format!("{what}: {middle:.1}, worst {largest:.1} {unit}{limit}, {times}×"),
+        times => {
+            let summary =
+                format!("{what}: {middle:.1}, worst {largest:.1} {unit}{limit}, {times}×");
+            if times < MANY {
+                return summary;
+            }
+            let each = measure.values.iter().map(|value| format!(" {value:.0}"));
+            summary + ":" + &each.collect::<String>()
+        }
     }
 }
 

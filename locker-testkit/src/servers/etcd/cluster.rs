@@ -79,13 +79,21 @@ impl Cluster {
         for member in &mut members {
             member.start().map_err(|error| unavailable(&error))?;
         }
-        for member in &members {
-            member.serves().map_err(|error| unavailable(&error))?;
-        }
-        Ok(Self {
+        let cluster = Self {
             url: url(&members),
             members,
-        })
+        };
+        cluster.serves().map_err(|error| unavailable(&error))?;
+        Ok(cluster)
+    }
+
+    /// Waits until every member that runs serves.
+    pub fn serves(&self) -> io::Result<()> {
+        let running = |member: &&Member| member.pid().is_some();
+        self.members
+            .iter()
+            .filter(running)
+            .try_for_each(Member::serves)
     }
 
     /// The address of all members.

@@ -16,6 +16,9 @@ use std::time::{Duration, Instant};
 const INSTALL: &str = "apt-get install pgbouncer";
 /// How long it may take to answer after its start.
 const START_LIMIT: Duration = Duration::from_secs(15);
+/// How long the pooler waits, in seconds, before it tries a server again that let it in no more. Its
+/// default of 15 is longer than a process lives without a report.
+const RETRY: f64 = 0.1;
 /// How often it is looked at meanwhile.
 const POLL: Duration = Duration::from_millis(10);
 
@@ -47,7 +50,7 @@ impl Bouncer {
                  listen_addr = 127.0.0.1\nlisten_port = {number}\nunix_socket_dir =\n\
                  auth_type = trust\nauth_file = {shown}/users\npool_mode = transaction\n\
                  default_pool_size = {sessions}\nmax_client_conn = 1000\n\
-                 server_reset_query = DISCARD ALL\n"
+                 server_reset_query = DISCARD ALL\nserver_login_retry = {RETRY}\n"
             );
             fs::write(path.join("config"), config)?;
             if let Some(user) = &user {
@@ -78,6 +81,16 @@ impl Bouncer {
     pub fn url(&self) -> String {
         let number = self.port.number();
         format!("postgres://postgres@127.0.0.1:{number}/postgres")
+    }
+
+    /// Its port on the loopback.
+    pub fn port(&self) -> u16 {
+        self.port.number()
+    }
+
+    /// Its process, while it is meant to run.
+    pub fn pid(&self) -> Option<i32> {
+        self.supervisor.pid()
     }
 
     /// What it wrote to its log.

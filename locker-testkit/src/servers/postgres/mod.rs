@@ -13,7 +13,9 @@
 //! Tests that need nothing special share one: [`shared`].
 
 mod bouncer;
+mod power;
 mod server;
+mod standby;
 
 pub use bouncer::Bouncer;
 pub use server::{GUARDED, Server};

@@ -42,10 +42,9 @@ impl Server {
     ///
     /// [`Missing`] when it cannot be had.
     pub fn start(lines: &[&str]) -> Result<Self, Missing> {
-        let programs = programs()?;
         let mut last = io::Error::other("no port");
         for _ in 0..PORT_TRIES {
-            let mut server = Self::prepare(&programs, lines)?;
+            let mut server = Self::prepare(lines)?;
             match server.start_again() {
                 Ok(()) => return Ok(server),
                 Err(error) if !server.log().contains("Address already in use") => {
@@ -57,46 +56,17 @@ impl Server {
         Err(unavailable(&last))
     }
 
-    fn prepare(programs: &Path, lines: &[&str]) -> Result<Self, Missing> {
-        let user = user()?;
-        let made = || -> io::Result<(tempfile::TempDir, Port)> {
-            let folder = tempfile::Builder::new().prefix("locker-pg-").tempdir()?;
-            if let Some(user) = &user {
-                chown(folder.path(), Some(user.uid), Some(user.gid))?;
-            }
-            Ok((folder, Port::free()?))
-        };
-        let (folder, port) = made().map_err(|error| unavailable(&error))?;
-        let path = folder.path().to_path_buf();
-        let data = path.join("data");
-        let (shown, initdb) = (data.to_string_lossy(), programs.join("initdb"));
-        let initdb = initdb.to_string_lossy();
-        // Nothing of it is worth a disk's work.
-        let command = [
-            &*initdb,
-            "-D",
-            &*shown,
-            "-U",
-            "postgres",
-            "-E",
-            "UTF8",
-            "--no-locale",
-            "--auth=trust",
-            "--no-sync",
-        ];
-        run(&as_user(user.as_ref(), &command)).map_err(|error| unavailable(&error))?;
-        configure(&data, &path, &port, lines).map_err(|error| unavailable(&error))?;
-        let postgres = programs.join("postgres");
-        let postgres = postgres.to_string_lossy();
-        let command = as_user(user.as_ref(), &[&*postgres, "-D", &*shown]);
-        let command: Vec<&str> = command.iter().map(String::as_str).collect();
-        let number = port.number();
-        Ok(Self {
-            supervisor: Supervisor::new(folder, &command)?,
-            port,
-            programs: programs.to_path_buf(),
-            url: format!("postgres://postgres@127.0.0.1:{number}/postgres"),
-        })
+    fn prepare(lines: &[&str]) -> Result<Self, Missing> {
+        let server = prepared(|programs, data| {
+            let initdb = programs.join("initdb").to_string_lossy().into_owned();
+            let mut words = vec![initdb, "-D".to_owned(), data.to_string_lossy().into_owned()];
+            // Nothing of it is worth a disk's work.
+            let options = "-U postgres -E UTF8 --no-locale --auth=trust --no-sync";
+            words.extend(options.split(' ').map(str::to_owned));
+            words
+        })?;
+        admit(&server.data(), lines).map_err(|error| unavailable(&error))?;
+        Ok(server)
     }
 
     /// Starts the server, after killing the one that runs, and waits until it answers.
@@ -139,7 +109,17 @@ impl Server {
     ///
     /// When its supervisor has ended.
     pub fn kill(&mut self) -> io::Result<()> {
+        self.kill_children();
         self.supervisor.kill()
+    }
+
+    /// Variables of its environment, from its next start on.
+    ///
+    /// # Errors
+    ///
+    /// When they cannot be written down.
+    pub fn environment(&self, variables: &[(&str, &str)]) -> io::Result<()> {
+        self.supervisor.environment(variables)
     }
 
     /// Its URL, as the role that may do everything.
@@ -253,26 +233,60 @@ pub(super) fn as_user(user: Option<&User>, command: &[&str]) -> Vec<String> {
     words
 }
 
-fn configure(data: &Path, folder: &Path, port: &Port, lines: &[&str]) -> io::Result<()> {
-    let file = data.join("postgresql.conf");
-    let mut text = fs::read_to_string(&file)?;
+/// A server in a folder of its own whose data are made by this command, and which is not started.
+pub(super) fn prepared(data: impl FnOnce(&Path, &Path) -> Vec<String>) -> Result<Server, Missing> {
+    let (user, programs) = (user()?, programs()?);
+    let made = || -> io::Result<(tempfile::TempDir, Port)> {
+        let folder = tempfile::Builder::new().prefix("locker-pg-").tempdir()?;
+        if let Some(user) = &user {
+            chown(folder.path(), Some(user.uid), Some(user.gid))?;
+        }
+        Ok((folder, Port::free()?))
+    };
+    let (folder, port) = made().map_err(|error| unavailable(&error))?;
+    let path = folder.path().join("data");
+    let command = data(&programs, &path);
+    let command: Vec<&str> = command.iter().map(String::as_str).collect();
+    run(&as_user(user.as_ref(), &command)).map_err(|error| unavailable(&error))?;
+    place(&path, folder.path(), &port).map_err(|error| unavailable(&error))?;
+    let (postgres, data) = (programs.join("postgres"), path.to_string_lossy());
+    let postgres = postgres.to_string_lossy();
+    let command = as_user(user.as_ref(), &[&*postgres, "-D", &*data]);
+    let command: Vec<&str> = command.iter().map(String::as_str).collect();
+    let number = port.number();
+    Ok(Server {
+        supervisor: Supervisor::new(folder, &command)?,
+        port,
+        programs,
+        url: format!("postgres://postgres@127.0.0.1:{number}/postgres"),
+    })
+}
+
+/// Where it listens. Of two such lines the last one counts.
+fn place(data: &Path, folder: &Path, port: &Port) -> io::Result<()> {
     let (number, folder) = (port.number(), folder.display());
-    text.extend([format!(
+    let lines = format!(
         "\nlisten_addresses = '127.0.0.1'\nport = {number}\nunix_socket_directories = '{folder}'\n\
          log_min_messages = warning\n"
-    )]);
-    for line in lines {
-        text += line;
-        text += "\n";
-    }
-    fs::write(file, text)?;
+    );
+    append(&data.join("postgresql.conf"), &lines)
+}
+
+/// Whom it asks for a password, and the lines of its caller.
+fn admit(data: &Path, lines: &[&str]) -> io::Result<()> {
+    append(&data.join("postgresql.conf"), &(lines.join("\n") + "\n"))?;
     let file = data.join("pg_hba.conf");
     let guarded = format!("host all {GUARDED} 127.0.0.1/32 scram-sha-256\n");
     let text = guarded + &fs::read_to_string(&file)?;
     fs::write(file, text)
 }
 
-fn run(words: &[String]) -> io::Result<Output> {
+fn append(file: &Path, lines: &str) -> io::Result<()> {
+    let text = fs::read_to_string(file)? + lines;
+    fs::write(file, text)
+}
+
+pub(super) fn run(words: &[String]) -> io::Result<Output> {
     let Some((program, rest)) = words.split_first() else {
         return Err(io::ErrorKind::InvalidInput.into());
     };

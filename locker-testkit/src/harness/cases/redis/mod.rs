@@ -8,6 +8,7 @@
 //! | [`clock`] | F22, the server's clock |
 //! | [`hints`] | F23, wake-ups |
 //! | [`records`] | F24, what is no record |
+//! | [`wires`] | F07 and F08 again, with packets that are lost |
 
 pub mod clock;
 pub mod cluster;
@@ -15,3 +16,4 @@ pub mod hints;
 pub mod promotion;
 pub mod records;
 pub mod states;
+pub mod wires;

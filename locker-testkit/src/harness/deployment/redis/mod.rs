@@ -3,7 +3,7 @@
 
 pub mod site;
 
-use super::{Cell, Deployment, Site};
+use super::{Cell, Deployment, Site, shows_most};
 use crate::harness::cases::{Case, common, network, random, redis as own, troubles, waiters};
 use crate::harness::fault::Fault;
 use crate::harness::times::Times;
@@ -27,8 +27,21 @@ pub(super) enum Redis {
 
 /// F07: the requests of a worker are stopped within it, and on the network.
 const CUT_OFF: &[Case] = &[troubles::CUT_OFF[0], troubles::CUT_OFF[1], network::CUT_OFF];
+/// The same on one server, also with packets that are really lost.
+const CUT_OFF_AND_WIRES: &[Case] = &[
+    troubles::CUT_OFF[0],
+    troubles::CUT_OFF[1],
+    network::CUT_OFF,
+    own::wires::CUT_OFF,
+];
 /// F08.
 const REPLIES_LOST: &[Case] = &[troubles::REPLIES_LOST[0], network::REPLIES_LOST];
+/// The same on one server, also with packets that are really lost.
+const REPLIES_LOST_AND_WIRES: &[Case] = &[
+    troubles::REPLIES_LOST[0],
+    network::REPLIES_LOST,
+    own::wires::REPLIES_LOST,
+];
 /// F09.
 const ONE_REPLY_LOST: &[Case] = &[troubles::ONE_REPLY_LOST[0], network::ONE_REPLY_LOST];
 /// F10.
@@ -64,8 +77,14 @@ impl Deployment for Redis {
             4 => Cell::Run(common::PAUSED_LONG),
             5 => Cell::Run(common::REPORTER_STALLED),
             6 => Cell::Run(common::RUNTIME_BLOCKED),
-            7 => Cell::Run(CUT_OFF),
-            8 => Cell::Run(REPLIES_LOST),
+            7 => match self {
+                Self::Alone => Cell::Run(CUT_OFF_AND_WIRES),
+                Self::Sentinel | Self::Cluster => Cell::Run(CUT_OFF),
+            },
+            8 => match self {
+                Self::Alone => Cell::Run(REPLIES_LOST_AND_WIRES),
+                Self::Sentinel | Self::Cluster => Cell::Run(REPLIES_LOST),
+            },
             9 => Cell::Run(ONE_REPLY_LOST),
             10 => Cell::Run(RESETS),
             11 => Cell::Run(network::HALF_OPEN),
@@ -123,13 +142,13 @@ impl Deployment for Redis {
         }
     }
 
-    fn is_short(&self, fault: Fault) -> bool {
+    fn is_short(&self, fault: Fault, variant: &str) -> bool {
         match self {
-            Self::Alone => true,
+            Self::Alone => shows_most(fault, variant),
             // What differs from one server: how a killed and a cut off owner are judged, and what is
             // lost with a master.
-            Self::Sentinel => matches!(fault.0, 0 | 1 | 7 | 16 | 23),
-            Self::Cluster => matches!(fault.0, 0 | 1 | 7 | 16 | 18),
+            Self::Sentinel => matches!(fault.0, 0 | 1 | 7 | 16 | 23) && shows_most(fault, variant),
+            Self::Cluster => matches!(fault.0, 0 | 1 | 7 | 16 | 18) && shows_most(fault, variant),
         }
     }
 

@@ -176,6 +176,11 @@ impl Site for Servers {
         self.reached().filter_map(pid).collect()
     }
 
+    fn logs(&self) -> Vec<(String, String)> {
+        let log = |node: &Node| (format!("redis-{}", node.port()), node.log());
+        self.reached().map(log).collect()
+    }
+
     fn restart(&mut self, down: Duration, data: Data) -> Result<(), Box<dyn Error>> {
         self.kill_all()?;
         std::thread::sleep(down);
