@@ -116,6 +116,7 @@ impl Backend for EtcdBackend {
             hints: true,
             wall_clock_expiry: false,
             shares_owner_clock: false,
+            dead_after: None,
             cheap_death_poll: None,
         }
     }

@@ -8,6 +8,7 @@
 //! | [`cases`] | the cases, by theme, in one list |
 //! | [`memory`] | the fixture of the memory store, in virtual time |
 //! | `behaviour` (feature `driver`) | what a locker over a store does for its users |
+//! | `figures` (feature `figures`) | what a lock costs on a store, beside its bare client |
 //! | `harness` (feature `harness`) | real processes and a real store under faults, and a TCP proxy |
 //! | `servers` (feature `servers`) | servers of the networked stores, gone with the test |
 //! | `soak` (feature `driver`) | cycles without end, their witness, and what they cost |
@@ -38,6 +39,8 @@ pub mod cancellation;
 pub mod case;
 pub mod cases;
 pub mod exclusion;
+#[cfg(feature = "figures")]
+pub mod figures;
 pub mod fixture;
 #[cfg(feature = "harness")]
 pub mod harness;

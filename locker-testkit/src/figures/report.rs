@@ -1,18 +1,21 @@
 //! Medians, and the table that is printed.
 
 use std::fmt;
-use std::time::Duration;
 
 /// The middle of a number of measurements, with the smallest and the largest.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Spread {
-    pub(crate) median: f64,
-    pub(crate) least: f64,
-    pub(crate) most: f64,
+pub struct Spread {
+    /// The middle one.
+    pub median: f64,
+    /// The smallest one.
+    pub least: f64,
+    /// The largest one.
+    pub most: f64,
 }
 
 impl Spread {
-    pub(crate) fn of(mut values: Vec<f64>) -> Self {
+    /// Of these measurements; of none it is no number.
+    pub fn of(mut values: Vec<f64>) -> Self {
         values.sort_by(f64::total_cmp);
         let at = |index: usize| values.get(index).copied().unwrap_or(f64::NAN);
         Self {
@@ -25,25 +28,30 @@ impl Spread {
 
 /// What a ratio must be.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Target {
+pub enum Target {
+    /// Met from here upwards.
     AtLeast(f64),
+    /// Met up to here.
     AtMost(f64),
+    /// It is for information.
     None,
 }
 
 /// Ratios, and the figures behind them.
 #[derive(Debug, Default)]
-pub(crate) struct Report {
+pub struct Report {
     ratios: Vec<(String, Spread, Target)>,
     figures: Vec<(String, String)>,
 }
 
 impl Report {
-    pub(crate) fn ratio(&mut self, what: impl Into<String>, ratio: Spread, target: Target) {
+    /// Adds a ratio to what the bare client does.
+    pub fn ratio(&mut self, what: impl Into<String>, ratio: Spread, target: Target) {
         self.ratios.push((what.into(), ratio, target));
     }
 
-    pub(crate) fn figure(&mut self, what: impl Into<String>, value: impl Into<String>) {
+    /// Adds a figure.
+    pub fn figure(&mut self, what: impl Into<String>, value: impl Into<String>) {
         self.figures.push((what.into(), value.into()));
     }
 }
@@ -83,9 +91,4 @@ impl fmt::Display for Report {
         }
         Ok(())
     }
-}
-
-/// In microseconds, for people.
-pub(crate) fn micros(value: Duration) -> f64 {
-    value.as_secs_f64() * 1e6
 }

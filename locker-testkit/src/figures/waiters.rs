@@ -1,11 +1,9 @@
 //! Sixteen waiters of four processes ask for one lock at once, and each holds it for 5 ms. Beside it:
 //! the same sixteen sleeps, one after another.
 
-use crate::stats::{Report, Spread, Target};
-use crate::{Failure, ROUNDS};
+use super::{Failure, Measuring, ROUNDS, Spread, Target};
 use distributed_locker::{AcquireOptions, Locker, Wait};
-use indicatif::ProgressBar;
-use locker_redis::Redis;
+use locker_core::Connect;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,7 +11,7 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
 /// The word by which this program becomes one of the processes.
-pub(crate) const CHILD: &str = "waiters-of-one-process";
+pub(super) const CHILD: &str = "waiters-of-one-process";
 
 const PROCESSES: usize = 4;
 const WAITERS_EACH: usize = 4;
@@ -51,11 +49,12 @@ impl Process {
     }
 }
 
-pub(crate) async fn measure(
-    url: &str,
-    bar: &ProgressBar,
-    report: &mut Report,
-) -> Result<(), Failure> {
+/// Measures how long it takes until all of them had the lock.
+///
+/// # Errors
+///
+/// The store's, of any of the processes.
+pub async fn waiters(measuring: &mut Measuring, url: &str, target: Target) -> Result<(), Failure> {
     let mut processes = Vec::new();
     for _ in 0..PROCESSES {
         processes.push(Process::start(url)?);
@@ -66,7 +65,7 @@ pub(crate) async fn measure(
     let (mut ratios, mut took) = (Vec::new(), Vec::new());
     // The first one warms up.
     for round in 0..=ROUNDS {
-        bar.set_message(format!("16 waiters: round {round} of {ROUNDS}"));
+        measuring.doing(format!("16 waiters: round {round} of {ROUNDS}"));
         let begun = Instant::now();
         for process in &mut processes {
             process.words.write_all(b"go\n").await?;
@@ -85,13 +84,10 @@ pub(crate) async fn measure(
             took.push(ours * 1e3);
         }
     }
-    report.ratio(
-        "16 waiters of 4 processes, 5 ms each, to 16 sleeps",
-        Spread::of(ratios),
-        Target::AtMost(1.10),
-    );
+    let what = "16 waiters of 4 processes, 5 ms each, to 16 sleeps";
+    measuring.report.ratio(what, Spread::of(ratios), target);
     let took = Spread::of(took);
-    report.figure(
+    measuring.report.figure(
         "16 waiters of 4 processes",
         format!(
             "all through in {:.1} ms ({:.1} to {:.1})",
@@ -102,12 +98,9 @@ pub(crate) async fn measure(
 }
 
 /// One of the processes: for each line that it reads, its waiters get the lock once each.
-pub(crate) async fn child(args: &[String]) -> Result<(), Failure> {
-    let url = args.first().ok_or("the URL is missing")?;
-    let locker = Locker::builder(Arc::new(Redis::from_url(url)?))
-        .start()
-        .await?;
-    println!("ready");
+pub(super) async fn child(store: Arc<dyn Connect>) -> Result<(), Failure> {
+    let locker = Locker::builder(store).start().await?;
+    say("ready").await?;
     let mut words = BufReader::new(tokio::io::stdin()).lines();
     while words.next_line().await?.is_some() {
         let waiters: Vec<_> = (0..WAITERS_EACH)
@@ -126,7 +119,13 @@ pub(crate) async fn child(args: &[String]) -> Result<(), Failure> {
         for waiter in waiters {
             waiter.await??;
         }
-        println!("done");
+        say("done").await?;
     }
     Ok(())
+}
+
+async fn say(word: &str) -> Result<(), Failure> {
+    let mut out = tokio::io::stdout();
+    out.write_all(format!("{word}\n").as_bytes()).await?;
+    Ok(out.flush().await?)
 }

@@ -40,7 +40,11 @@ CREATE TABLE locks (
 CREATE TABLE processes (
     process text COLLATE "C" PRIMARY KEY,
     alive_at bigint NOT NULL,
-    expires bigint NOT NULL
+    expires bigint NOT NULL,
+    -- Of a process whose session counts: the number of the advisory lock that the session keeps, and
+    -- until when the session is believed without a report.
+    session bigint,
+    lapses bigint
 ) WITH (
     fillfactor = 50,
     autovacuum_vacuum_scale_factor = 0.05,
