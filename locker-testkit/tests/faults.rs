@@ -3,6 +3,8 @@
 //! One test for each store, so that a change to one of them need not wait for the others. They take
 //! turns: what they measure is times.
 
+#![allow(clippy::print_stdout, reason = "the table is what one runs it for")]
+
 use locker_testkit::harness::deployment::{self, Cell};
 use locker_testkit::harness::fault::Fault;
 use locker_testkit::harness::report::{not_run, table};
