@@ -122,7 +122,6 @@ fn a_take_over_compares_what_was_observed() {
     assert_eq!(machine.unsettled(), Some(claim.not_after));
 }
 
-/// Attack 1: the answer that says "too late" bears the time that the next claim needs.
 /// Found by the simulation: a take-over without an answer, or one that came too late, was repeated
 /// as a create; the store told of the same dead holder, and that was taken for its refusal to let
 /// his lock be taken over. Who did not wait was turned away because of a dead process.
@@ -149,6 +148,7 @@ fn a_take_over_that_came_too_late_is_repeated_as_it_was() {
     assert_eq!(end.unsettled, Some(first.not_after), "one had no answer");
 }
 
+/// Attack 1: the answer that says "too late" bears the time that the next claim needs.
 #[test]
 fn a_claim_that_came_too_late_is_repeated_by_the_time_that_was_told() {
     let (machine, first) = created(begin(patience(None)));
