@@ -72,7 +72,7 @@ fn known() -> Vec<String> {
 /// | `redis+sentinel://[USER:PASSWORD@]HOST,HOST/NAME[/DB]` | the Redis server that these sentinels call by this name | `redis` |
 /// | `redis+cluster://[USER:PASSWORD@]HOST,HOST` | a Redis Cluster | `redis` |
 /// | `rediss://…`, `rediss+sentinel://…`, `rediss+cluster://…` | the same over TLS | `redis`, `tls` |
-/// | `postgres://[USER:PASSWORD@]HOST[:PORT]/DATABASE` | a schema of a Postgres database; `?sslmode=verify-full` encrypts | `postgres`, (`tls`) |
+/// | `postgres://[USER:PASSWORD@]HOST[:PORT]/DATABASE` | a schema of a Postgres database; `?sslmode=verify-full` encrypts, `?crash_detection=session` sees a crash sooner | `postgres`, (`tls`) |
 /// | `etcd://[USER:PASSWORD@]HOST[:PORT],HOST[:PORT]` | an etcd cluster | `etcd` |
 /// | `etcds://…` | the same over TLS | `etcd`, `tls` |
 ///

@@ -8,6 +8,7 @@
 
 use locker_core::{BackendError, Effect, ErrorKind};
 use sqlx::postgres::{PgDatabaseError, PgSeverity};
+use std::io;
 
 /// How far a request had come when it failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +50,16 @@ pub(crate) fn from_sqlx(error: sqlx::Error, stage: Stage) -> BackendError {
             let code = database.code().unwrap_or_default();
             let (kind, message) = of_code(&code);
             (kind, rolled_back(&**database), message)
+        }
+        // A certificate that is not accepted will not be accepted the next time.
+        sqlx::Error::Io(cause)
+            if stage == Stage::Opening && cause.kind() == io::ErrorKind::InvalidData =>
+        {
+            (
+                ErrorKind::Config,
+                true,
+                "the server's certificate is not accepted as configured",
+            )
         }
         sqlx::Error::Io(_) => (
             ErrorKind::Unavailable,

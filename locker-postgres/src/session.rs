@@ -13,6 +13,7 @@ use locker_core::BackendError;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgRow};
 use sqlx::{ConnectOptions, Connection, Executor, PgConnection, Row};
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -81,7 +82,7 @@ impl Source {
                 self.pooler.learn(true);
                 return Ok(self.session(connection));
             }
-            Err(cause) => return Err(error::from_sqlx(cause, Stage::Opening)),
+            Err(cause) => return Err(self.opening(cause)),
         };
         let mut session = Session {
             connection: Connected::Own(Box::new(connection)),
@@ -102,8 +103,27 @@ impl Source {
     }
 
     async fn connect(&self, options: &PgConnectOptions) -> Result<PgConnection, BackendError> {
-        let opened = options.connect().await;
-        opened.map_err(|cause| error::from_sqlx(cause, Stage::Opening))
+        options.connect().await.map_err(|cause| self.opening(cause))
+    }
+
+    /// Why there is no connection. Over the network the only files that can be missing are those of
+    /// certificates and keys; otherwise it may be the socket of a server that is not running.
+    fn opening(&self, cause: sqlx::Error) -> BackendError {
+        let options = &self.options;
+        let over_network = options.get_socket().is_none() && !options.get_host().starts_with('/');
+        match &cause {
+            sqlx::Error::Io(io)
+                if over_network
+                    && matches!(
+                        io.kind(),
+                        io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied
+                    ) =>
+            {
+                error::config("a certificate or key that the configuration names cannot be read")
+                    .with_source(cause)
+            }
+            _ => error::from_sqlx(cause, Stage::Opening),
+        }
     }
 }
 

@@ -64,6 +64,26 @@ async fn a_pooler_is_found_out_by_its_first_client_and_by_later_ones() {
     assert!(!is_found_out(&direct).await, "nothing is between");
 }
 
+/// Poolers are told to leave out what they do not know, because clients ask for all sorts of things.
+#[tokio::test]
+async fn a_pooler_that_leaves_settings_out_is_found_out_as_well() {
+    let started = Server::start(&["fsync = off"]).and_then(|server| {
+        let lines = "ignore_startup_parameters = options,extra_float_digits";
+        let bouncer = Bouncer::start_with(&server, 3, lines)?;
+        Ok((server, bouncer))
+    });
+    let (server, bouncer) = started.unwrap_or_else(|missing| panic!("no store: {missing}"));
+    let direct = Postgres::from_url(server.url()).unwrap();
+    direct.migrate().await.unwrap();
+    let mut looking = tokio::task::JoinSet::new();
+    for _ in 0..24 {
+        let url = bouncer.url();
+        looking.spawn(async move { is_found_out(&Postgres::from_url(&url).unwrap()).await });
+    }
+    let found = looking.join_all().await;
+    assert!(found.iter().all(|found| *found), "{found:?}");
+}
+
 /// Many that look at once keep all sessions that the pooler has, and each of them wants one more.
 #[tokio::test]
 async fn many_that_find_it_out_at_once_do_not_wait_for_each_other() {

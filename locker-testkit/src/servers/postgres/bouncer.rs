@@ -36,6 +36,15 @@ impl Bouncer {
     ///
     /// [`Missing`] when it cannot be had.
     pub fn start(server: &Server, sessions: u32) -> Result<Self, Missing> {
+        Self::start_with(server, sessions, "")
+    }
+
+    /// The same, with these lines in its configuration.
+    ///
+    /// # Errors
+    ///
+    /// [`Missing`] when it cannot be had.
+    pub fn start_with(server: &Server, sessions: u32, lines: &str) -> Result<Self, Missing> {
         let binary = program::find("pgbouncer", INSTALL)?;
         let user = user()?;
         let made = || -> io::Result<(tempfile::TempDir, Port)> {
@@ -50,7 +59,7 @@ impl Bouncer {
                  listen_addr = 127.0.0.1\nlisten_port = {number}\nunix_socket_dir =\n\
                  auth_type = trust\nauth_file = {shown}/users\npool_mode = transaction\n\
                  default_pool_size = {sessions}\nmax_client_conn = 1000\n\
-                 server_reset_query = DISCARD ALL\nserver_login_retry = {RETRY}\n"
+                 server_reset_query = DISCARD ALL\nserver_login_retry = {RETRY}\n{lines}\n"
             );
             fs::write(path.join("config"), config)?;
             if let Some(user) = &user {
