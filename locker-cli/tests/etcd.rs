@@ -179,9 +179,12 @@ fn base64(text: &str) -> String {
     let groups = text.as_bytes().chunks(3).map(|group| {
         let byte = |place: usize| u32::from(group.get(place).copied().unwrap_or(0));
         let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
-        let digit = |place: usize| match place <= group.len() {
-            true => char::from(DIGITS[(bits >> (18 - 6 * place)) as usize & 63]),
-            false => '=',
+        let digit = |place: usize| {
+            if place <= group.len() {
+                char::from(DIGITS[(bits >> (18 - 6 * place)) as usize & 63])
+            } else {
+                '='
+            }
         };
         [0, 1, 2, 3].map(digit)
     });
