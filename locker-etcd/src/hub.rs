@@ -325,12 +325,9 @@ impl Drop for Owed {
 
 /// Deletes an enrolment, unless the process has enrolled anew.
 fn withdrawal(seat: &Seat) -> Txn {
+    let number = seat.number.to_string();
     Txn::new()
-        .when([Compare::mod_revision(
-            &*seat.name,
-            CompareOp::Equal,
-            seat.written,
-        )])
+        .when([Compare::value(&*seat.name, CompareOp::Equal, number)])
         .and_then([TxnOp::delete(&*seat.name, None)])
 }
 

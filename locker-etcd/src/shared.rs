@@ -15,7 +15,7 @@
 use locker_core::{BackendError, Effect, ErrorKind, OwnerHash, ProcessHash};
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -31,6 +31,7 @@ pub(crate) struct Shared {
     state: Mutex<State>,
     /// With which member the next connection begins.
     next_member: AtomicUsize,
+    next_enrolment: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -61,8 +62,9 @@ pub(crate) struct Own {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Seat {
     pub(crate) name: Vec<u8>,
-    /// The revision that wrote it: a later enrolment of the same process is another one.
-    pub(crate) written: i64,
+    /// What it was written with: a later enrolment of the same process is another one. It is known
+    /// before the enrolment is sent, so one that was never answered can be withdrawn as well.
+    pub(crate) number: u64,
 }
 
 /// The greatest revision that was known when a request was sent.
@@ -77,6 +79,7 @@ impl Default for Shared {
             state: Mutex::default(),
             // Lockers begin with different members.
             next_member: AtomicUsize::new(usize::from(first)),
+            next_enrolment: AtomicU64::new(1),
         }
     }
 }
@@ -85,6 +88,11 @@ impl Shared {
     /// With which member a connection begins.
     pub(crate) fn first_member(&self) -> usize {
         self.next_member.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// A number that no enrolment of this locker had before.
+    pub(crate) fn next_enrolment(&self) -> u64 {
+        self.next_enrolment.fetch_add(1, Ordering::Relaxed)
     }
 
     /// To be asked before a request is sent.

@@ -16,7 +16,7 @@ use locker_core::{BackendError, Key, ProcessHash};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 /// Nobody is put further back than this: it would wait for more than a second.
@@ -24,7 +24,7 @@ const LAST: i64 = 64;
 
 /// The hints of one key.
 pub(crate) async fn watch(
-    session: &Session,
+    session: &Arc<Session>,
     hub: &Hub,
     key: &Key,
     watcher: &Watcher,
@@ -105,48 +105,74 @@ impl std::fmt::Debug for Reader {
 
 /// Enrols the process. An enrolment that is already there keeps its place. `None` when the process
 /// is dead.
+///
+/// It is carried to its end by a task of its own: whoever asked for it may go away while it is under
+/// way, and it can be withdrawn for certain only when it was answered. An enrolment that stays behind
+/// would be a place before all others, which nobody takes.
 async fn enrol(
-    session: &Session,
+    session: &Arc<Session>,
     hub: &Hub,
     key: &Key,
     process: &ProcessHash,
 ) -> Result<Option<Place>, BackendError> {
-    let name = session.names.waiter(key, process);
-    let (from, to) = session.names.waiters(key);
-    let lease = PutOptions::new().with_lease(session.names.lease(process));
-    let enrol = Txn::new().and_then([
-        TxnOp::put(&*name, "", Some(lease)),
-        TxnOp::get(&*name, Some(GetOptions::new().with_keys_only())),
-        TxnOp::get(
-            &*from,
-            Some(GetOptions::new().with_range(&*to).with_count_only()),
-        ),
-    ]);
-    let done = match session.transact(enrol, Request::Write).await {
-        Err(error) if error::names_no_lease(&error) => return Ok(None),
-        done => done?,
-    };
-    let own = done.found(1)?.first();
-    let created = own.map_or(done.revision, etcd_client::KeyValue::create_revision);
-    let count = match done.answers.get(2) {
-        Some(TxnOpResponse::Get(answer)) => answer.count(),
-        _ => return Err(error::malformed()),
-    };
-    Ok(Some(Place {
+    let place = Place {
         seat: Seat {
-            name,
-            written: done.revision,
+            name: session.names.waiter(key, process),
+            number: session.shared.next_enrolment(),
         },
-        created,
-        waiters: (from, to),
-        before: places(count - 1),
+        created: 0,
+        waiters: session.names.waiters(key),
+        before: 0,
         kv: Reader(session.connection.kv()),
         shared: Arc::clone(&session.shared),
         withdrawals: hub.withdrawals(),
-    }))
+    };
+    let lease = session.names.lease(process);
+    let (told, answer) = oneshot::channel();
+    let session = Arc::clone(session);
+    tokio::spawn(async move {
+        // A place that nobody takes any more is dropped, and so withdrawn.
+        drop(told.send(place.enrolled(&session, lease).await));
+    });
+    answer.await.unwrap_or_else(|_| {
+        Err(error::unavailable(
+            "the runtime of the connection has ended",
+        ))
+    })
 }
 
 impl Place {
+    /// This place, as the store knows it; `None` when the process is dead.
+    async fn enrolled(
+        mut self,
+        session: &Session,
+        lease: i64,
+    ) -> Result<Option<Self>, BackendError> {
+        let name = &*self.seat.name;
+        let (from, to) = &self.waiters;
+        let on = PutOptions::new().with_lease(lease);
+        let enrol = Txn::new().and_then([
+            TxnOp::put(name, self.seat.number.to_string(), Some(on)),
+            TxnOp::get(name, Some(GetOptions::new().with_keys_only())),
+            TxnOp::get(
+                &**from,
+                Some(GetOptions::new().with_range(&**to).with_count_only()),
+            ),
+        ]);
+        let done = match session.transact(enrol, Request::Write).await {
+            Err(error) if error::names_no_lease(&error) => return Ok(None),
+            done => done?,
+        };
+        let own = done.found(1)?.first();
+        self.created = own.map_or(done.revision, etcd_client::KeyValue::create_revision);
+        let count = match done.answers.get(2) {
+            Some(TxnOpResponse::Get(answer)) => answer.count(),
+            _ => return Err(error::malformed()),
+        };
+        self.before = places(count - 1);
+        Ok(Some(self))
+    }
+
     /// How many stand before this one now; `None` when the enrolment is gone.
     async fn now(&mut self) -> Option<u32> {
         if self.before == 0 {

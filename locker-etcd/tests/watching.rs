@@ -151,6 +151,29 @@ async fn a_lost_connection_ends_its_streams() {
     assert_eq!(next(&mut hints).await, Some(Hint::Free { place: 0 }));
 }
 
+/// L8: an enrolment is withdrawn also when who asked for it went away before the answer came. A place
+/// that nobody takes would hold up everybody behind it.
+#[tokio::test]
+async fn an_enrolment_whose_caller_has_gone_is_withdrawn() {
+    let server = server();
+    let b = open(&server).await;
+    let waiter = born(&b, 1).await;
+    let written = || metric(&server, "etcd_debugging_mvcc_put_total");
+    let before = written();
+    server.member().pause().unwrap();
+    let asking = {
+        let (b, waiter) = (Arc::clone(&b), waiter.clone());
+        tokio::spawn(async move { drop(wait_for(&b, "k", &waiter).await) })
+    };
+    // It is in the kernel's hands.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    asking.abort();
+    assert!(asking.await.unwrap_err().is_cancelled());
+    server.member().resume().unwrap();
+    until(async || written() > before).await;
+    until(async || enrolments(&server).await == 0).await;
+}
+
 /// Dropping the connection ends the streams, and what could not be withdrawn on it is withdrawn on
 /// the next one: a living process must not stand in a line that it has left.
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! What a server keeps for its lockers: it must stay the same however long they run (L8).
 
-use etcd_client::{Client, GetOptions};
+use etcd_client::{Client, GetOptions, KeyValue};
 use locker_testkit::servers::etcd::{Server, Setup};
 use std::error::Error;
 use std::fmt;
@@ -16,11 +16,11 @@ pub(crate) fn compacting(setup: Setup) -> Setup {
 }
 
 /// What a server keeps at a moment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Upkeep {
     pub(crate) leases: usize,
     /// Of all namespaces, enrolments and marks included.
-    pub(crate) keys: i64,
+    pub(crate) keys: Vec<String>,
     pub(crate) streams: u64,
     pub(crate) watchers: u64,
     pub(crate) connections: usize,
@@ -36,10 +36,12 @@ impl Upkeep {
         let connections = connections(port)?;
         let address = server.url().trim_start_matches("etcd://").to_owned();
         let mut client = Client::connect([address], None).await?;
-        let all = GetOptions::new().with_prefix().with_count_only();
+        let all = GetOptions::new().with_prefix().with_keys_only();
+        let found = client.get("", Some(all)).await?;
+        let name = |kv: &KeyValue| String::from_utf8_lossy(kv.key()).into_owned();
         Ok(Self {
             leases: client.leases().await?.leases().len(),
-            keys: client.get("", Some(all)).await?.count(),
+            keys: found.kvs().iter().map(name).collect(),
             streams: gauge(server, "etcd_debugging_mvcc_watch_stream_total")?,
             watchers: gauge(server, "etcd_debugging_mvcc_watcher_total")?,
             connections,
@@ -56,7 +58,6 @@ impl Upkeep {
             }
         };
         same("leases", before.leases as u64, self.leases as u64);
-        same("keys", before.keys.unsigned_abs(), self.keys.unsigned_abs());
         same("watch streams", before.streams, self.streams);
         same("watchers", before.watchers, self.watchers);
         same(
@@ -64,6 +65,8 @@ impl Upkeep {
             before.connections as u64,
             self.connections as u64,
         );
+        let new = self.keys.iter().filter(|key| !before.keys.contains(key));
+        grown.extend(new.map(|key| format!("the server keeps {key}")));
         let more = self.memory.saturating_sub(before.memory);
         if more > SERVER_GROWTH {
             grown.push(format!("the server has {} KiB more memory", more / 1024));
@@ -82,7 +85,7 @@ impl fmt::Display for Upkeep {
             connections,
             memory,
         } = self;
-        let kib = memory / 1024;
+        let (keys, kib) = (keys.len(), memory / 1024);
         write!(
             f,
             "{leases} leases, {keys} keys, {streams} watch streams, {watchers} watchers, \
