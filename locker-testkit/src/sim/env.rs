@@ -35,6 +35,8 @@ pub struct Env {
     pub healed: bool,
     /// When an assumption broke, if one did.
     pub breach: Option<Duration>,
+    /// The incarnation that was cloned, if one was.
+    pub cloned: Option<ProcessHash>,
     /// What is worth noting.
     pub marks: Watcher,
     /// Incarnations that the kernel has just ended.

@@ -53,6 +53,7 @@ counted! {
         LeaseRevoked => "lease revoked early (against A5)",
         ClockLeapt => "store's clock leapt forward (against A3)",
         MachinePaused => "machine paused, its clock too (against A4)",
+        Cloned => "process cloned (against A6)",
     }
 }
 

@@ -175,7 +175,7 @@ impl Plan {
         } else if rng.chance(80) {
             let of_store = plan.kind.model(&plan).breaches();
             // What breaks on the side of the processes breaks whatever the store is.
-            let all = [of_store, &[Fault::MachinePaused]].concat();
+            let all = [of_store, &[Fault::MachinePaused, Fault::Cloned]].concat();
             plan.breach = Some(all[rng.below(all.len())]);
         }
         plan

@@ -105,6 +105,7 @@ impl World {
         };
         let struck = match fault {
             Fault::MachinePaused => self.pause_machine(),
+            Fault::Cloned => self.clone_process(),
             _ => self.strike(fault),
         };
         if struck {
@@ -113,6 +114,16 @@ impl World {
             let soon = self.env.at + Duration::from_millis(150);
             self.env.agenda.add(soon, Event::Breach);
         }
+    }
+
+    fn clone_process(&mut self) -> bool {
+        let index = self.env.rng.below(self.processes.len());
+        let place = self.processes.len();
+        let twin = self.processes[index].clone_running(&mut self.env, place);
+        let Some(twin) = twin else { return false };
+        self.env.cloned.clone_from(&twin.twin_of);
+        self.processes.push(twin);
+        true
     }
 
     fn pause_machine(&mut self) -> bool {
@@ -184,7 +195,7 @@ impl World {
             let process = &mut self.processes[index];
             if process.up {
                 process.heal(&mut self.env);
-            } else {
+            } else if process.twin_of.is_none() {
                 self.start_again(index);
             }
         }

@@ -83,6 +83,7 @@ impl World {
             flights: Vec::new(),
             healed: false,
             breach: None,
+            cloned: None,
             marks: Watcher::default(),
             kernel: Vec::new(),
         };
@@ -160,6 +161,9 @@ impl World {
     }
 
     pub(super) fn start_again(&mut self, index: usize) {
+        if self.processes[index].twin_of.is_some() {
+            return;
+        }
         let longest = if self.env.healed { 50 } else { 1500 };
         let pause = self
             .env
@@ -306,6 +310,7 @@ impl World {
             healed: self.env.healed,
             plan: &self.env.plan,
             breach: self.env.breach,
+            cloned: self.env.cloned.as_ref(),
             processes: &self.processes,
             store: &*self.store,
             keys: &self.env.keys,
@@ -329,7 +334,10 @@ impl World {
             Fact::Completed { .. } => tally.unconfirmed += 1,
             Fact::Late { sound: true, owner } => {
                 tally.late += 1;
-                tally.late_but_released += u64::from(self.given_back.contains(owner.as_str()));
+                // What a clone has given back is another matter (A6).
+                let cloned = self.env.cloned.as_ref() == Some(owner.process());
+                let given_back = !cloned && self.given_back.contains(owner.as_str());
+                tally.late_but_released += u64::from(given_back);
             }
             Fact::Record {
                 before: Some(before),
@@ -361,6 +369,7 @@ impl World {
             healed: true,
             plan: &self.env.plan,
             breach: self.env.breach,
+            cloned: self.env.cloned.as_ref(),
             processes: &self.processes,
             store: &*self.store,
             keys: &self.env.keys,

@@ -1,4 +1,4 @@
-//! S8: no owner hash is ever used for a second acquisition.
+//! S8: no owner hash is ever used for a second acquisition, but by a clone (against A6).
 
 use super::{Fact, Invariant, View, Violation};
 use std::collections::BTreeSet;
@@ -11,6 +11,7 @@ impl Invariant for Identity {
         for fact in view.facts {
             if let Fact::Asked { owner } = fact
                 && !self.0.insert(owner.as_str().into())
+                && !view.is_cloned(owner)
             {
                 let how = format!("{owner} is used twice");
                 return Err(Violation::new("S8 (identity)", how));

@@ -110,6 +110,8 @@ pub struct View<'a> {
     pub plan: &'a Plan,
     /// When an assumption broke, if one did.
     pub breach: Option<Duration>,
+    /// The incarnation that was cloned, if one was: two processes act under its name (against A6).
+    pub cloned: Option<&'a ProcessHash>,
     /// The processes.
     pub processes: &'a [Process],
     /// The store.
@@ -141,6 +143,11 @@ impl<'a> View<'a> {
             })
     }
 
+    /// Whether this owner is of an incarnation that was cloned.
+    pub fn is_cloned(&self, owner: &OwnerHash) -> bool {
+        self.cloned.is_some_and(|cloned| cloned == owner.process())
+    }
+
     /// Whether a broken assumption is still at work: what it does to those who were there before is
     /// over when the TTLs are that they had.
     pub fn is_breached(&self) -> bool {
@@ -167,6 +174,9 @@ impl Held<'_> {
 
     /// Whether an assumption broke under its incarnation: it may be valid where it should not.
     fn is_excused(&self, view: &View<'_>) -> bool {
+        if view.is_cloned(self.tenure.owner()) {
+            return true;
+        }
         view.is_breached() && view.breach.is_some_and(|breach| self.since <= breach)
     }
 }

@@ -8,6 +8,7 @@
 
 use super::{Fact, Invariant, View, Violation};
 use crate::sim::plan::timing;
+use crate::sim::process::Process;
 use crate::sim::process::hand::Stage;
 use crate::sim::store::Holder;
 use std::collections::{BTreeMap, BTreeSet};
@@ -46,16 +47,16 @@ impl Invariant for Orphans {
             }
         }
         for key in view.keys {
-            let Some(holder) = view.store.holder(key).filter(|holder| holder.alive) else {
+            // What a clone leaves under the name of both is nobody's (A6); it dies with the name.
+            let known = |holder: &Holder| holder.alive && !view.is_cloned(&holder.owner);
+            let Some(holder) = view.store.holder(key).filter(known) else {
                 continue;
             };
-            let process = view.processes.iter().find(|process| {
-                holder.owner.process().pid() == process.boot
-                    && holder.owner.process().host().as_str() == format!("p{}", process.index)
-            });
             // A crashed life of a process: its record dies by itself, and the locks with it.
-            let Some(process) = process else { continue };
-            let mut hands = process.hands.values();
+            let name = holder.owner.process();
+            let processes = view.processes.iter();
+            let named: Vec<&Process> = processes.filter(|it| it.is_named(name)).collect();
+            let mut hands = named.iter().flat_map(|process| process.hands.values());
             let known = hands.find(|hand| hand.owner == holder.owner);
             if view.healed && known.is_some_and(|hand| matches!(hand.stage, Stage::Leaving(_))) {
                 let owner = holder.owner.as_str();
@@ -66,7 +67,7 @@ impl Invariant for Orphans {
                     return Err(Violation::new("S7 (gone within one recheck)", how));
                 }
             }
-            if (process.up || process.exited) && known.is_none() {
+            if named.iter().any(|it| it.up || it.exited) && known.is_none() {
                 let how = format!("{} is held, and nobody knows of it", holder.owner);
                 return Err(Violation::new("S7 (no orphan)", how));
             }
@@ -79,7 +80,7 @@ impl Invariant for Orphans {
         let left_behind = |holder: &Holder| {
             let process = holder.owner.process();
             let life = (process.host().as_str().to_owned(), process.pid());
-            holder.alive || self.exited.contains(&life)
+            holder.alive || (self.exited.contains(&life) && !view.is_cloned(&holder.owner))
         };
         for key in view.keys {
             if let Some(holder) = view.store.holder(key).filter(left_behind) {

@@ -39,6 +39,7 @@ impl Invariant for Success {
                 } => {
                     let given_back = self.given_back.contains(owner.as_str());
                     let lost = self.lost.contains(owner.as_str());
+                    let lost = lost && !view.is_cloned(owner);
                     if !sound || lost || (*confirmed && !given_back) {
                         let how = format!(
                             "{owner} completed; confirmed {confirmed}, sound {sound}, lost {lost}, \

@@ -9,6 +9,7 @@
 //! | `leaving` | `guard.rs` (the release), `reporter/departures.rs` |
 //! | `reports` | `reporter/reports.rs` |
 //! | `upkeep` | `reporter/upkeep.rs`, `reporter/watchdog.rs` |
+//! | `twin` | nothing: a clone (A6) |
 //! | `task`, `job` | the user: jobs, beats, drops at any moment; `run.rs` |
 
 mod acquiring;
@@ -17,6 +18,7 @@ mod job;
 mod leaving;
 mod reports;
 mod task;
+mod twin;
 mod upkeep;
 
 use super::agenda::{Call, Knock, Part};
@@ -28,7 +30,7 @@ use super::op::{Answer, Op, Ticket};
 use hand::{Hand, Stage};
 use locker_core::backend::Reply;
 use locker_core::time::StoreClock;
-use locker_core::{Host, Instant, Timing};
+use locker_core::{Host, Instant, ProcessHash, Timing};
 use reports::Reporter;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -46,6 +48,8 @@ pub struct Process {
     pub up: bool,
     /// Whether it has ended by its own will, with nothing left.
     pub exited: bool,
+    /// The incarnation that it is a clone of, if it is one: it is not started again.
+    pub twin_of: Option<ProcessHash>,
     /// Its owner hashes.
     pub hands: BTreeMap<u32, Hand>,
     /// Whether it takes no more work.
@@ -81,6 +85,7 @@ impl Process {
             boot,
             up: true,
             exited: false,
+            twin_of: None,
             hands: BTreeMap::new(),
             draining: false,
             clock,
@@ -108,6 +113,11 @@ impl Process {
             process.wake_task(env, task);
         }
         process
+    }
+
+    /// Whether an incarnation of this name is one of its life.
+    pub fn is_named(&self, process: &ProcessHash) -> bool {
+        process.pid() == self.boot && process.host() == &self.host
     }
 
     /// Whether an acquisition was given up, and what it may have left is on its way back.
@@ -347,6 +357,9 @@ impl Process {
 
     /// Whether it has done all it had to do after the faults.
     pub fn has_finished(&self) -> bool {
+        if self.twin_of.is_some() {
+            return !self.up;
+        }
         self.exited && self.tasks.iter().all(Task::has_finished)
     }
 

@@ -34,6 +34,15 @@ struct Retirement {
     in_flight: Option<Ticket>,
 }
 
+impl Reporter {
+    /// Goes on with the machine of a living incarnation.
+    pub(super) fn resume(&mut self, machine: Report, due: Instant, life: Arc<Life>) {
+        self.machine = Some(machine);
+        self.due = Some(due);
+        self.life = Some(life);
+    }
+}
+
 impl Process {
     /// The incarnation on which a grant could stand now.
     pub(super) fn recent_life(&self, now: Instant) -> Option<Arc<Life>> {
