@@ -63,6 +63,7 @@ fn every_case_keeps_the_promises_on_etcd() {
     keeps_the_promises(ETCD);
 }
 
+#[expect(clippy::print_stdout, reason = "the table is what one reads")]
 fn keeps_the_promises(names: &[&str]) {
     static TURN: Mutex<()> = Mutex::new(());
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);

@@ -201,17 +201,11 @@ fn exhausted(scene: &mut Scene) -> Result<(), String> {
         scene.work(scene.times.t / 5);
         let mut admin = Servers::of(scene)?.admin()?;
         // Nobody but an administrator is let in; then nobody else is there.
-        let limit = |number: i32| {
-            (0..scene.fleet.places())
-                .map(|worker| format!("ALTER ROLE worker{worker} CONNECTION LIMIT {number};"))
-                .collect::<String>()
-        };
-        let (close, open) = (limit(0), limit(-1));
         let from = micros();
-        admin.run(&close)?;
+        let_in(scene, &mut admin, 0)?;
         admin.number(END_ALL)?;
         scene.work(scene.times.t * 3 / 10);
-        admin.run(&open)?;
+        let_in(scene, &mut admin, -1)?;
         scene.did("no connection is left", from, None);
         scene.work(scene.times.t / 2);
         scene.let_go(kept);
@@ -220,6 +214,14 @@ fn exhausted(scene: &mut Scene) -> Result<(), String> {
     was_met(scene, &["53300"])?;
     said_so(scene);
     Ok(())
+}
+
+/// So many connections of each worker are let in from now on; -1 is any number.
+fn let_in(scene: &Scene, admin: &mut Admin, number: i32) -> Result<(), String> {
+    (0..scene.fleet.places()).try_for_each(|worker| {
+        let role = format!("worker{worker}");
+        admin.run(&format!("ALTER ROLE {role} CONNECTION LIMIT {number}"))
+    })
 }
 
 /// The server is going to end, and waits for a session that does not: it lets nobody in. Then it is
