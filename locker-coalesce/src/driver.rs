@@ -11,6 +11,9 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use tokio::time::Instant;
 
+/// How many turns those who got their answers have to ask for more.
+const TURNS: u32 = 2;
+
 /// The state of one task. Its drop, whatever the reason, closes the gate.
 pub(crate) struct Driver<C: Carrier> {
     shared: Arc<Shared<C>>,
@@ -35,8 +38,12 @@ impl<C: Carrier> Driver<C> {
             while let Some(batch) = next {
                 let landed = self.fly(batch).await;
                 // Those who have just got their answers may have more to ask. Until they had their
-                // turn the batch counts as in flight, so what they ask gathers.
-                tokio::task::yield_now().await;
+                // turn the batch counts as in flight, so what they ask gathers. A second turn is for
+                // those who run on another worker of the runtime, and for those who do something
+                // else first: it costs nothing, and without it batches stay small.
+                for _ in 0..TURNS {
+                    tokio::task::yield_now().await;
+                }
                 next = self.take(Some(landed));
             }
         }

@@ -63,6 +63,45 @@ async fn what_gathers_while_a_batch_is_in_flight_travels_together() {
     }
 }
 
+/// A release follows its acquisition a turn later, not at once.
+#[tokio::test]
+async fn who_asks_again_a_turn_after_its_answer_still_travels_in_the_next_batch() {
+    let (gate, mut requests) = gate(64, 1);
+    let mut lone = ask(&gate, op(0, "lone"));
+    begin(&mut lone);
+    let again = |first: usize| {
+        let (one, two) = (
+            ask(&gate, op(first, &first.to_string())),
+            ask(&gate, op(first + 10, &first.to_string())),
+        );
+        tokio::spawn(async move {
+            one.await.unwrap();
+            tokio::task::yield_now().await;
+            two.await.unwrap()
+        })
+    };
+    let tasks = [again(1), again(2)];
+    turns().await;
+    let lone_request = requests.try_recv().unwrap();
+    let batch = requests.try_recv().unwrap();
+    assert_eq!(batch.ids(), [1, 2]);
+    let mut waits = ask(&gate, op(3, "waits"));
+    begin(&mut waits);
+    batch.land(Verdict::Fine);
+    turns().await;
+    let next = requests.try_recv().unwrap();
+    let mut ids = next.ids();
+    ids.sort_unstable();
+    assert_eq!(ids, [3, 11, 12]);
+    next.land(Verdict::Fine);
+    lone_request.land(Verdict::Fine);
+    assert_eq!(lone.await.unwrap(), 0);
+    assert_eq!(waits.await.unwrap(), 3);
+    for (task, answer) in tasks.into_iter().zip([11, 12]) {
+        assert_eq!(task.await.unwrap(), answer);
+    }
+}
+
 #[tokio::test]
 async fn a_release_and_the_next_acquire_of_one_key_go_in_order() {
     let (gate, mut requests) = gate(64, 1);

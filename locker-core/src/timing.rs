@@ -126,6 +126,10 @@ impl Timing {
 
     /// The same durations as they count at a store with these limits.
     ///
+    /// A store that finds a process dead after a shorter time than the liveness TTL
+    /// ([`Limits::dead_after`]) has everything that must fit into that time shortened with it: five
+    /// reports fit in, a request takes a quarter of it, and so on. What is shorter already stays.
+    ///
     /// # Errors
     ///
     /// [`InvalidTiming`] as [`validate`](Self::validate), and when a TTL is below or between what
@@ -133,6 +137,9 @@ impl Timing {
     pub fn for_store(mut self, limits: &Limits) -> Result<Self, InvalidTiming> {
         if limits.shares_owner_clock {
             self.drift_permille = 0;
+        }
+        if let Some(dead_after) = limits.dead_after {
+            self = self.with_liveness_of(dead_after);
         }
         for (field, ttl) in [
             ("liveness_ttl", self.liveness_ttl),
@@ -176,6 +183,18 @@ impl Timing {
     /// How long after its own request a create may still take effect, by the store's clock.
     pub fn not_after_patience(&self) -> Duration {
         2 * self.request_timeout
+    }
+
+    fn with_liveness_of(self, dead_after: Duration) -> Self {
+        Self {
+            liveness_ttl: dead_after,
+            report_every: self.report_every.min(dead_after / 5),
+            request_timeout: self.request_timeout.min(dead_after / 4),
+            retry_after: self.retry_after.min(dead_after / 20),
+            stop_budget: self.stop_budget.min(dead_after / 5),
+            hard_margin: self.hard_margin.min(dead_after / 15),
+            ..self
+        }
     }
 
     fn shortened(&self, ttl: Duration) -> Duration {
@@ -267,6 +286,36 @@ mod tests {
             let error = timing.validate().unwrap_err().to_string();
             assert!(error.contains(field), "{error}");
         }
+    }
+
+    #[test]
+    fn a_store_that_sees_a_crash_shortens_what_must_fit_into_its_judgement() {
+        let limits = |dead_after| Limits {
+            least_ttl: Duration::from_millis(1),
+            ttl_granularity: Duration::from_micros(1),
+            batch: 1,
+            lock_ttl_kept_by: crate::backend::KeptBy::Store,
+            hints: false,
+            wall_clock_expiry: true,
+            shares_owner_clock: false,
+            dead_after,
+            cheap_death_poll: None,
+        };
+        let given = Timing::default();
+        assert_eq!(given.for_store(&limits(None)), Ok(given));
+        for millis in [800, 3_000, 30_000] {
+            let dead_after = Duration::from_millis(millis);
+            let timing = given.for_store(&limits(Some(dead_after))).unwrap();
+            assert_eq!(timing.liveness_ttl, dead_after);
+            assert_eq!(
+                timing.report_every,
+                given.report_every.min(dead_after / 5),
+                "{millis} ms"
+            );
+            assert_eq!(timing.lock_ttl, given.lock_ttl);
+        }
+        let error = given.for_store(&limits(Some(Duration::from_millis(10))));
+        assert!(error.unwrap_err().to_string().contains("between 1 ms"));
     }
 
     proptest! {

@@ -122,6 +122,32 @@ fn a_take_over_compares_what_was_observed() {
     assert_eq!(machine.unsettled(), Some(claim.not_after));
 }
 
+/// Found by the simulation: a take-over without an answer, or one that came too late, was repeated
+/// as a create; the store told of the same dead holder, and that was taken for its refusal to let
+/// his lock be taken over. Who did not wait was turned away because of a dead process.
+#[test]
+fn a_take_over_that_came_too_late_is_repeated_as_it_was() {
+    let dead = held(&owner(2, 1), Some(Liveness::Dead));
+    let taking = |step| match call(step) {
+        (machine, Request::TakeOver(claim, observed)) => (machine, claim, observed),
+        other => panic!("a take-over was due, but: {other:?}"),
+    };
+    let (machine, _) = created(begin(patience(None)));
+    let step = machine.on_claimed(at(0.0), told(0.0, Claimed::Held(dead.clone())));
+    let (machine, first, observed) = taking(step);
+    let (machine, again) = sleep(machine.on_claimed(at(1.5), unknown()));
+    let (machine, second, as_before) = taking(machine.on_wake(again));
+    assert_eq!((&second.owner, &as_before), (&first.owner, &observed));
+    let (machine, third, as_before) =
+        taking(machine.on_claimed(again, told(9.0, Claimed::TooLate)));
+    assert_eq!((&third.owner, &as_before), (&first.owner, &observed));
+    assert!(third.not_after > store(9.0), "by the time that was told");
+    // Refused in so many words, it is not argued about.
+    let end = done(machine.on_claimed(again, told(9.0, Claimed::Held(dead))));
+    assert!(matches!(end.outcome, Outcome::Held(_)));
+    assert_eq!(end.unsettled, Some(first.not_after), "one had no answer");
+}
+
 /// Attack 1: the answer that says "too late" bears the time that the next claim needs.
 #[test]
 fn a_claim_that_came_too_late_is_repeated_by_the_time_that_was_told() {

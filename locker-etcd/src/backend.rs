@@ -1,5 +1,6 @@
 //! The contract, method by method: each is one or two round trips on the connection.
 
+use crate::gather::{self, Gathering, Member};
 use crate::hub::Hub;
 use crate::locks::Terms;
 use crate::session::{BATCH, Session};
@@ -10,19 +11,27 @@ use locker_core::backend::{
     Observed, Page, Released, Renewal, Reply, Settlement, Standing, Watcher,
 };
 use locker_core::{Backend, BackendError, Key, OwnerHash, ProcessData, ProcessHash, StoreTime};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// One connection to etcd.
 #[derive(Debug)]
 pub(crate) struct EtcdBackend {
-    session: Session,
+    session: Arc<Session>,
+    /// Where what is asked for at the same time is gathered.
+    gathering: Gathering,
     hub: Hub,
 }
 
 impl EtcdBackend {
     pub(crate) fn new(session: Session) -> Self {
         let hub = Hub::start(&session.connection, &session.shared);
-        Self { session, hub }
+        let session = Arc::new(session);
+        Self {
+            gathering: gather::over(&session),
+            session,
+            hub,
+        }
     }
 
     /// A claim under the terms that are known. One that was refused, and so did nothing, only
@@ -51,10 +60,38 @@ impl EtcdBackend {
         observed: Option<&Observed>,
         terms: Terms,
     ) -> Result<Claimed, BackendError> {
+        let session = &*self.session;
+        let member = match observed.cloned() {
+            None => Member::Create {
+                owner: owner.clone(),
+                terms,
+            },
+            Some(observed) => Member::TakeOver {
+                owner: owner.clone(),
+                observed,
+                terms,
+            },
+        };
+        let done = self.gathering.ask(member).await?;
         match observed {
-            None => self.session.create(owner, terms).await,
-            Some(observed) => self.session.take_over(owner, observed, terms).await,
+            None => session.created(owner, terms, &done),
+            Some(observed) => session.took_over(owner, observed, terms, &done),
         }
+    }
+
+    async fn release_one(&self, owner: &OwnerHash) -> Result<Released, BackendError> {
+        let member = Member::Release {
+            owner: owner.clone(),
+        };
+        let done = self.gathering.ask(member).await?;
+        self.session.released(owner, &done)
+    }
+}
+
+/// What the tasks of the gate still hold must not keep the connection open.
+impl Drop for EtcdBackend {
+    fn drop(&mut self) {
+        self.session.connection.close();
     }
 }
 
@@ -79,6 +116,7 @@ impl Backend for EtcdBackend {
             hints: true,
             wall_clock_expiry: false,
             shares_owner_clock: false,
+            dead_after: None,
             cheap_death_poll: None,
         }
     }
@@ -110,7 +148,7 @@ impl Backend for EtcdBackend {
     }
 
     async fn release(&self, owner: &OwnerHash) -> Answer<Released> {
-        self.session.release(owner).await.map(timeless)
+        self.release_one(owner).await.map(timeless)
     }
 
     async fn settle(&self, owner: &OwnerHash, _not_after: StoreTime) -> Answer<Settlement> {
@@ -120,7 +158,7 @@ impl Backend for EtcdBackend {
     async fn force_release(&self, owner: &OwnerHash, force: Force) -> Answer<Released> {
         let released = match force {
             Force::Mark => self.session.mark(owner).await?,
-            Force::Now => self.session.release(owner).await?,
+            Force::Now => self.release_one(owner).await?,
         };
         Ok(timeless(released))
     }

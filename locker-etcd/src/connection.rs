@@ -78,6 +78,13 @@ impl Connection {
         Ok((connection, answer))
     }
 
+    /// Closes the socket now, whoever else holds this value. One that was handed in is left alone.
+    pub(crate) fn close(&self) {
+        if let Some(socket) = &self.socket {
+            socket.close();
+        }
+    }
+
     pub(crate) fn kv(&self) -> KvClient {
         self.client.kv_client()
     }

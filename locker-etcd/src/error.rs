@@ -119,6 +119,17 @@ pub(crate) fn names_no_lease(error: &BackendError) -> bool {
     has_text(error, NO_LEASE)
 }
 
+/// A refusal for want of space, of many members at once. The gate sends each of them again by itself
+/// then, and that harms nothing whatever came of them: a claim is idempotent under its owner, and a
+/// release, which needs no space, finds what the first one left.
+pub(crate) fn full_for_many(error: BackendError) -> BackendError {
+    if !is_full(&error) {
+        return error;
+    }
+    let text = error.to_string();
+    BackendError::new(error.kind(), Effect::NotApplied, text).with_source(error)
+}
+
 fn has_text(error: &BackendError, text: &str) -> bool {
     let cause = error
         .source()
@@ -151,8 +162,11 @@ fn of_status(code: Code, text: &str) -> (ErrorKind, Effect) {
         "etcdserver: invalid auth token" | "etcdserver: revision of auth store is old" => {
             return (Unavailable, NotApplied);
         }
-        // The queue of proposals is full, or the disk is: the connection is sound.
-        "etcdserver: too many requests" | NO_SPACE => return (Busy, NotApplied),
+        // The queue of proposals is full: the connection is sound.
+        "etcdserver: too many requests" => return (Busy, NotApplied),
+        // As a rule it is said before anything is proposed. But etcd looks at its quota again when
+        // it applies a proposal, does what was proposed, and then says that there was no room.
+        NO_SPACE => return (Busy, Unknown),
         "etcdserver: user name is empty"
         | "etcdserver: user name not found"
         | "etcdserver: permission denied"
@@ -317,7 +331,7 @@ mod tests {
                 Busy,
                 NotApplied,
             ),
-            (Code::ResourceExhausted, NO_SPACE, Busy, NotApplied),
+            (Code::ResourceExhausted, NO_SPACE, Busy, Unknown),
             (
                 Code::PermissionDenied,
                 "etcdserver: permission denied",

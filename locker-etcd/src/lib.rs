@@ -11,6 +11,7 @@
 //! | `connection`, `socket` | one connection to one member, closed for certain |
 //! | `shared` | what claims compare, and a revision that went back |
 //! | `session` | one round trip: one transaction, of one member or of many |
+//! | `gather` | what several tasks ask for at the same time is one transaction |
 //! | `names`, `record` | keys and leases; values, and their total decoding |
 //! | `locks`, `processes`, `base`, `listing` | the transactions themselves |
 //! | `hub`, `waiters` | the watch stream, and the order of those who wait |
@@ -22,6 +23,7 @@ mod base;
 mod config;
 mod connection;
 mod error;
+mod gather;
 mod hub;
 mod listing;
 mod locks;

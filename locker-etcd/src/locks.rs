@@ -20,17 +20,6 @@ pub(crate) struct Terms {
 
 impl Session {
     /// Creates the record if there is none, under these terms.
-    pub(crate) async fn create(
-        &self,
-        owner: &OwnerHash,
-        terms: Terms,
-    ) -> Result<Claimed, BackendError> {
-        let create = self.create_txn(owner, terms);
-        let done = self.transact(create, Request::Write).await?;
-        self.created(owner, terms, &done)
-    }
-
-    /// The member that does it.
     pub(crate) fn create_txn(&self, owner: &OwnerHash, terms: Terms) -> Txn {
         let name = self.names.owner(owner.key());
         let mut when = vec![Compare::create_revision(name, CompareOp::Equal, 0)];
@@ -61,44 +50,54 @@ impl Session {
 
     /// Replaces the record of a dead process: the very record that was observed, while that
     /// process's own record is gone.
-    pub(crate) async fn take_over(
+    pub(crate) fn take_over_txn(
         &self,
         owner: &OwnerHash,
         observed: &Observed,
         terms: Terms,
-    ) -> Result<Claimed, BackendError> {
+    ) -> Txn {
         let name = self.names.owner(owner.key());
-        let observed = record::parse_observed(observed);
         let mut around = self.look_around(owner);
-        let mut claim = Txn::new();
-        if let Some((revision, holder)) = &observed {
-            let process = self.names.process(holder.process());
-            let mut when = vec![
-                Compare::mod_revision(&*name, CompareOp::Equal, *revision),
-                Compare::version(&*process, CompareOp::Equal, 0),
-            ];
-            // Whose process that is stands in the record itself, whatever the caller says.
-            when.extend(is_of(holder, &name));
-            when.extend(self.hold(owner, terms));
-            claim = claim.when(when).and_then([
+        let Some((revision, holder)) = record::parse_observed(observed) else {
+            // What no store ever said is nobody's record.
+            let never = Compare::version(name, CompareOp::Less, 0);
+            return Txn::new().when([never]).or_else(around);
+        };
+        let process = self.names.process(holder.process());
+        let mut when = vec![
+            Compare::mod_revision(&*name, CompareOp::Equal, revision),
+            Compare::version(&*process, CompareOp::Equal, 0),
+        ];
+        // Whose process that is stands in the record itself, whatever the caller says.
+        when.extend(is_of(&holder, &name));
+        when.extend(self.hold(owner, terms));
+        around.push(TxnOp::get(process, None));
+        Txn::new()
+            .when(when)
+            .and_then([
                 self.put(owner, terms),
                 TxnOp::delete(self.names.mark(owner.key()), None),
-            ]);
-            around.push(TxnOp::get(process, None));
-        } else {
-            // What no store ever said is nobody's record.
-            claim = claim.when([Compare::version(name, CompareOp::Less, 0)]);
-        }
-        let done = self.transact(claim.or_else(around), Request::Write).await?;
+            ])
+            .or_else(around)
+    }
+
+    /// What came of that member.
+    pub(crate) fn took_over(
+        &self,
+        owner: &OwnerHash,
+        observed: &Observed,
+        terms: Terms,
+        done: &Done,
+    ) -> Result<Claimed, BackendError> {
         if done.succeeded {
-            return granted(terms, &done);
+            return granted(terms, done);
         }
-        let lock = match self.refused(owner, &done)? {
+        let lock = match self.refused(owner, done)? {
             Refused::Otherwise(claimed) => return Ok(claimed),
             Refused::Free => return Ok(Claimed::Absent),
             Refused::By(lock) => lock,
         };
-        let judged = match observed {
+        let judged = match record::parse_observed(observed) {
             Some((revision, holder)) if holder == lock.data.owner => {
                 match decode_process(done.found(LOOKED)?)? {
                     None if revision == lock.revision => return Ok(Claimed::TooLate),
@@ -112,13 +111,6 @@ impl Session {
     }
 
     /// Deletes the record, and its mark, if it is this owner's.
-    pub(crate) async fn release(&self, owner: &OwnerHash) -> Result<Released, BackendError> {
-        let release = self.release_txn(owner);
-        let done = self.transact(release, Request::Write).await?;
-        self.released(owner, &done)
-    }
-
-    /// The member that does it.
     pub(crate) fn release_txn(&self, owner: &OwnerHash) -> Txn {
         let (from, to) = self.names.lock(owner.key());
         Txn::new()
@@ -175,7 +167,10 @@ impl Session {
             // etcd takes no more data, but it deletes. A claim that is under way is refused as long
             // as that is so, and may land afterwards.
             Err(error) if error::is_full(&error) => {
-                return self.release(owner).await.map(Settlement::Open);
+                let done = self
+                    .transact(self.release_txn(owner), Request::Write)
+                    .await?;
+                return self.released(owner, &done).map(Settlement::Open);
             }
             done => done?,
         };
@@ -211,7 +206,7 @@ impl Session {
             .iter()
             .map(|owner| Txn::new().and_then([self.look(owner.key())]))
             .collect();
-        let done = self.transact_all(looks, Request::Read).await?;
+        let done = self.transact_all(looks, Request::Read, false).await?;
         let standing = |(owner, done): (&OwnerHash, &Done)| {
             Ok(match self.lock(owner.key(), done.found(0)?)? {
                 None => Standing::Absent,
@@ -306,81 +301,4 @@ fn granted(terms: Terms, done: &Done) -> Result<Claimed, BackendError> {
     token
         .map(|token| Claimed::Granted(Token::new(token)))
         .ok_or_else(error::malformed)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::connection::Connection;
-    use crate::names::Names;
-    use crate::session::BATCH;
-    use crate::shared::Shared;
-    use crate::url::Address;
-    use locker_core::{Host, ProcessHash};
-    use locker_testkit::servers::etcd::shared;
-    use std::sync::Arc;
-    use std::time::Duration;
-
-    async fn session() -> Session {
-        let server = shared::server().unwrap_or_else(|missing| panic!("no store: {missing}"));
-        let address = Address::parse(server.url()).unwrap();
-        let (connection, _) = Connection::open(&address, 0, b"probe").await.unwrap();
-        Session {
-            connection,
-            names: Names::new("batches"),
-            shared: Arc::new(Shared::default()),
-        }
-    }
-
-    /// Attack 3: as many members as there may be, each with an answer of its own, whatever becomes
-    /// of the others.
-    #[tokio::test]
-    async fn a_whole_batch_travels_as_one_transaction_and_is_answered_one_by_one() {
-        let session = session().await;
-        let host = Host::new("here").unwrap();
-        let [mine, theirs] = [1, 2].map(|nonce| ProcessHash::new(&host, 1, nonce));
-        for process in [&mine, &theirs] {
-            let long = Duration::from_secs(60);
-            session.create_process(process, long).await.unwrap();
-        }
-        let terms = session.terms(&mine).await.unwrap().unwrap();
-        let owner = |process: &ProcessHash, number: usize| {
-            let key = Key::new(format!("k{number}")).unwrap();
-            OwnerHash::new(&key, process, number as u64, None)
-        };
-        let foreign = session.terms(&theirs).await.unwrap().unwrap();
-        session.create(&owner(&theirs, 7), foreign).await.unwrap();
-        session.create(&owner(&mine, 8), terms).await.unwrap();
-        let corrupt = session.names.owner(owner(&mine, 9).key());
-        session
-            .connection
-            .kv()
-            .put(corrupt, "{", None)
-            .await
-            .unwrap();
-
-        let owners: Vec<OwnerHash> = (0..BATCH).map(|number| owner(&mine, number)).collect();
-        let members = owners.iter().map(|owner| session.create_txn(owner, terms));
-        let all = session.transact_all(members.collect(), Request::Write);
-        for (number, (owner, done)) in owners.iter().zip(all.await.unwrap()).enumerate() {
-            match (number, session.created(owner, terms, &done)) {
-                (7, claimed) => assert!(matches!(claimed, Ok(Claimed::Held(_))), "{claimed:?}"),
-                (9, claimed) => assert!(claimed.is_err(), "{claimed:?}"),
-                (_, claimed) => {
-                    assert!(matches!(claimed, Ok(Claimed::Granted(_))), "{claimed:?}");
-                }
-            }
-        }
-        let members = owners.iter().map(|owner| session.release_txn(owner));
-        let all = session.transact_all(members.collect(), Request::Write);
-        for (number, (asked, done)) in owners.iter().zip(all.await.unwrap()).enumerate() {
-            match (number, session.released(asked, &done)) {
-                (7, released) => {
-                    assert_eq!(released.unwrap(), Released::Held(owner(&theirs, 7)));
-                }
-                (9, released) => assert!(released.is_err(), "{released:?}"),
-                (_, released) => assert_eq!(released.unwrap(), Released::Done),
-            }
-        }
-    }
 }

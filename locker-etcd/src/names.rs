@@ -61,6 +61,11 @@ impl Names {
         format!("{}/base", self.namespace).into_bytes()
     }
 
+    /// Where nothing is ever put.
+    pub(crate) fn never(&self) -> Vec<u8> {
+        format!("{}/never", self.namespace).into_bytes()
+    }
+
     pub(crate) fn process(&self, process: &ProcessHash) -> Vec<u8> {
         self.named("process", process.as_str(), "")
     }
@@ -171,7 +176,12 @@ mod tests {
     ];
 
     fn all(names: &Names, process: &ProcessHash) -> Vec<Vec<u8>> {
-        let mut all = vec![names.base(), names.process(process), names.born(process)];
+        let mut all = vec![
+            names.base(),
+            names.never(),
+            names.process(process),
+            names.born(process),
+        ];
         for text in HOSTILE {
             let key = Key::new(text).unwrap();
             all.extend([names.owner(&key), names.mark(&key)]);

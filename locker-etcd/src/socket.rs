@@ -60,9 +60,16 @@ impl Socket {
     }
 }
 
+impl Socket {
+    /// Closes the connection, for good.
+    pub(crate) fn close(&self) {
+        self.line.close();
+    }
+}
+
 impl Drop for Socket {
     fn drop(&mut self) {
-        self.line.close();
+        self.close();
     }
 }
 

@@ -41,7 +41,7 @@ async fn a_full_store_still_renews_and_releases() {
         .unwrap_err();
     assert_eq!(
         (error.kind(), error.effect()),
-        (ErrorKind::Busy, Effect::NotApplied),
+        (ErrorKind::Busy, Effect::Unknown),
         "{error:?}"
     );
     let error = a
@@ -50,7 +50,7 @@ async fn a_full_store_still_renews_and_releases() {
         .unwrap_err();
     assert_eq!(
         (error.kind(), error.effect()),
-        (ErrorKind::Busy, Effect::NotApplied),
+        (ErrorKind::Busy, Effect::Unknown),
         "{error:?}"
     );
 

@@ -90,11 +90,12 @@ fn array(items: impl Iterator<Item = String>, of: &str) -> String {
 }
 
 /// The columns of many claims.
-pub(crate) fn claims(claims: &[Claim]) -> Vec<Value> {
+pub(crate) fn claims(claims: &[&Claim]) -> Vec<Value> {
     let texts = |of: fn(&Claim) -> &str| {
         Value::Texts(claims.iter().map(|claim| of(claim).to_owned()).collect())
     };
-    let numbers = |of: fn(&Claim) -> i64| Value::Numbers(claims.iter().map(of).collect());
+    let numbers =
+        |of: fn(&Claim) -> i64| Value::Numbers(claims.iter().map(|claim| of(claim)).collect());
     vec![
         texts(|claim| claim.key().as_str()),
         texts(|claim| claim.owner.as_str()),
@@ -105,7 +106,7 @@ pub(crate) fn claims(claims: &[Claim]) -> Vec<Value> {
 }
 
 /// The columns of many owners.
-pub(crate) fn owners(owners: &[OwnerHash]) -> Vec<Value> {
+pub(crate) fn owners(owners: &[&OwnerHash]) -> Vec<Value> {
     let texts = |of: fn(&OwnerHash) -> &str| {
         Value::Texts(owners.iter().map(|owner| of(owner).to_owned()).collect())
     };

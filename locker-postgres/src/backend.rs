@@ -1,12 +1,15 @@
 //! The contract, method by method: each is one call of one function of the schema.
 
 use crate::arguments::{self, Value, deadline, micros};
+use crate::crash::CrashDetection;
 use crate::error;
+use crate::gather::{self, BATCH, Op, Statements};
 use crate::lanes::{Lanes, Of, Then};
 use crate::row::{Answered, ProcessAnswered, foreign, store_time, unexpected};
 use crate::waiting::Waiting;
 use async_trait::async_trait;
 use futures_core::Stream;
+use locker_coalesce::{Carrier, Gate};
 use locker_core::backend::{
     Answer, Birth, Claim, Claimed, Cursor, Force, Held, Hint, HintStream, KeptBy, Limits, Listing,
     Liveness, Observed, Page, Released, Renewal, Reply, Settlement, Standing, Watcher,
@@ -18,28 +21,34 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-/// How many locks one `extend` or `check` may name.
-const BATCH: usize = 64;
 /// How many rows one page of a listing, or one step of a sweep, looks at.
 const SCAN: i32 = 512;
-/// How often a claim is asked again whose row somebody else was just changing. Each time it did
-/// nothing, for certain.
+/// How often a claim or a release is asked whose row somebody else is just changing.
 const TURNS: u32 = 4;
 
 /// One side's connections.
 #[derive(Debug)]
 pub(crate) struct PostgresBackend {
-    lanes: Lanes,
+    gate: Gate<Statements>,
     /// `None` where no session is kept, so that nobody can listen.
     waiting: Option<Waiting>,
+    crash_detection: CrashDetection,
 }
 
 /// The answers of the members of a batch, in their order.
 type Members<T> = Vec<Result<T, BackendError>>;
 
 impl PostgresBackend {
-    pub(crate) fn new(lanes: Lanes, waiting: Option<Waiting>) -> Self {
-        Self { lanes, waiting }
+    pub(crate) fn new(
+        lanes: Lanes,
+        waiting: Option<Waiting>,
+        crash_detection: CrashDetection,
+    ) -> Self {
+        Self {
+            gate: gather::before(lanes),
+            waiting,
+            crash_detection,
+        }
     }
 
     async fn ask(
@@ -48,7 +57,7 @@ impl PostgresBackend {
         arguments: Vec<Value>,
         then: Then,
     ) -> Result<Vec<PgRow>, BackendError> {
-        self.lanes.ask(of, arguments, then).await
+        self.gate.carrier().lanes().ask(of, arguments, then).await
     }
 
     /// A call that answers about exactly one lock.
@@ -79,27 +88,30 @@ impl PostgresBackend {
         }
     }
 
-    /// Claims of different keys: one statement, one commit. `None` stands for a claim that did
-    /// nothing because its row was being changed.
-    async fn try_create_all(&self, claims: &[Claim]) -> Answer<Members<Option<Claimed>>> {
-        let of: Of = |all| &all.try_create;
-        let rows = self
-            .ask(of, arguments::claims(claims), Then::Nothing)
-            .await?;
-        members(rows, claims.len(), |place, answered| {
-            answered.claimed(claims[place].key())
-        })
+    /// Asks through the gate, and again while somebody else was just changing the row, which did
+    /// nothing for certain. The last time it goes alone, and then it waits for the row.
+    async fn gathered<T>(
+        &self,
+        op: impl Fn() -> Op,
+        read: impl Fn(&Answered) -> Result<Option<T>, BackendError>,
+    ) -> Answer<T> {
+        for turn in 1..=TURNS {
+            let answered = if turn < TURNS {
+                self.gate.ask(op()).await?
+            } else {
+                self.gate.carrier().carry_one(&op()).await?
+            };
+            if let Some(value) = read(&answered)? {
+                return Ok(Reply::at(answered.store_time(), value));
+            }
+        }
+        Err(error::busy())
     }
 
-    /// Releases of different keys: one statement, one commit.
-    async fn release_all(&self, owners: &[OwnerHash]) -> Answer<Members<Released>> {
-        let arguments = arguments::owners(owners);
-        let rows = self
-            .ask(|all| &all.release, arguments, Then::WakeFreed)
-            .await?;
-        members(rows, owners.len(), |place, answered| {
-            answered.released(&owners[place])
-        })
+    /// The arguments of a birth or a renewal.
+    fn life(&self, process: &ProcessHash, ttl: Duration) -> Vec<Value> {
+        let believed = self.crash_detection.believed().map_or(0, micros);
+        vec![process.as_str().into(), micros(ttl).into(), believed.into()]
     }
 
     async fn sweep_of(
@@ -164,16 +176,6 @@ impl Stream for Silence {
     }
 }
 
-/// The only member of a batch of one.
-fn only<T>(reply: Reply<Members<T>>) -> Answer<T> {
-    let member = reply.value.into_iter().next();
-    let value = member.ok_or_else(|| unexpected("number of answers"))??;
-    Ok(Reply {
-        value,
-        store_time: reply.store_time,
-    })
-}
-
 #[async_trait]
 impl Backend for PostgresBackend {
     fn limits(&self) -> Limits {
@@ -185,21 +187,15 @@ impl Backend for PostgresBackend {
             hints: self.waiting.is_some(),
             wall_clock_expiry: true,
             shares_owner_clock: false,
+            dead_after: self.crash_detection.dead_after(),
             cheap_death_poll: None,
         }
     }
 
     async fn try_create(&self, claim: &Claim) -> Answer<Claimed> {
-        for _ in 0..TURNS {
-            let claimed = only(self.try_create_all(std::slice::from_ref(claim)).await?)?;
-            if let Some(value) = claimed.value {
-                return Ok(Reply {
-                    value,
-                    store_time: claimed.store_time,
-                });
-            }
-        }
-        Err(error::busy())
+        let op = || Op::Claim(claim.clone());
+        self.gathered(op, |answered| answered.claimed(claim.key()))
+            .await
     }
 
     async fn take_over(&self, claim: &Claim, observed: &Observed) -> Answer<Claimed> {
@@ -218,7 +214,7 @@ impl Backend for PostgresBackend {
     }
 
     async fn extend(&self, owners: &[OwnerHash], ttl: Duration) -> Answer<Members<Standing>> {
-        let mut arguments = arguments::owners(owners);
+        let mut arguments = arguments::owners(&owners.iter().collect::<Vec<_>>());
         arguments.push(micros(ttl).into());
         let rows = self
             .ask(|all| &all.extend, arguments, Then::Nothing)
@@ -229,7 +225,7 @@ impl Backend for PostgresBackend {
     }
 
     async fn check(&self, owners: &[OwnerHash]) -> Answer<Members<Standing>> {
-        let arguments = arguments::owners(owners);
+        let arguments = arguments::owners(&owners.iter().collect::<Vec<_>>());
         let rows = self
             .ask(|all| &all.standings, arguments, Then::Nothing)
             .await?;
@@ -239,7 +235,8 @@ impl Backend for PostgresBackend {
     }
 
     async fn release(&self, owner: &OwnerHash) -> Answer<Released> {
-        only(self.release_all(std::slice::from_ref(owner)).await?)
+        let op = || Op::Release(owner.clone());
+        self.gathered(op, |answered| answered.released(owner)).await
     }
 
     /// It queues behind a claim that is being committed, and claims that come to the row later read
@@ -248,7 +245,7 @@ impl Backend for PostgresBackend {
         let arguments = vec![owner.key().as_str().into(), owner.as_str().into()];
         let of: Of = |all| &all.settle;
         let answered = self.one(of, arguments, Then::WakeFreed).await?;
-        let released = answered.released(owner)?;
+        let released = answered.released(owner)?.ok_or_else(error::busy)?;
         let time = answered.store_time();
         let settlement = if time > not_after {
             Settlement::Final(released)
@@ -265,7 +262,8 @@ impl Backend for PostgresBackend {
                 let arguments = vec![owner.key().as_str().into(), owner.as_str().into()];
                 let of: Of = |all| &all.mark;
                 let answered = self.one(of, arguments, Then::Nothing).await?;
-                Ok(Reply::at(answered.store_time(), answered.released(owner)?))
+                let released = answered.released(owner)?.ok_or_else(error::busy)?;
+                Ok(Reply::at(answered.store_time(), released))
             }
         }
     }
@@ -289,7 +287,7 @@ impl Backend for PostgresBackend {
     }
 
     async fn create_process(&self, process: &ProcessHash, ttl: Duration) -> Answer<Birth> {
-        let arguments = vec![process.as_str().into(), micros(ttl).into()];
+        let arguments = self.life(process, ttl);
         let of: Of = |all| &all.create_process;
         let answered = self.about_process(of, arguments, Then::Nothing).await?;
         let birth = match answered.verdict()? {
@@ -301,7 +299,7 @@ impl Backend for PostgresBackend {
     }
 
     async fn renew_process(&self, process: &ProcessHash, ttl: Duration) -> Answer<Renewal> {
-        let arguments = vec![process.as_str().into(), micros(ttl).into()];
+        let arguments = self.life(process, ttl);
         let of: Of = |all| &all.renew_process;
         let answered = self.about_process(of, arguments, Then::Nothing).await?;
         let renewal = match answered.verdict()? {

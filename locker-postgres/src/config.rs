@@ -1,6 +1,7 @@
 //! What the connections of one locker share: where the server is, and in which schema.
 
 use crate::backend::PostgresBackend;
+use crate::crash::CrashDetection;
 use crate::error::{self, Stage};
 use crate::lanes::Lanes;
 use crate::migrate;
@@ -42,13 +43,16 @@ pub struct Postgres {
     options: PgConnectOptions,
     pool: Option<PgPool>,
     pooler: Arc<Pooler>,
+    crash_detection: CrashDetection,
     schema: String,
 }
 
 impl Postgres {
     /// The store behind a URL: `postgres://user:password@host:port/database?sslmode=require`, with
     /// every parameter that [`PgConnectOptions`] reads. What the URL leaves out is taken from the
-    /// environment (`PGHOST`, `PGUSER`, …) and from the password file, as `psql` does.
+    /// environment (`PGHOST`, `PGUSER`, …) and from the password file, as `psql` does. Three parameters
+    /// are the locker's own: `crash_detection=session` with `grace=3s` ([`CrashDetection`]), and
+    /// `between=sessions` or `between=transactions` ([`Between`]).
     ///
     /// # Errors
     ///
@@ -57,10 +61,19 @@ impl Postgres {
         if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
             return Err(error::config("the URL does not begin with postgres://"));
         }
+        let (url, own) = parameters(url);
+        let word = |name| own.iter().find(|(n, _)| *n == name).map(|(_, word)| *word);
         // The cause is not kept: it may quote the URL, and with it a password.
-        let options = PgConnectOptions::from_str(url)
+        let options = PgConnectOptions::from_str(&url)
             .map_err(|_| error::config("the text is no URL of a Postgres server"))?;
-        Ok(Self::from_options(options))
+        let detection = CrashDetection::from_words(word("crash_detection"), word("grace"))?;
+        let store = Self::from_options(options).crash_detection(detection);
+        match word("between") {
+            None => Ok(store),
+            Some("sessions") => Ok(store.between(Between::Sessions)),
+            Some("transactions") => Ok(store.between(Between::Transactions)),
+            Some(_) => Err(error::config("between is `sessions` or `transactions`")),
+        }
     }
 
     /// The store that these options lead to.
@@ -74,6 +87,7 @@ impl Postgres {
                 .extra_float_digits(None),
             pool: None,
             pooler: Arc::new(Pooler::new(Between::FindOut)),
+            crash_detection: CrashDetection::default(),
             schema: "locker".to_owned(),
         }
     }
@@ -101,11 +115,19 @@ impl Postgres {
         self
     }
 
-    /// What is between this locker and the server, if it is known. The default finds out, at the
-    /// price of a second connection when the first one is opened.
+    /// What is between this locker and the server, if it is known. The default finds out when the
+    /// first connection is opened; of a pooler that is there it assumes that it gives a session for
+    /// each transaction only.
     #[must_use]
     pub fn between(mut self, between: Between) -> Self {
         self.pooler = Arc::new(Pooler::new(between));
+        self
+    }
+
+    /// How others see that a process of this locker has died. The default is by its reports.
+    #[must_use]
+    pub fn crash_detection(mut self, by: CrashDetection) -> Self {
+        self.crash_detection = by;
         self
     }
 
@@ -168,6 +190,20 @@ impl Postgres {
     }
 }
 
+/// The URL without the locker's own parameters, and these.
+fn parameters(url: &str) -> (String, Vec<(&str, &str)>) {
+    let Some((before, after)) = url.split_once('?') else {
+        return (url.to_owned(), Vec::new());
+    };
+    let pairs = after.split('&').map(|pair| (pair, pair.split_once('=')));
+    let is_own = |name: &str| ["crash_detection", "grace", "between"].contains(&name);
+    let (own, others): (Vec<_>, Vec<_>) =
+        pairs.partition(|(_, pair)| pair.is_some_and(|(name, _)| is_own(name)));
+    let others: Vec<&str> = others.into_iter().map(|(text, _)| text).collect();
+    let own = own.into_iter().filter_map(|(_, pair)| pair).collect();
+    (format!("{before}?{}", others.join("&")), own)
+}
+
 /// Shows no password, and no options that could contain one.
 impl fmt::Debug for Postgres {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -190,7 +226,8 @@ impl Connect for Postgres {
     ///
     /// Nothing was changed.
     /// * `Config`: the schema is missing (its text names the command), older or newer than this
-    ///   release can use; the database is not UTF-8; the options make no sense.
+    ///   release can use; the database is not UTF-8; the options make no sense, as
+    ///   [`CrashDetection::Session`] does not behind a pooler.
     /// * `Denied`: the server does not accept the role, or the role has no rights.
     /// * `Unavailable`: the server cannot be reached, has no connection left, or is a standby. Ask
     ///   again.
@@ -208,7 +245,17 @@ impl Connect for Postgres {
         let channel = self.schema()?.channel();
         let statements = Arc::clone(&source.statements);
         let (lanes, pooled) = Lanes::open(source, lanes, channel.clone()).await?;
+        if pooled && self.crash_detection != CrashDetection::Reports {
+            return Err(error::config(
+                "a connection pooler is between, so nobody has a session of its own; \
+                 crash_detection=session needs one",
+            ));
+        }
         let waiting = (!pooled).then(|| Waiting::new(self.options.clone(), channel, statements));
-        Ok(Arc::new(PostgresBackend::new(lanes, waiting)))
+        Ok(Arc::new(PostgresBackend::new(
+            lanes,
+            waiting,
+            self.crash_detection,
+        )))
     }
 }

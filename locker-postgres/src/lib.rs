@@ -6,14 +6,16 @@
 //! | module | idea |
 //! | --- | --- |
 //! | `config` | where the server is, and in which schema |
-//! | `migrate`, `migrations/*.sql` | the tables, and the functions that are the operations |
+//! | `migrate`, `migrations/*/*.sql` | the tables, and the functions that are the operations |
 //! | `statement`, `arguments` | the calls of those functions, and what is bound to them |
 //! | `session` | one connection, examined; one request on it at a time |
 //! | `pooler` | whether a connection has a session of its own |
 //! | `lanes` | the connections of one side, and the queue before them |
+//! | `gather` | what is asked for meanwhile travels in one statement |
 //! | `row` | total decoding of what is answered |
 //! | `hub`, `waiting` | hints: their streams, and the connection on which they come |
 //! | `backend` | the contract, method by method |
+//! | `crash` | how the end of a process is seen |
 //! | `confirm` | the lock pinned inside a transaction of its owner's |
 //! | `error` | the one mapping of Postgres's errors |
 
@@ -21,7 +23,9 @@ mod arguments;
 mod backend;
 mod config;
 mod confirm;
+mod crash;
 mod error;
+mod gather;
 mod hub;
 mod lanes;
 mod migrate;
@@ -33,4 +37,5 @@ mod waiting;
 
 pub use config::Postgres;
 pub use confirm::ConfirmError;
+pub use crash::CrashDetection;
 pub use pooler::Between;

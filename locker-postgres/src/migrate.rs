@@ -9,9 +9,25 @@ use sqlx::{Connection, Executor, PgConnection, Row};
 /// by side: a migration adds, and only the one after it removes what the release before no longer
 /// asks for.
 const MIGRATIONS: &[&str] = &[concat!(
-    include_str!("../migrations/0001_records.sql"),
+    include_str!("../migrations/0001/01_records.sql"),
     "\n",
-    include_str!("../migrations/0002_functions.sql"),
+    include_str!("../migrations/0001/02_ground.sql"),
+    "\n",
+    include_str!("../migrations/0001/03_claims.sql"),
+    "\n",
+    include_str!("../migrations/0001/04_holding.sql"),
+    "\n",
+    include_str!("../migrations/0001/05_releases.sql"),
+    "\n",
+    include_str!("../migrations/0001/06_processes.sql"),
+    "\n",
+    include_str!("../migrations/0001/07_waiting.sql"),
+    "\n",
+    include_str!("../migrations/0001/08_reading.sql"),
+    "\n",
+    include_str!("../migrations/0001/09_forgetting.sql"),
+    "\n",
+    include_str!("../migrations/0001/10_rights.sql"),
 )];
 
 /// The version that this release was written for.

@@ -6,18 +6,33 @@
 //! it is known to have a session of its own; until then, and behind a pooler for ever, every request
 //! is one plain text.
 //!
-//! How it is seen: a session that is older than the connection belongs to a pooler; so do two
-//! connections with one session, and a connection whose session changes. The first look costs
-//! nothing; the others cost a second connection, once for each locker.
+//! How it is seen: the first connection asks, in the packet that opens it, for a session of a name
+//! that nobody else has. Then the session that answers is asked for its name. A server gives the
+//! session to this connection alone, and the name with it. A pooler refuses what it cannot pass on,
+//! or leaves it out, because its sessions are older than its clients and serve them in turn. So
+//! nothing depends on who else uses the pooler at that moment. (Looking at the numbers of two
+//! sessions does: others may take them and bring them back between two questions.)
+//!
+//! A pooler that gives a session for the whole connection refuses the name too. Everything is right
+//! there all the same, but whoever waits polls, unless [`Between::Sessions`] is said.
 
-use crate::session::About;
+use crate::error;
+use locker_core::BackendError;
+use sqlx::error::DatabaseError;
 use std::sync::OnceLock;
-use std::time::Instant;
+
+/// The setting that bears the name. The server keeps any setting whose name has a dot.
+pub(crate) const NAME: &str = "locker.session";
+
+/// Asks a session for its name.
+pub(crate) const ASK: &str =
+    "SELECT pg_backend_pid() AS pid, current_setting('locker.session', true) AS name";
 
 /// What is between a locker and its server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Between {
-    /// It is found out when the first connection is opened.
+    /// It is found out when the first connection is opened. Any pooler that refuses or drops a
+    /// setting in the packet that opens a connection is taken for one of transactions.
     #[default]
     FindOut,
     /// Nothing, or a pooler that gives each connection a session of its own for as long as it lasts:
@@ -32,14 +47,6 @@ pub enum Between {
 #[derive(Debug)]
 pub(crate) struct Pooler {
     pools: OnceLock<bool>,
-}
-
-/// What a first look at a session says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Verdict {
-    Direct,
-    Pooled,
-    Unknown,
 }
 
 impl Pooler {
@@ -62,17 +69,17 @@ impl Pooler {
     pub(crate) fn learn(&self, pools: bool) {
         self.pools.get_or_init(|| pools);
     }
+}
 
-    /// Judges a session by what it says of itself.
-    pub(crate) fn verdict(&self, about: &About, connecting: Instant) -> Verdict {
-        match self.is_known_to_pool() {
-            Some(true) => Verdict::Pooled,
-            Some(false) => Verdict::Direct,
-            None if about.is_older_than(connecting) => {
-                self.learn(true);
-                Verdict::Pooled
-            }
-            None => Verdict::Unknown,
-        }
-    }
+/// A name that no other session has.
+pub(crate) fn new_name() -> Result<String, BackendError> {
+    let random = getrandom::u64().map_err(|_| error::unavailable("there is no randomness"))?;
+    Ok(format!("{random:016x}"))
+}
+
+/// Whether this may be how a pooler refuses a setting. It is not where a server would refuse every
+/// connection: of a role, a database, for want of a resource, or because it is shutting down.
+pub(crate) fn may_be_of_a_pooler(refused: &dyn DatabaseError) -> bool {
+    let code = refused.code().unwrap_or_default();
+    !["28", "3D", "53", "57"].contains(&code.get(..2).unwrap_or_default())
 }

@@ -69,15 +69,15 @@ impl Answered {
         })
     }
 
-    /// The answer to a release, and whether somebody waits for it.
-    pub(crate) fn released(&self, owner: &OwnerHash) -> Result<Released, BackendError> {
-        Ok(match self.verdict()? {
+    /// The answer to a release; `None` when the row was being changed and nothing was done.
+    pub(crate) fn released(&self, owner: &OwnerHash) -> Result<Option<Released>, BackendError> {
+        Ok(Some(match self.verdict()? {
             "done" | "wanted" => Released::Done,
             "absent" => Released::Absent,
             "held" => Released::Held(self.data(owner.key().as_str())?.owner),
-            "again" => return Err(error::busy()),
+            "again" => return Ok(None),
             _ => return Err(unexpected("verdict")),
-        })
+        }))
     }
 
     /// The lock that is held, if it is.

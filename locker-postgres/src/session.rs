@@ -7,7 +7,7 @@
 use crate::arguments::{self, Value};
 use crate::error::{self, Stage};
 use crate::migrate;
-use crate::pooler::{Pooler, Verdict};
+use crate::pooler::{self, Pooler};
 use crate::statement::{Statement, Statements};
 use locker_core::BackendError;
 use sqlx::pool::PoolConnection;
@@ -18,9 +18,6 @@ use std::time::{Duration, Instant};
 
 /// How long a connection that is given up may take to say so to the server.
 const FAREWELL: Duration = Duration::from_secs(1);
-
-/// How long a connection keeps a session while another one of the same locker waits for one.
-const KEEPING: Duration = Duration::from_millis(250);
 
 /// Where connections come from.
 #[derive(Clone)]
@@ -43,21 +40,21 @@ impl std::fmt::Debug for Source {
 impl Source {
     /// A connection that was examined.
     pub(crate) async fn open(&self) -> Result<Session, BackendError> {
-        let begun = Instant::now();
-        let connection = match &self.pool {
-            Some(pool) => Connected::Lent(lend(pool).await?),
-            None => Connected::Own(Box::new(self.connect().await?)),
+        let first = match (&self.pool, self.pooler.is_known_to_pool()) {
+            (None, None) => Some(self.find_out().await?),
+            // What is between is the same for a connection of our own.
+            (Some(_), None) => {
+                self.find_out().await?.close().await;
+                None
+            }
+            (_, Some(_)) => None,
         };
-        let mut session = Session {
-            connection,
-            written: true,
+        let mut session = match (first, &self.pool) {
+            (Some(session), _) => session,
+            (None, Some(pool)) => self.lend(pool).await?,
+            (None, None) => self.session(self.connect(&self.options).await?),
         };
         let about = session.about(&self.statements).await?;
-        session.written = match self.pooler.verdict(&about, begun) {
-            Verdict::Pooled => true,
-            Verdict::Direct => false,
-            Verdict::Unknown => self.look(&mut session, &about).await?,
-        };
         session.settle_isolation(&about).await?;
         Ok(session)
     }
@@ -70,45 +67,42 @@ impl Source {
         })
     }
 
-    /// Opens a second connection, to see whether the two of them have a session each.
-    async fn look(&self, first: &mut Session, about: &About) -> Result<bool, BackendError> {
+    /// Opens a connection under a name of its own, and looks whether the session that answers was
+    /// given that name.
+    async fn find_out(&self) -> Result<Session, BackendError> {
         let begun = Instant::now();
-        let mut second = Session {
-            connection: Connected::Own(Box::new(self.connect().await?)),
+        let name = pooler::new_name()?;
+        let named = self.options.clone().options([(pooler::NAME, &name)]);
+        let connection = match named.connect().await {
+            Ok(connection) => connection,
+            // Poolers refuse what they cannot pass on. If it is not that, it fails again.
+            Err(sqlx::Error::Database(refused)) if pooler::may_be_of_a_pooler(&*refused) => {
+                let connection = self.connect(&self.options).await?;
+                self.pooler.learn(true);
+                return Ok(self.session(connection));
+            }
+            Err(cause) => return Err(error::from_sqlx(cause, Stage::Opening)),
+        };
+        let mut session = Session {
+            connection: Connected::Own(Box::new(connection)),
             written: true,
         };
-        // The session that the second one is given now, it keeps until the first has asked again.
-        second.run("BEGIN").await?;
-        let others = second.about(&self.statements).await?;
-        if others.pid == about.pid || others.is_older_than(begun) {
-            second.close().await;
-            self.pooler.learn(true);
-            return Ok(true);
-        }
-        // Others may be looking too, until they keep every session that a pooler has, and each waits
-        // for one more. So nobody keeps one for long while it waits.
-        let asking = first.about(&self.statements);
-        tokio::pin!(asking);
-        let (now, hindered) = match tokio::time::timeout(KEEPING, &mut asking).await {
-            Ok(now) => (now?, false),
-            Err(_) => {
-                second.run("ROLLBACK").await?;
-                (asking.await?, true)
-            }
-        };
-        second.close().await;
-        let pooled = now.pid != about.pid;
-        if hindered && !pooled {
-            // It may have waited for the second one, or for a slow server. What is written out is
-            // right on both; whoever opens the next connection looks again.
-            return Ok(true);
-        }
-        self.pooler.learn(pooled);
-        Ok(pooled)
+        let about = session.about(&self.statements).await?;
+        let own = !about.is_older_than(begun) && session.is_named(&name, &about).await?;
+        self.pooler.learn(!own);
+        session.written = !own;
+        Ok(session)
     }
 
-    async fn connect(&self) -> Result<PgConnection, BackendError> {
-        let opened = self.options.connect().await;
+    fn session(&self, connection: PgConnection) -> Session {
+        Session {
+            connection: Connected::Own(Box::new(connection)),
+            written: self.pooler.is_known_to_pool() != Some(false),
+        }
+    }
+
+    async fn connect(&self, options: &PgConnectOptions) -> Result<PgConnection, BackendError> {
+        let opened = options.connect().await;
         opened.map_err(|cause| error::from_sqlx(cause, Stage::Opening))
     }
 }
@@ -186,6 +180,18 @@ impl Session {
             age: Duration::from_micros(u64::try_from(age).unwrap_or(0)),
             isolation: about.try_get("isolation").map_err(opening)?,
         })
+    }
+
+    /// Whether the session that answers now is the one that was asked before, and bears this name.
+    async fn is_named(&mut self, name: &str, before: &About) -> Result<bool, BackendError> {
+        let opening = |cause| error::from_sqlx(cause, Stage::Opening);
+        let row = sqlx::raw_sql(pooler::ASK)
+            .fetch_one(self.connection())
+            .await
+            .map_err(opening)?;
+        let pid: i32 = row.try_get("pid").map_err(opening)?;
+        let found: Option<&str> = row.try_get("name").map_err(opening)?;
+        Ok(pid == before.pid && found == Some(name))
     }
 
     /// The functions refuse another isolation than READ COMMITTED. A session of our own is simply

@@ -135,12 +135,13 @@ statements! {
     extend(3);
     standings(2);
     release(2);
+    release_and_try_create(7);
     settle(2);
     mark(2);
     read_lock(1);
     list_locks(3);
-    create_process(2);
-    renew_process(2);
+    create_process(3);
+    renew_process(3);
     retire_process(1);
     read_process(1);
     list_processes(2);

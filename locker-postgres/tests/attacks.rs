@@ -126,11 +126,12 @@ async fn a_take_over_waits_for_a_renewal_that_is_being_committed() {
         ends_soon(&mut watch, &owner).await;
         let end = owner.expires(&mut watch).await;
         let mut renewal = raw.begin().await.unwrap();
-        let renewed: String = sqlx::query_scalar("SELECT verdict FROM renew_process($1, 60000000)")
-            .bind(owner.process.as_str())
-            .fetch_one(&mut *renewal)
-            .await
-            .unwrap();
+        let renewed: String =
+            sqlx::query_scalar("SELECT verdict FROM renew_process($1, 60000000, 0)")
+                .bind(owner.process.as_str())
+                .fetch_one(&mut *renewal)
+                .await
+                .unwrap();
         if renewed != "renewed" {
             renewal.rollback().await.unwrap();
             continue;
@@ -170,7 +171,7 @@ async fn a_create_that_waited_does_not_rob_a_process_that_was_born_meanwhile() {
         let newborn = Somebody::unborn(&fixture.store()).await;
         let mut raw = fixture.raw().await;
         let mut transaction = raw.begin().await.unwrap();
-        sqlx::query("SELECT FROM create_process($1, 60000000)")
+        sqlx::query("SELECT FROM create_process($1, 60000000, 0)")
             .bind(newborn.process.as_str())
             .execute(&mut *transaction)
             .await

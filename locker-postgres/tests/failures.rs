@@ -323,6 +323,8 @@ async fn an_ended_session_leaves_the_effect_unknown_and_the_next_connection_work
     somebody.backend.try_create(&claim).await.unwrap();
     run(&mut administrator, "SELECT * FROM locks FOR UPDATE").await;
     let release = somebody.backend.release(&claim.owner);
+    // Inside of a transaction the server would answer the same each time.
+    let mut watcher = fixture.raw().await;
     let kill = async {
         loop {
             let killed: i64 = sqlx::query_scalar(
@@ -330,7 +332,7 @@ async fn an_ended_session_leaves_the_effect_unknown_and_the_next_connection_work
                  WHERE wait_event_type = 'Lock' AND query LIKE '%release%' AND query LIKE $1",
             )
             .bind(format!("%{}%", fixture.schema()))
-            .fetch_one(&mut *administrator)
+            .fetch_one(&mut watcher)
             .await
             .unwrap();
             if killed > 0 {

@@ -5,8 +5,8 @@ mod fixture;
 
 use fixture::{PostgresFixture, Somebody};
 use locker_core::backend::{Claimed, Liveness, Released, Renewal, Side, Standing};
-use locker_core::{Connect, Key};
-use locker_postgres::{Between, Postgres};
+use locker_core::{Connect, ErrorKind, Key};
+use locker_postgres::{Between, CrashDetection, Postgres};
 use locker_testkit::servers::postgres::{self, Bouncer, Server};
 use sqlx::ConnectOptions;
 use sqlx::postgres::PgConnectOptions;
@@ -243,4 +243,18 @@ async fn a_release_through_a_pooler_wakes_those_who_have_a_session() {
     let told = tokio::time::timeout(LONG, hints.next()).await.unwrap();
     assert_eq!(told, Some(Hint::Free { place: 0 }));
     assert_eq!(silent.next().now_or_never(), None);
+}
+
+/// Nobody has a session of its own there, so nothing can be told by it.
+#[tokio::test]
+async fn a_crash_detector_that_needs_a_session_is_refused_behind_a_pooler() {
+    let (fixture, store) = pooled().await;
+    for side in [Side::Caller, Side::Reports] {
+        let refused = store.clone().crash_detection(CrashDetection::SESSION);
+        let error = refused.connect(side).await.expect_err("nobody has one");
+        assert_eq!(error.kind(), ErrorKind::Config, "{error:?}");
+        assert!(error.to_string().contains("pooler"), "{error}");
+    }
+    let direct = fixture.store().crash_detection(CrashDetection::SESSION);
+    direct.connect(Side::Caller).await.expect("a session");
 }

@@ -58,6 +58,7 @@ impl Backend for RedisBackend {
             hints: self.source.is_some(),
             wall_clock_expiry: true,
             shares_owner_clock: false,
+            dead_after: None,
             cheap_death_poll: None,
         }
     }

@@ -29,7 +29,11 @@ pub(crate) struct Scripts {
 /// The gate of a connection of the current runtime, where it pays.
 pub(crate) fn over(connection: &Connection, names: &Arc<Names>) -> Option<Gathering> {
     const LIMITS: Limits = match NonZeroUsize::new(BATCH) {
-        Some(batch) => Limits::batches_of(batch),
+        // While the server works on one script the client reads the answers of the other.
+        Some(batch) => Limits {
+            flights: NonZeroUsize::MIN.saturating_add(1),
+            ..Limits::batches_of(batch)
+        },
         None => panic!("a batch holds something"),
     };
     if connection.is_cluster() {

@@ -123,7 +123,11 @@ impl Session {
         let Answered { time, fields } = answered;
         let claimed = match reply::word(fields) {
             Some("granted") => {
-                let token = fields.get(1).and_then(reply::number);
+                // Without one it is the time of the answer.
+                let token = match fields.get(1) {
+                    Some(token) => reply::number(token),
+                    None => Some(time.as_micros()),
+                };
                 let token = token.ok_or_else(|| error::unexpected("a claim"))?;
                 self.shared.grants.granted(&claim.owner);
                 Claimed::Granted(Token::new(token))

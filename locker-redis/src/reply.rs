@@ -32,8 +32,9 @@ pub(crate) fn member(
     operation: &str,
     stage: Stage,
 ) -> Result<Vec<Value>, BackendError> {
-    let Value::Array(fields) = value else {
-        return Err(error::unexpected(operation));
+    let fields = match value {
+        Value::Array(fields) => fields,
+        word => vec![word],
     };
     match word(&fields) {
         Some("error") => {

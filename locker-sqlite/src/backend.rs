@@ -70,6 +70,7 @@ impl Backend for SqliteBackend {
             wall_clock_expiry: false,
             shares_owner_clock: true,
             // One small read and one question to the kernel.
+            dead_after: None,
             cheap_death_poll: Some(Duration::from_millis(25)),
         }
     }

@@ -8,12 +8,14 @@
 //! | [`cases`] | the cases, by theme, in one list |
 //! | [`memory`] | the fixture of the memory store, in virtual time |
 //! | `behaviour` (feature `driver`) | what a locker over a store does for its users |
+//! | `figures` (feature `figures`) | what a lock costs on a store, beside its bare client |
 //! | `harness` (feature `harness`) | real processes and a real store under faults, and a TCP proxy |
 //! | `servers` (feature `servers`) | servers of the networked stores, gone with the test |
 //! | `soak` (feature `driver`) | cycles without end, their witness, and what they cost |
 //! | `cancellation` (feature `driver`) | every future of a locker, dropped after every poll |
 //! | [`wrap`] | stores around stores: one counts, one fails on demand, one lies |
 //! | [`sim`] | a whole cluster in virtual time, from one seed |
+//! | [`program`] | the cases as one program, many at a time, for stores that live by the second |
 //! | [`exclusion`] | judges recorded grants: no overlap, and tokens that grow |
 //!
 //! A store's test file is three lines, once it has a fixture:
@@ -37,10 +39,13 @@ pub mod cancellation;
 pub mod case;
 pub mod cases;
 pub mod exclusion;
+#[cfg(feature = "figures")]
+pub mod figures;
 pub mod fixture;
 #[cfg(feature = "harness")]
 pub mod harness;
 pub mod memory;
+pub mod program;
 mod scaled;
 #[cfg(feature = "servers")]
 pub mod servers;

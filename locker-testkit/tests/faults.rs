@@ -3,6 +3,8 @@
 //! One test for each store, so that a change to one of them need not wait for the others. They take
 //! turns: what they measure is times.
 
+#![allow(clippy::print_stdout, reason = "the table is what one runs it for")]
+
 use locker_testkit::harness::deployment::{self, Cell};
 use locker_testkit::harness::fault::Fault;
 use locker_testkit::harness::report::{not_run, table};
@@ -63,7 +65,6 @@ fn every_case_keeps_the_promises_on_etcd() {
     keeps_the_promises(ETCD);
 }
 
-#[expect(clippy::print_stdout, reason = "the table is what one reads")]
 fn keeps_the_promises(names: &[&str]) {
     static TURN: Mutex<()> = Mutex::new(());
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);

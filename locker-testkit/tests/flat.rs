@@ -7,31 +7,13 @@
 //! LOCKER_FLAT=full cargo test --release -p locker-testkit --all-features --test flat
 //! ```
 
-use distributed_locker::{Connect, Memory, Timing, connect};
-use locker_testkit::soak::{Cycles, Report};
+use distributed_locker::{Connect, Memory, connect};
+use locker_testkit::soak::{cycles, flat};
 use std::sync::Arc;
-use std::time::Instant;
 
-/// The full number where it is asked for.
-fn cycles(short: u64, full: u64) -> u64 {
-    match std::env::var("LOCKER_FLAT").as_deref() {
-        Ok("full") => full,
-        _ => short,
-    }
-}
-
-/// Compares one tenth of the run with its end.
 #[allow(clippy::print_stdout, reason = "the figures are what one runs it for")]
 async fn is_flat(store: [Arc<dyn Connect>; 2], cycles: u64) {
-    let running = Cycles::start(store, Timing::default(), 7)
-        .await
-        .expect("they start");
-    let began = Instant::now();
-    running.run_to(cycles / 10).await;
-    let early = running.at_rest().await;
-    running.run_to(cycles).await;
-    let late = running.at_rest().await;
-    let report = Report::of(&running, began.elapsed(), Some(early), late);
+    let report = flat(store, cycles, || ()).await.expect("they start");
     println!("{report}");
     assert_eq!(report.cycles, cycles);
     assert_eq!(report.errors, 0, "a healthy store refuses nothing");

@@ -259,6 +259,10 @@ pub struct Limits {
     pub wall_clock_expiry: bool,
     /// Whether the store reads the very clock of the owner, so that no drift is possible.
     pub shares_owner_clock: bool,
+    /// After how long without a report a process is dead, where the store sees more than reports and
+    /// is told by its configuration to wait less long for them. It then stands in the place of the
+    /// liveness TTL, at the owner as well as at the store. `None` where the TTL alone decides.
+    pub dead_after: Option<Duration>,
     /// How often a waiter may ask whether the holder is dead at next to no cost; `None` where that
     /// costs a request and `free_in` is all there is. The embedded store asks the kernel.
     pub cheap_death_poll: Option<Duration>,

@@ -84,7 +84,7 @@ pub struct Acquire {
     asked: Asked,
     unsettled: Option<StoreTime>,
     too_late: u32,
-    /// The record that was last asked to be taken over.
+    /// The record that is being taken over, until the store has answered that.
     taking: Option<Observed>,
 }
 
@@ -170,11 +170,10 @@ impl Acquire {
             }
             // To wake it while a request is in flight is a mistake of the driver; asking once more
             // under the same owner hash is harmless.
-            Asked::Free { .. }
-            | Asked::Retry
-            | Asked::Claim { .. }
-            | Asked::Process { .. }
-            | Asked::Lock => self.create(now),
+            Asked::Retry => self.claim_again(now),
+            Asked::Free { .. } | Asked::Claim { .. } | Asked::Process { .. } | Asked::Lock => {
+                self.create(now)
+            }
         }
     }
 
@@ -216,14 +215,20 @@ impl Acquire {
         self.heard(now, reply.store_time);
         match reply.value {
             Claimed::Granted(token) => self.end(Outcome::Granted { token, sent }),
-            Claimed::Held(held) => self.consider(now, Box::new(held)),
-            Claimed::Absent => self.create(now),
+            Claimed::Held(held) => {
+                let refused = self.taking.take();
+                self.consider(now, Box::new(held), refused.as_ref())
+            }
+            Claimed::Absent => {
+                self.taking = None;
+                self.create(now)
+            }
             Claimed::OwnerDead => self.end(Outcome::OwnerDead),
             Claimed::TooLate => {
                 self.too_late += 1;
                 if self.too_late < TOO_LATE_IN_A_ROW {
                     // The answer has just told the store's time, so this one is in time.
-                    self.create(now)
+                    self.claim_again(now)
                 } else {
                     self.too_late = 0;
                     let error = BackendError::new(
@@ -270,20 +275,20 @@ impl Acquire {
                 self.heard(now, reply.store_time);
                 match reply.value {
                     None => self.create(now),
-                    Some(held) => self.consider(now, Box::new(held)),
+                    Some(held) => self.consider(now, Box::new(held), None),
                 }
             }
             Err(error) => self.failed(now, error),
         }
     }
 
-    /// Decides about a record that somebody else has.
-    fn consider(mut self, now: Instant, held: Box<Held>) -> AcquireStep {
+    /// Decides about a record that somebody else has. `refused` is what the store has just refused
+    /// to let be taken over, if it was asked for that.
+    fn consider(self, now: Instant, held: Box<Held>, refused: Option<&Observed>) -> AcquireStep {
         match held.holder {
             // The store has just refused to take this very record over, and calls its owner dead
             // all the same: it contradicts itself, and is asked again after a pause.
-            Some(Liveness::Dead) if self.taking.as_ref() == Some(&held.observed) => {
-                self.taking = None;
+            Some(Liveness::Dead) if refused == Some(&held.observed) => {
                 self.wait_for(now, held, None)
             }
             Some(Liveness::Dead) => self.take_over(now, held.observed),
@@ -328,6 +333,15 @@ impl Acquire {
 
     fn is_out_of_time(&self, now: Instant) -> bool {
         self.patience.wait_until.is_none_or(|until| now >= until)
+    }
+
+    /// Asks just as before. A take-over without an answer, or one that came too late, has not been
+    /// refused: the holder is as dead as he was, and the store knows whether it has happened.
+    fn claim_again(mut self, now: Instant) -> AcquireStep {
+        match self.taking.take() {
+            Some(observed) => self.take_over(now, observed),
+            None => self.create(now),
+        }
     }
 
     fn create(mut self, now: Instant) -> AcquireStep {

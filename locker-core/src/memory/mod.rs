@@ -100,6 +100,7 @@ impl Backend for Memory {
             hints: true,
             wall_clock_expiry: false,
             shares_owner_clock: true,
+            dead_after: None,
             cheap_death_poll: None,
         }
     }

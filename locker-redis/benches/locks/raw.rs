@@ -1,6 +1,6 @@
 //! The bare client: the smallest pair of scripts that makes a lock, one key a script.
 
-use crate::Failure;
+use locker_testkit::figures::{Bare, Failure};
 use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::cluster::ClusterClient;
 use redis::cluster_async::ClusterConnection;
@@ -36,10 +36,18 @@ impl Raw {
         let client = ClusterClient::new(nodes)?;
         Ok(Self::Cluster(client.get_async_connection().await?))
     }
+}
 
-    /// Takes the lock and gives it back: two round trips.
-    pub(crate) async fn pair(&mut self, key: &str, value: &str) -> Result<(), Failure> {
-        match self {
+impl Bare for Raw {
+    type Client = Self;
+
+    async fn client(&self) -> Result<Self, Failure> {
+        Ok(self.clone())
+    }
+
+    /// Two round trips.
+    async fn pair(client: &mut Self, key: &str, value: &str) -> Result<(), Failure> {
+        match client {
             Self::Server(connection) => pair(connection, key, value).await,
             Self::Cluster(connection) => pair(connection, key, value).await,
         }

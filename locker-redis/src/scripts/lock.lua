@@ -8,11 +8,13 @@
 --          channel beside its lock.
 -- ARGV[3…] for each member: the name of its operation, and the operation's own arguments.
 --
--- The answer: seconds and microseconds of the server's clock, then one array for each member.
+-- The answer: seconds and microseconds of the server's clock, then for each member a word, or an
+-- array that begins with one. `granted` alone is the grant of a token that is this very time.
 --
 -- Fields of a lock: `format`, `owner`, `acquired`, `extended`, `expires` and `marked` are the record
 -- and go at the release; `token` is the last fencing token and stays. `waiters` counts the fields
--- `w:N`, the enrolments, and `enrolled` is the N of the youngest. Times are microseconds.
+-- `w:N`, the enrolments, and `enrolled` is the N of the youngest. Times are microseconds. `acquired`
+-- and `extended` are not written where they are what `token` says.
 --
 -- Whether a record has expired is decided by its field `expires`, never by the key's own TTL: that
 -- one only collects what nobody has used for as long as a token must be remembered.
@@ -40,7 +42,7 @@ local function after(ttl)
   return math.min(now + tonumber(ttl), GREATEST)
 end
 
-local now_text = text(now)
+local now_text = time[1] .. string.format('%06d', time[2])
 
 -- Almost all of the work is a free lock that is acquired, and an own one that is released while
 -- nobody waits. Both are done here, with as few commands as they take. Whatever is not as plain as
@@ -48,7 +50,6 @@ local now_text = text(now)
 
 local process_seen, process_lives
 local ttl_seen, expires_text, until_text
-local granted = { 'granted', now_text }
 -- Whether this server has taken a write of this batch.
 local wrote = false
 
@@ -86,13 +87,11 @@ local function acquire_plainly(key, at)
     until_text = text(math.ceil(math.max(now + RETENTION, expires) / 1000))
   end
   redis.call('HSET', key, 'format', FORMAT, 'owner', owner, 'token', now_text,
-    'acquired', now_text, 'extended', now_text, 'expires', expires_text)
+    'expires', expires_text)
   redis.call('PEXPIREAT', key, until_text)
   wrote = true
-  return granted
+  return 'granted'
 end
-
-local mine = { 'mine' }
 
 local function release_plainly(key, at)
   local found = redis.call('HMGET', key, 'owner', 'expires', 'waiters', 'format', 'token')
@@ -105,7 +104,7 @@ local function release_plainly(key, at)
   end
   redis.call('HDEL', key, 'format', 'owner', 'acquired', 'extended', 'expires', 'marked')
   wrote = true
-  return mine
+  return 'mine'
 end
 
 -- The operations in all cases. They are made when one is needed: a script is run anew for every
@@ -196,7 +195,9 @@ local function all_operations()
     if processes ~= '' then
       process = living(lock.process or process_of(found[2])) or ''
     end
-    return { 'held', found[1], found[2], found[3], found[4], found[5], found[6], found[7], process }
+    local acquired = found[4] or found[3]
+    local extended = found[5] or acquired
+    return { 'held', found[1], found[2], found[3], acquired, extended, found[6], found[7], process }
   end
 
   -- The hash is collected when the clock has passed its token by the retention, so that the next token

@@ -149,6 +149,25 @@ macro_rules! __behaviour_tests {
     )*};
 }
 
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __behaviour_list {
+    (; $($theme:ident { $($name:ident,)* })*) => {
+        /// Every behaviour with its name, for whoever runs them in another way than
+        /// [`behaviours!`](crate::behaviours) does.
+        pub fn all<F: Fixture>() -> Vec<(&'static str, fn())> {
+            vec![$($(
+                (
+                    concat!(stringify!($theme), "::", stringify!($name)),
+                    || run::<F, _>($theme::$name::<F>),
+                ),
+            )*)*]
+        }
+    };
+}
+
+__for_each_behaviour! { __behaviour_list; }
+
 /// Runs one behaviour in a fresh namespace.
 pub fn run<F, C>(behaviour: impl FnOnce(World<F>) -> C)
 where

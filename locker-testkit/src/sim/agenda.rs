@@ -18,6 +18,8 @@ pub enum Event {
     StoreWake,
     /// Trouble may come.
     Trouble,
+    /// An assumption breaks.
+    Breach,
     /// A crashed or exited process is started again.
     Start(usize),
     /// The faults end.
@@ -35,6 +37,8 @@ pub struct Knock {
     pub call: Call,
     /// The clock as it was read before its thread was descheduled, if it was.
     pub read: Option<Instant>,
+    /// When it was meant to be, by the clock of the process, if it is an alarm.
+    pub due: Option<Instant>,
 }
 
 /// What a process is told.
@@ -63,7 +67,7 @@ pub enum Call {
 }
 
 /// A part of a process that waits for its time, or for an answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Part {
     /// The loop of the reports.
     Reports,

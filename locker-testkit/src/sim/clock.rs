@@ -8,6 +8,8 @@ use std::time::Duration;
 pub struct DriftingClock {
     booted: Instant,
     rate_permille: u64,
+    /// From when until when it stood still.
+    halted: Option<(Duration, Duration)>,
 }
 
 impl DriftingClock {
@@ -16,11 +18,28 @@ impl DriftingClock {
         Self {
             booted,
             rate_permille: u64::from(rate_permille.max(1)),
+            halted: None,
         }
+    }
+
+    /// Stands still for a while, once.
+    pub fn halt(&mut self, from: Duration, until: Duration) {
+        self.halted = self.halted.or(Some((from, until)));
+    }
+
+    /// Whether it never stood still.
+    pub fn is_true(&self) -> bool {
+        self.halted.is_none()
     }
 
     /// What it shows at a true moment.
     pub fn read(&self, at: Duration) -> Instant {
+        let at = match self.halted {
+            Some((from, until)) if at > from => {
+                at.saturating_sub(until.min(at).saturating_sub(from))
+            }
+            _ => at,
+        };
         let nanos = u64::try_from(at.as_nanos()).unwrap_or(u64::MAX);
         self.booted + Duration::from_nanos(nanos.saturating_mul(self.rate_permille) / 1000)
     }
@@ -28,7 +47,11 @@ impl DriftingClock {
     /// The first true moment at which it shows this.
     pub fn when(&self, shown: Instant) -> Duration {
         let nanos = u64::try_from(shown.since(self.booted).as_nanos()).unwrap_or(u64::MAX);
-        Duration::from_nanos(nanos.saturating_mul(1000).div_ceil(self.rate_permille))
+        let at = Duration::from_nanos(nanos.saturating_mul(1000).div_ceil(self.rate_permille));
+        match self.halted {
+            Some((from, until)) if at > from => at + until.saturating_sub(from),
+            _ => at,
+        }
     }
 }
 

@@ -1,15 +1,15 @@
 //! Everything around the processes: time, chance, the network, and the log.
 
 use super::agenda::{Agenda, Call, Event, Knock, Part};
-use super::conduct::Conduct;
 use super::fault::Fault;
 use super::history::History;
 use super::invariants::Fact;
+use super::marks::Watcher;
 use super::network;
 use super::op::{Answer, Op, Ticket};
 use super::plan::{Plan, Weather};
 use super::rng::Rng;
-use locker_core::{BackendError, Effect, ErrorKind, Key};
+use locker_core::{BackendError, Effect, ErrorKind, Instant, Key, ProcessHash};
 use std::time::Duration;
 
 /// Everything around the processes.
@@ -27,14 +27,18 @@ pub struct Env {
     pub plan: Plan,
     /// The keys.
     pub keys: Vec<Key>,
-    /// How a driver behaves where a mutant might not.
-    pub conduct: &'static dyn Conduct,
     /// What happened in this event that an invariant may want to know.
     pub facts: Vec<Fact>,
     /// Every request that was ever sent.
     pub flights: Vec<Flight>,
     /// Whether the faults have ended.
     pub healed: bool,
+    /// When an assumption broke, if one did.
+    pub breach: Option<Duration>,
+    /// What is worth noting.
+    pub marks: Watcher,
+    /// Incarnations that the kernel has just ended.
+    pub kernel: Vec<ProcessHash>,
 }
 
 /// A request under way, and its answer.
@@ -50,6 +54,8 @@ pub struct Flight {
     pub op: Op,
     /// When, in true time.
     pub sent: Duration,
+    /// When the store answered it.
+    pub answered: Option<Duration>,
     /// The answer, between the store and its receiver.
     pub answer: Option<Answer>,
     /// Whether the sender has got an answer, or has given up.
@@ -71,7 +77,7 @@ impl Env {
 
     /// Whether something bad happens now, this often in a thousand while there are faults.
     pub fn strikes(&mut self, permille: u32) -> bool {
-        !self.healed && self.rng.chance(permille)
+        !self.healed && !self.plan.stall_only && self.rng.chance(permille)
     }
 
     /// Notes a line about a process.
@@ -94,6 +100,12 @@ impl Env {
             process,
         );
         self.note(process, format_args!("{part:?} asks #{}: {op}", ticket.0));
+        self.marks.on_sent(&op);
+        self.facts.push(Fact::Sent {
+            process,
+            boot,
+            part,
+        });
         let mute = fate.again.is_some() && !network::may_repeat_after_its_answer(&op);
         self.flights.push(Flight {
             process,
@@ -101,6 +113,7 @@ impl Env {
             part,
             op,
             sent: self.at,
+            answered: None,
             answer: None,
             over: false,
             mute,
@@ -129,6 +142,7 @@ impl Env {
         if flight.over || std::mem::replace(&mut flight.mute, true) {
             return;
         }
+        flight.answered = Some(self.at);
         let from = (flight.process, flight.boot);
         let arrives = network::reply(
             &self.plan,
@@ -150,6 +164,11 @@ impl Env {
 
     /// Lets something reach a process.
     pub fn knock(&mut self, at: Duration, to: (usize, u32), call: Call) {
+        self.knock_due(at, to, call, None);
+    }
+
+    /// Lets an alarm ring in a process, which shall ring when its clock shows this.
+    pub fn knock_due(&mut self, at: Duration, to: (usize, u32), call: Call, due: Option<Instant>) {
         let (process, boot) = to;
         self.agenda.add(
             at,
@@ -158,8 +177,28 @@ impl Env {
                 boot,
                 call,
                 read: None,
+                due,
             }),
         );
+    }
+
+    /// Breaks the connections of a process: everything that it waits for fails at once, and is
+    /// executed all the same if it has left.
+    pub fn reset(&mut self, process: usize, boot: u32) {
+        let recent = self.flights.len().saturating_sub(64);
+        for number in recent..self.flights.len() {
+            let flight = &mut self.flights[number];
+            if flight.process == process && flight.boot == boot && !flight.over && !flight.mute {
+                flight.mute = true;
+                flight.answer = Some(Err(BackendError::new(
+                    ErrorKind::Unavailable,
+                    Effect::Unknown,
+                    "the connection was reset",
+                )));
+                let soon = self.at + network::short(&mut self.rng);
+                self.knock(soon, (process, boot), Call::Reply(Ticket(number)));
+            }
+        }
     }
 
     /// Takes the answer for its sender, if it still waits: what arrived, or the end of patience.
@@ -170,6 +209,9 @@ impl Env {
         }
         flight.over = true;
         let arrived = flight.answer.take();
+        if timeout || matches!(&arrived, Some(Err(error)) if error.effect() == Effect::Unknown) {
+            self.marks.on_silence(&flight.op);
+        }
         if timeout {
             return Some(Err(BackendError::timeout()));
         }

@@ -1,143 +1,69 @@
 //! What is done to a cluster, by kind, and how often it was.
 
-use std::fmt;
+use super::counted::counted;
 
-/// A kind of fault.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-#[allow(missing_docs, reason = "the names are shown by `Display`, in words")]
-pub enum Fault {
-    RequestRefused,
-    RequestLost,
-    ReplyLost,
-    SlowRequest,
-    SlowReply,
-    LateLanding,
-    RequestDoubled,
-    ReplyDoubled,
-    CutOff,
-    RepliesSwallowed,
-    RequestsHeldBack,
-    StoreStalled,
-    Congested,
-    HintLost,
-    HintDoubled,
-    HintForged,
-    Crash,
-    Pause,
-    ReporterStalled,
-    TaskStalled,
-    StaleClockReading,
-    AcquireDropped,
-    GuardDropped,
-    ReleaseDropped,
-    JobWithoutBeats,
-    ForceRelease,
-    CleanExit,
+counted! {
+    /// A kind of fault.
+    Fault, Faults {
+        RequestRefused => "request refused",
+        RequestLost => "request lost",
+        ReplyLost => "reply lost",
+        SlowRequest => "slow request",
+        SlowReply => "slow reply",
+        LateLanding => "executed after its sender gave up",
+        RequestDoubled => "request doubled",
+        ReplyDoubled => "reply doubled",
+        CutOff => "request while cut off",
+        RepliesSwallowed => "reply swallowed, one-way",
+        RequestsHeldBack => "request held back by a cut",
+        StoreStalled => "request at a stalled store",
+        Congested => "reply in a congested network",
+        ConnectionReset => "connections reset",
+        HintLost => "hint lost",
+        HintLate => "hint late",
+        HintDoubled => "hint doubled",
+        HintForged => "hint forged",
+        Crash => "kill -9",
+        Pause => "process stopped for a while",
+        ReporterStalled => "Reporter stalled",
+        TaskStalled => "task stalled",
+        StaleClockReading => "clock read, then descheduled",
+        PausedAfterSend => "thread stopped between send and acknowledgement",
+        PausedBeforeUpdate => "thread stopped between acknowledgement and update",
+        AcquireDropped => "acquire dropped",
+        GuardDropped => "job and guard dropped",
+        ReleaseDropped => "release dropped",
+        JobWithoutBeats => "job that does not beat",
+        ForceRelease => "force release",
+        CleanExit => "clean exit",
+        Planted => "bytes planted that are no record",
+        ClockSteppedBack => "store's clock stepped back",
+        ClockSteppedForward => "store's clock stepped forward, within A3",
+        StoreRestarted => "store restarted",
+        StoreCrashed => "store crashed, uncommitted work lost",
+        Promotion => "replica promoted, nothing lost",
+        CommitDelayed => "commit delayed",
+        CommitsStalled => "all commits stalled",
+        RowLocked => "request at a locked row",
+        LeaderChanged => "leader changed",
+        LastWritesLost => "last writes lost (against A2)",
+        AllLost => "all data lost (against A2)",
+        Evicted => "a record evicted (against A2)",
+        LossyPromotion => "replica promoted, last writes lost (against A2)",
+        LeaseRevoked => "lease revoked early (against A5)",
+        ClockLeapt => "store's clock leapt forward (against A3)",
+        MachinePaused => "machine paused, its clock too (against A4)",
+    }
 }
 
 impl Fault {
-    /// Every kind.
-    pub const ALL: [Self; 27] = [
-        Self::RequestRefused,
-        Self::RequestLost,
-        Self::ReplyLost,
-        Self::SlowRequest,
-        Self::SlowReply,
-        Self::LateLanding,
-        Self::RequestDoubled,
-        Self::ReplyDoubled,
-        Self::CutOff,
-        Self::RepliesSwallowed,
-        Self::RequestsHeldBack,
-        Self::StoreStalled,
-        Self::Congested,
-        Self::HintLost,
-        Self::HintDoubled,
-        Self::HintForged,
-        Self::Crash,
-        Self::Pause,
-        Self::ReporterStalled,
-        Self::TaskStalled,
-        Self::StaleClockReading,
-        Self::AcquireDropped,
-        Self::GuardDropped,
-        Self::ReleaseDropped,
-        Self::JobWithoutBeats,
-        Self::ForceRelease,
-        Self::CleanExit,
-    ];
-}
-
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::RequestRefused => "request refused",
-            Self::RequestLost => "request lost",
-            Self::ReplyLost => "reply lost",
-            Self::SlowRequest => "slow request",
-            Self::SlowReply => "slow reply",
-            Self::LateLanding => "late landing",
-            Self::RequestDoubled => "request doubled",
-            Self::ReplyDoubled => "reply doubled",
-            Self::CutOff => "request while cut off",
-            Self::RepliesSwallowed => "reply swallowed, one-way",
-            Self::RequestsHeldBack => "request held back by a cut",
-            Self::StoreStalled => "request at a stalled store",
-            Self::Congested => "reply in a congested network",
-            Self::HintLost => "hint lost",
-            Self::HintDoubled => "hint doubled",
-            Self::HintForged => "hint forged",
-            Self::Crash => "kill -9",
-            Self::Pause => "process stopped for a while",
-            Self::ReporterStalled => "Reporter stalled",
-            Self::TaskStalled => "task stalled",
-            Self::StaleClockReading => "clock read, then descheduled",
-            Self::AcquireDropped => "acquire dropped",
-            Self::GuardDropped => "job and guard dropped",
-            Self::ReleaseDropped => "release dropped",
-            Self::JobWithoutBeats => "job that does not beat",
-            Self::ForceRelease => "force release",
-            Self::CleanExit => "clean exit",
-        })
-    }
-}
-
-/// How often each kind struck.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Faults([u64; Fault::ALL.len()]);
-
-impl Faults {
-    /// Counts one.
-    pub fn count(&mut self, fault: Fault) {
-        self.0[fault as usize] += 1;
+    /// Whether it needs to know what the store was some time ago.
+    pub fn loses_last_writes(self) -> bool {
+        matches!(self, Self::LastWritesLost | Self::LossyPromotion)
     }
 
-    /// How often this kind struck.
-    pub fn of(&self, fault: Fault) -> u64 {
-        self.0[fault as usize]
-    }
-
-    /// All together.
-    pub fn total(&self) -> u64 {
-        self.0.iter().sum()
-    }
-
-    /// Adds what another history saw.
-    pub fn add(&mut self, other: &Self) {
-        for (mine, theirs) in self.0.iter_mut().zip(other.0) {
-            *mine += theirs;
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_kind_has_its_own_place() {
-        for (place, fault) in Fault::ALL.into_iter().enumerate() {
-            assert_eq!(fault as usize, place);
-        }
+    /// Whether it breaks an assumption.
+    pub fn is_breach(self) -> bool {
+        self >= Self::LastWritesLost
     }
 }

@@ -1,6 +1,7 @@
 //! What happened: always as a digest, and as text when somebody wants to read it.
 
 use super::fault::{Fault, Faults};
+use super::mark::{Mark, Marks};
 use std::fmt;
 use std::fmt::Write as _;
 use std::hash::Hasher;
@@ -13,6 +14,8 @@ pub struct History {
     text: Option<Vec<String>>,
     /// What was done to the cluster.
     pub faults: Faults,
+    /// What was seen.
+    pub marks: Marks,
     /// What came of it.
     pub tally: Tally,
 }
@@ -43,18 +46,61 @@ pub struct Tally {
 }
 
 impl Tally {
+    /// What the numbers are, in words.
+    pub const WORDS: [&'static str; 10] = [
+        "events",
+        "grants",
+        "take-overs from the dead",
+        "losses told",
+        "jobs completed, release confirmed",
+        "jobs completed, release not confirmed in time",
+        "jobs told by the release that the lock was lost",
+        "  of these, the first release had taken effect",
+        "attempts of unknown outcome, settled",
+        "incarnations",
+    ];
+
+    /// All numbers, in the order of [`WORDS`](Self::WORDS).
+    pub fn numbers(&self) -> [u64; 10] {
+        [
+            self.events,
+            self.grants,
+            self.take_overs,
+            self.losses,
+            self.completed,
+            self.unconfirmed,
+            self.late,
+            self.late_but_released,
+            self.settled,
+            self.incarnations,
+        ]
+    }
+
+    /// The tally of these numbers.
+    pub fn of_numbers(numbers: &mut impl Iterator<Item = u64>) -> Option<Self> {
+        Some(Self {
+            events: numbers.next()?,
+            grants: numbers.next()?,
+            take_overs: numbers.next()?,
+            losses: numbers.next()?,
+            completed: numbers.next()?,
+            unconfirmed: numbers.next()?,
+            late: numbers.next()?,
+            late_but_released: numbers.next()?,
+            settled: numbers.next()?,
+            incarnations: numbers.next()?,
+        })
+    }
+
     /// Adds what another run came to.
     pub fn add(&mut self, other: &Self) {
-        self.events += other.events;
-        self.grants += other.grants;
-        self.take_overs += other.take_overs;
-        self.losses += other.losses;
-        self.completed += other.completed;
-        self.unconfirmed += other.unconfirmed;
-        self.late += other.late;
-        self.late_but_released += other.late_but_released;
-        self.settled += other.settled;
-        self.incarnations += other.incarnations;
+        let mut sums = self.numbers();
+        for (mine, theirs) in sums.iter_mut().zip(other.numbers()) {
+            *mine += theirs;
+        }
+        if let Some(sum) = Self::of_numbers(&mut sums.into_iter()) {
+            *self = sum;
+        }
     }
 }
 
@@ -110,6 +156,12 @@ impl History {
     pub fn fault(&mut self, fault: Fault) {
         self.digest.write_u8(fault as u8);
         self.faults.count(fault);
+    }
+
+    /// Counts something that is worth seeing.
+    pub fn mark(&mut self, mark: Mark) {
+        self.digest.write_u8(mark as u8);
+        self.marks.count(mark);
     }
 
     /// The same for two equal histories, and for no two others that anybody will ever see.

@@ -1,6 +1,6 @@
 //! The simulation: a whole cluster in virtual time, from one seed.
 //!
-//! 2 to 4 processes want 1 to 3 locks. Each runs the machines of `locker-core`, the very code that
+//! 2 to 6 processes, with 1 to 8 tasks each, want 1 to 3 locks. Each runs the machines of `locker-core`, the very code that
 //! is shipped, in the way of the driver; the store is a model; between them is a network that
 //! loses, delays, doubles and reorders. Processes are killed, stopped and stalled, their clocks
 //! drift within A1, their users drop futures at any moment. After every event the invariants look
@@ -13,11 +13,12 @@
 //! | [`agenda`] | what happens next: a heap of events in true time |
 //! | [`world`] | plays the events, makes trouble, asks the invariants |
 //! | [`campaign`] | many histories, on all processors |
+//! | [`command`] | the command line: campaigns, long runs, replays |
 //! | [`process`] | one process: the machines, run as the driver runs them |
 //! | [`network`] | what becomes of a request and of its answer |
 //! | [`store`] | the stores, one file each |
 //! | [`invariants`] | what must be true, one file each |
-//! | [`conduct`], [`mutants`] | the proof that the simulation can fail |
+//! | [`mark`] | the interleavings that must have been seen |
 //! | [`history`] | what happened, as a digest and as text |
 //!
 //! A history has no I/O, no thread, no real clock and no other source of chance than its seed: *one
@@ -28,22 +29,24 @@
 //! out: every waiter asks the store for itself, which is the harder case for exclusion.
 //!
 //! ```
-//! use locker_testkit::sim::{SHIPPED, run};
+//! use locker_testkit::sim::run;
 //!
-//! let played = run(7, SHIPPED, false);
+//! let played = run(7, false);
 //! assert!(played.violation.is_none());
-//! assert_eq!(played.history.digest(), run(7, SHIPPED, false).history.digest());
+//! assert_eq!(played.history.digest(), run(7, false).history.digest());
 //! ```
 
 pub mod agenda;
 pub mod campaign;
 pub mod clock;
-pub mod conduct;
+pub mod command;
+mod counted;
 pub mod env;
 pub mod fault;
 pub mod history;
 pub mod invariants;
-pub mod mutants;
+pub mod mark;
+mod marks;
 pub mod network;
 pub mod op;
 pub mod plan;
@@ -56,4 +59,6 @@ pub mod world;
 pub use fault::{Fault, Faults};
 pub use history::{History, Tally};
 pub use invariants::Violation;
-pub use world::{Run, SHIPPED, Subject, run};
+pub use mark::{Mark, Marks};
+pub use store::Kind;
+pub use world::{Run, run};

@@ -1,5 +1,7 @@
 //! What travels between a process and the store: the contract's methods as values.
 
+use super::fault::Fault;
+use super::mark::Mark;
 use locker_core::backend::{
     Birth, Claim, Claimed, Held, Hint, Liveness, Observed, Released, Renewal, Reply, Settlement,
     Standing,
@@ -44,7 +46,7 @@ pub struct Subscription {
 #[allow(missing_docs, reason = "they are the answers of `Backend`")]
 pub enum Value {
     Claimed(Claimed),
-    Standings(Vec<Standing>),
+    Standings(Vec<Result<Standing, BackendError>>),
     Released(Released),
     Settled(Settlement),
     Lock(Option<Held>),
@@ -75,7 +77,7 @@ macro_rules! told {
 
 told!(
     Claimed: Claimed,
-    Standings: Vec<Standing>,
+    Standings: Vec<Result<Standing, BackendError>>,
     Released: Released,
     Settled: Settlement,
     Lock: Option<Held>,
@@ -104,6 +106,12 @@ pub struct Outbox {
     pub answers: Vec<(Ticket, Answer)>,
     /// Hints to those who watch.
     pub hints: Vec<(Subscription, Hint)>,
+    /// The request whose effect came to be in this step, if it is not the one that arrived.
+    pub by: Option<Ticket>,
+    /// What struck inside the store.
+    pub faults: Vec<Fault>,
+    /// What is worth noting.
+    pub marks: Vec<Mark>,
 }
 
 /// The number of a request.
@@ -114,6 +122,24 @@ impl Op {
     /// Whether it may make a lock record.
     pub fn is_claim(&self) -> bool {
         matches!(self, Self::TryCreate(_) | Self::TakeOver(..))
+    }
+
+    /// The process whose record it may keep alive.
+    pub fn process(&self) -> Option<&ProcessHash> {
+        match self {
+            Self::CreateProcess(process, _) | Self::RenewProcess(process, _) => Some(process),
+            _ => None,
+        }
+    }
+
+    /// The one lock that it is about, if it is about one.
+    pub fn key(&self) -> Option<&Key> {
+        match self {
+            Self::TryCreate(claim) | Self::TakeOver(claim, _) => Some(claim.key()),
+            Self::Release(owner) | Self::Settle(owner, _) | Self::Mark(owner) => Some(owner.key()),
+            Self::ReadLock(key) => Some(key),
+            _ => None,
+        }
     }
 
     /// The owners under whose names it acts, if it is one that must change nothing of others.

@@ -1,8 +1,10 @@
 //! What a seed decides before the first event: the cluster, its clocks, and the weather.
 
+use super::fault::Fault;
 use super::rng::Rng;
+use super::store::Kind;
 use crate::scaled;
-use locker_core::Timing;
+use locker_core::{Key, Timing};
 use std::time::Duration;
 
 /// The scaled durations of the fault tests, and clocks that drift as far as A1 allows.
@@ -13,18 +15,17 @@ pub fn timing() -> Timing {
     }
 }
 
-/// How long after the faults have ended everybody must have been served, and everything be gone. It
-/// is less than L: a record that only its own TTL removes is a violation.
-pub const HEALED_WITHIN: Duration = Duration::from_millis(4000);
+/// How long a cluster may take to heal, where no assumption was broken.
+const HEALED_WITHIN: Duration = Duration::from_millis(4000);
 
 /// What a seed decides before the first event.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    /// 2 to 4.
+    /// 2 to 6.
     pub processes: usize,
     /// 1 to 3.
     pub keys: usize,
-    /// Tasks in each process that want locks.
+    /// Tasks in each process that want locks: 1 to 8.
     pub tasks: usize,
     /// The durations, with the drift that the store's clock calls for.
     pub timing: Timing,
@@ -32,8 +33,20 @@ pub struct Plan {
     pub rates: Vec<u32>,
     /// The rate of the store's clock.
     pub store_rate: u32,
-    /// Whether the store says in one answer who holds a lock and whether he lives.
-    pub tells_liveness: bool,
+    /// The rate of another node's clock, where a store has several.
+    pub other_rate: u32,
+    /// Which store it is.
+    pub kind: Kind,
+    /// The chance of a store that has its own.
+    pub seed: u64,
+    /// How often in a thousand a commit takes its time.
+    pub slow_commits: u32,
+    /// Which assumption breaks, once, and when.
+    pub breach: Option<Fault>,
+    /// When it does.
+    pub breach_at: Duration,
+    /// Whether the only trouble is one stall of the store that no lock may be lost by (L5).
+    pub stall_only: bool,
     /// How often waiters ask whether the holder is dead.
     pub cheap_death_poll: Option<Duration>,
     /// When the faults end.
@@ -91,9 +104,12 @@ pub enum OutageKind {
 impl Plan {
     /// What this seed decides.
     pub fn draw(rng: &mut Rng) -> Self {
-        let processes = 2 + rng.below(3);
+        let seed = rng.bits();
+        let kind = Kind::ALL[rng.below(Kind::ALL.len())];
+        // Most clusters are small: what goes wrong needs two or three.
+        let processes = [2, 2, 2, 3, 3, 4, 5, 6][rng.below(8)];
         // The embedded store reads the very clock of its owners; others do not.
-        let shares_clock = rng.chance(400);
+        let shares_clock = kind == Kind::Embedded;
         let mut rate = || match rng.below(3) {
             _ if shares_clock => 1000,
             // The ends of what A1 allows: 950 / 1055 is just above 0.9.
@@ -103,6 +119,7 @@ impl Plan {
         };
         let rates = (0..processes).map(|_| rate()).collect();
         let store_rate = rate();
+        let other_rate = rate();
         let scaled = timing();
         let timing = Timing {
             drift_permille: if shares_clock {
@@ -132,20 +149,73 @@ impl Plan {
             let outage = Outage::draw(rng, processes, heals_at, after);
             outages.push(outage);
         }
-        Self {
+        let mut plan = Self {
             processes,
             keys: 1 + rng.below(3),
-            tasks: 1 + rng.below(2),
+            tasks: [1, 1, 1, 2, 2, 2, 3, 4, 6, 8][rng.below(10)].min(18 / processes),
             timing,
             rates,
             store_rate,
-            tells_liveness: rng.chance(700),
-            cheap_death_poll: rng.chance(300).then_some(Duration::from_millis(100)),
+            other_rate,
+            kind,
+            seed,
+            slow_commits: [0, 30, 150][rng.below(3)],
+            breach: None,
+            breach_at: rng.between(Duration::from_millis(300), heals_at),
+            stall_only: false,
+            // The embedded store asks the kernel, which costs next to nothing.
+            cheap_death_poll: shares_clock.then_some(Duration::from_millis(100)),
             heals_at,
             weather,
             outages,
             trouble_every: rng.between(Duration::from_millis(250), Duration::from_millis(2500)),
+        };
+        if rng.chance(30) {
+            plan.stall_only(rng);
+        } else if rng.chance(80) {
+            let of_store = plan.kind.model(&plan).breaches();
+            // What breaks on the side of the processes breaks whatever the store is.
+            let all = [of_store, &[Fault::MachinePaused]].concat();
+            plan.breach = Some(all[rng.below(all.len())]);
         }
+        plan
+    }
+
+    /// L5: all is well, but that the store stands still for a while that is shorter than 0.4 T.
+    fn stall_only(&mut self, rng: &mut Rng) {
+        self.stall_only = true;
+        self.weather = Weather::default();
+        self.slow_commits = 0;
+        let from = rng.between(Duration::from_millis(600), self.heals_at);
+        let lasts = rng.between(
+            Duration::from_millis(50),
+            self.timing.liveness_ttl * 38 / 100,
+        );
+        self.outages = vec![Outage {
+            from,
+            until: from + lasts,
+            process: None,
+            kind: OutageKind::StoreStalled,
+        }];
+        self.heals_at = self.heals_at.max(from + self.timing.liveness_ttl);
+    }
+
+    /// How long after the faults have ended everybody must have been served, and everything be gone.
+    /// It is less than L: a record that only its own TTL removes is a violation. Only a store that
+    /// has lost data may have got back a record that nobody knows of.
+    pub fn heals_within(&self) -> Duration {
+        let losses = match self.breach {
+            Some(_) => self.timing.lock_ttl + self.timing.liveness_ttl,
+            None => Duration::ZERO,
+        };
+        HEALED_WITHIN + losses
+    }
+
+    /// The names of the keys.
+    pub fn key_names(&self) -> Vec<Key> {
+        (0..self.keys)
+            .map(|key| Key::new(format!("k{key}")).expect("a short name is a key"))
+            .collect()
     }
 
     /// The trouble that a request of this process meets at this moment.

@@ -3,7 +3,8 @@
 use super::agenda::Part;
 use super::agenda::{Call, Event};
 use super::fault::Fault;
-use super::op::{Op, Subscription};
+use super::invariants::Fact;
+use super::op::{Op, Outbox, Subscription};
 use super::process::hand::Stage;
 use super::world::World;
 use locker_core::backend::Hint;
@@ -12,7 +13,7 @@ use std::time::Duration;
 impl World {
     /// Something happens to a process, or to a lock, that nobody asked for.
     pub(super) fn trouble(&mut self) {
-        if self.env.healed {
+        if self.env.healed || self.env.plan.stall_only {
             return;
         }
         let every = self.env.plan.trouble_every;
@@ -26,9 +27,10 @@ impl World {
                 .rng
                 .between(Duration::ZERO, Duration::from_millis(longest));
         let until = until.min(self.env.plan.heals_at);
-        let choice = self.env.rng.below(11);
+        let choice = self.env.rng.below(15);
         let process = &mut self.processes[index];
         match choice {
+            10..=12 => self.strike_store(),
             _ if !process.up => {}
             0 | 1 => {
                 self.env.log.fault(Fault::Crash);
@@ -56,8 +58,81 @@ impl World {
             }
             8 => self.force_release(index),
             9 => process.drain(&mut self.env),
+            13 => {
+                self.env.log.fault(Fault::ConnectionReset);
+                self.env.note(index, format_args!("loses its connections"));
+                let boot = process.boot;
+                self.env.reset(index, boot);
+            }
             _ => self.forge_hint(index),
         }
+    }
+
+    fn strike_store(&mut self) {
+        let troubles = self.store.troubles();
+        if !troubles.is_empty() {
+            let fault = troubles[self.env.rng.below(troubles.len())];
+            self.strike(fault);
+        }
+    }
+
+    /// Lets something happen to the store. Answers whether there was anything to strike.
+    fn strike(&mut self, fault: Fault) -> bool {
+        let mut out = Outbox::default();
+        let before = self.holders();
+        let struck = self.store.strike(fault, &mut self.env.rng, &mut out);
+        if struck {
+            self.env.log.fault(fault);
+            self.env
+                .log
+                .note(self.env.at, "store", format_args!("is struck: {fault}"));
+        }
+        self.note_changes(before, None);
+        self.note_planted();
+        self.deliver(out);
+        struck
+    }
+
+    fn note_planted(&mut self) {
+        let keys = self.store.planted();
+        self.env.facts.push(Fact::Planted { keys });
+    }
+
+    /// An assumption breaks. If there is nothing to strike yet, it is tried again.
+    pub(super) fn breach(&mut self) {
+        let Some(fault) = self.env.plan.breach.filter(|_| !self.env.healed) else {
+            return;
+        };
+        let struck = match fault {
+            Fault::MachinePaused => self.pause_machine(),
+            _ => self.strike(fault),
+        };
+        if struck {
+            self.env.breach = Some(self.env.at);
+        } else {
+            let soon = self.env.at + Duration::from_millis(150);
+            self.env.agenda.add(soon, Event::Breach);
+        }
+    }
+
+    fn pause_machine(&mut self) -> bool {
+        let index = self.env.rng.below(self.processes.len());
+        let lasts = self
+            .env
+            .rng
+            .between(Duration::from_millis(100), Duration::from_secs(3));
+        let (at, until) = (self.env.at, self.env.at + lasts);
+        let process = &mut self.processes[index];
+        if !process.up {
+            return false;
+        }
+        self.env.log.fault(Fault::MachinePaused);
+        self.env.note(
+            index,
+            format_args!("and its clock stand still until {until:?}"),
+        );
+        process.freeze(at, until);
+        true
     }
 
     fn force_release(&mut self, from: usize) {
@@ -99,6 +174,12 @@ impl World {
             .log
             .note(self.env.at, "*", format_args!("the faults have ended"));
         self.env.healed = true;
+        let mut out = Outbox::default();
+        let before = self.holders();
+        self.store.heal(&mut out);
+        self.note_changes(before, None);
+        self.note_planted();
+        self.deliver(out);
         for index in 0..self.processes.len() {
             let process = &mut self.processes[index];
             if process.up {

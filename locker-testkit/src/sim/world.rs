@@ -1,45 +1,28 @@
 //! One run: a cluster, its store, its troubles, and the invariants that watch it.
 
 use super::agenda::{Agenda, Call, Event, Knock};
-use super::conduct::{Conduct, Right};
 use super::env::Env;
 use super::fault::Fault;
 use super::history::History;
 use super::invariants::{Fact, Invariant, View, Violation};
+use super::marks::Watcher;
 use super::network;
 use super::op::{Op, Outbox, Subscription, Ticket};
-use super::plan::{HEALED_WITHIN, Plan};
+use super::plan::Plan;
 use super::process::Process;
 use super::rng::Rng;
-use super::store::{Embedded, Holder, StoreModel};
-use locker_core::Key;
+use super::store::{Asked, Holder, Kind, StoreModel};
 use locker_core::backend::Hint;
 use std::collections::BTreeSet;
 use std::time::Duration;
-
-/// What is simulated: the shipped behaviour, or a mutant of it.
-#[derive(Debug, Clone, Copy)]
-pub struct Subject {
-    /// Its name, for people.
-    pub name: &'static str,
-    /// What a driver decides.
-    pub conduct: &'static dyn Conduct,
-    /// The store of a run.
-    pub store: fn(&Plan) -> Box<dyn StoreModel>,
-}
-
-/// The locker as it is shipped, on the embedded store.
-pub const SHIPPED: Subject = Subject {
-    name: "shipped",
-    conduct: &Right,
-    store: |plan| Box::new(Embedded::new(plan.store_rate, plan.tells_liveness)),
-};
 
 /// How a run ended.
 #[derive(Debug)]
 pub struct Run {
     /// Its seed.
     pub seed: u64,
+    /// On which store.
+    pub kind: Kind,
     /// What was violated, if anything was.
     pub violation: Option<Violation>,
     /// What happened.
@@ -51,8 +34,8 @@ pub struct Run {
 }
 
 /// Plays the history of this seed. With `as_text` it can be read afterwards.
-pub fn run(seed: u64, subject: Subject, as_text: bool) -> Run {
-    let mut world = World::new(seed, subject, as_text);
+pub fn run(seed: u64, as_text: bool) -> Run {
+    let mut world = World::new(seed, as_text);
     let violation = world.play().err();
     if let Some(violation) = &violation {
         let text = violation.to_string();
@@ -63,6 +46,7 @@ pub fn run(seed: u64, subject: Subject, as_text: bool) -> Run {
     }
     Run {
         seed,
+        kind: world.env.plan.kind,
         violation,
         lasted: world.env.at,
         healed_within: world.healed_within,
@@ -78,16 +62,16 @@ pub(super) struct World {
     healed_within: Duration,
     /// Owners whose record went by their own release.
     given_back: BTreeSet<Box<str>>,
+    /// When the store is woken next.
+    store_wake: Option<Duration>,
 }
 
 impl World {
-    fn new(seed: u64, subject: Subject, as_text: bool) -> Self {
+    fn new(seed: u64, as_text: bool) -> Self {
         let mut rng = Rng::new(seed);
         let plan = Plan::draw(&mut rng);
-        let store = (subject.store)(&plan);
-        let keys = (0..plan.keys)
-            .map(|key| Key::new(format!("k{key}")).expect("a short name is a key"))
-            .collect();
+        let store = plan.kind.model(&plan);
+        let keys = plan.key_names();
         let mut env = Env {
             at: Duration::ZERO,
             rng,
@@ -95,15 +79,20 @@ impl World {
             log: History::new(as_text),
             plan,
             keys,
-            conduct: subject.conduct,
             facts: Vec::new(),
             flights: Vec::new(),
             healed: false,
+            breach: None,
+            marks: Watcher::default(),
+            kernel: Vec::new(),
         };
         let plan = format!("{:?}", env.plan);
         env.log.note(env.at, "plan", format_args!("{plan}"));
         env.agenda.add(env.plan.heals_at, Event::Heal);
         env.agenda.add(env.plan.trouble_every, Event::Trouble);
+        if env.plan.breach.is_some() {
+            env.agenda.add(env.plan.breach_at, Event::Breach);
+        }
         let processes = (0..env.plan.processes)
             .map(|index| Process::start(&mut env, index, 1))
             .collect();
@@ -114,11 +103,12 @@ impl World {
             invariants: super::invariants::all(),
             healed_within: Duration::ZERO,
             given_back: BTreeSet::new(),
+            store_wake: None,
         }
     }
 
     fn play(&mut self) -> Result<(), Violation> {
-        let give_up = self.env.plan.heals_at + HEALED_WITHIN;
+        let give_up = self.env.plan.heals_at + self.env.plan.heals_within();
         while let Some((at, number, event)) = self.env.agenda.pop() {
             if at > give_up {
                 break;
@@ -139,9 +129,14 @@ impl World {
     fn on_event(&mut self, event: Event) {
         match event {
             Event::Arrival(ticket) => self.with_store(Some(ticket)),
-            Event::StoreWake => self.with_store(None),
+            Event::StoreWake => {
+                if self.store_wake.is_some_and(|due| due <= self.env.at) {
+                    self.with_store(None);
+                }
+            }
             Event::Process(knock) => self.knock(knock),
             Event::Trouble => self.trouble(),
+            Event::Breach => self.breach(),
             Event::Start(index) => {
                 let process = &self.processes[index];
                 if !process.up && !process.has_finished() {
@@ -177,44 +172,61 @@ impl World {
 
     /// Lets the store take a request, or go on, and says what that changed.
     fn with_store(&mut self, ticket: Option<Ticket>) {
-        let before = self.holders();
         let mut out = Outbox::default();
+        let before = self.holders();
         let op = ticket.map(|ticket| self.env.flights[ticket.0].op.clone());
-        let process = match &op {
-            Some(Op::CreateProcess(process, _) | Op::RenewProcess(process, _)) => Some(process),
-            _ => None,
-        };
-        let was_alive = process.map(|process| self.store.is_alive(process));
+        let process = op.as_ref().and_then(Op::process).cloned();
+        let was_alive = process.as_ref().map(|process| self.store.is_alive(process));
         match (ticket, &op) {
-            (Some(ticket), Some(op)) => self.store.receive(ticket, op, &mut out),
-            _ => self.store.wake(&mut out),
+            (Some(ticket), Some(op)) => {
+                let sent = self.env.flights[ticket.0].sent;
+                self.store.receive(Asked { ticket, op, sent }, &mut out);
+            }
+            _ => {
+                self.store_wake = None;
+                self.store.wake(&mut out);
+            }
         }
         if let (Some(process), Some(before)) = (process, was_alive) {
-            let after = self.store.is_alive(process);
-            let process = process.clone();
+            let after = self.store.is_alive(&process);
             self.env.facts.push(Fact::Process {
                 process,
                 before,
                 after,
             });
         }
+        let by = out.by.map(|by| self.env.flights[by.0].op.clone()).or(op);
+        self.note_changes(before, by.as_ref());
+        self.deliver(out);
+    }
+
+    pub(super) fn note_changes(&mut self, before: Vec<Option<Holder>>, by: Option<&Op>) {
         let after = self.holders();
         for (key, (before, after)) in before.into_iter().zip(after).enumerate() {
-            if before != after || op.as_ref().is_some_and(|op| op.scope().is_some()) {
-                if before.as_ref().is_some_and(|before| {
-                    after
-                        .as_ref()
-                        .is_some_and(|after| after.owner != before.owner)
-                }) {
-                    self.env.log.tally.take_overs += 1;
-                }
-                self.env.facts.push(Fact::Record {
-                    key,
-                    before,
-                    after,
-                    by: op.clone(),
-                });
+            if before == after && by.is_none_or(|op| op.scope().is_none()) {
+                continue;
             }
+            if let (Some(before), Some(after)) = (&before, &after)
+                && before.owner != after.owner
+            {
+                self.env.log.tally.take_overs += 1;
+            }
+            self.env.facts.push(Fact::Record {
+                key,
+                before,
+                after,
+                by: by.cloned(),
+            });
+        }
+    }
+
+    /// Sends off what the store has to say.
+    pub(super) fn deliver(&mut self, out: Outbox) {
+        for fault in out.faults {
+            self.env.log.fault(fault);
+        }
+        for mark in out.marks {
+            self.env.log.mark(mark);
         }
         for (ticket, answer) in out.answers {
             self.env.log.note(
@@ -222,16 +234,27 @@ impl World {
                 "store",
                 format_args!("#{}: {answer:?}", ticket.0),
             );
-            self.env
-                .facts
-                .push(Fact::answered(&self.env.flights[ticket.0].op, &answer));
+            let fact = Fact::answered(&self.env.flights[ticket.0].op, &answer);
+            self.env.facts.extend(fact);
+            let mut marks = std::mem::take(&mut self.env.marks);
+            marks.on_answer(&mut self.env, &self.processes, ticket, &answer);
+            self.env.marks = marks;
             self.env.send_back(ticket, answer);
         }
         for (subscription, hint) in out.hints {
             self.hint(subscription, hint);
         }
-        if let Some(at) = self.store.next_wake() {
-            self.env.agenda.add(at.max(self.env.at), Event::StoreWake);
+        self.wake_store();
+    }
+
+    fn wake_store(&mut self) {
+        let Some(at) = self.store.next_wake() else {
+            return;
+        };
+        let at = at.max(self.env.at);
+        if self.store_wake.is_none_or(|already| at < already) {
+            self.store_wake = Some(at);
+            self.env.agenda.add(at, Event::StoreWake);
         }
     }
 
@@ -246,13 +269,18 @@ impl World {
             copies = 2;
         }
         for _ in 0..copies {
-            let at = self.env.at + network::short(&mut self.env.rng);
+            let mut at = self.env.at + network::short(&mut self.env.rng);
+            if self.env.strikes(weather.hint_lost / 2) {
+                self.env.log.fault(Fault::HintLate);
+                let late = Duration::from_millis(900);
+                at += self.env.rng.between(Duration::from_millis(5), late);
+            }
             let call = Call::Hint(to, hint);
             self.env.knock(at, (to.process, to.boot), call);
         }
     }
 
-    fn holders(&self) -> Vec<Option<Holder>> {
+    pub(super) fn holders(&self) -> Vec<Option<Holder>> {
         self.env
             .keys
             .iter()
@@ -261,13 +289,23 @@ impl World {
     }
 
     fn check(&mut self) -> Result<(), Violation> {
+        for process in std::mem::take(&mut self.env.kernel) {
+            self.store.crashed(&process);
+        }
         let facts = std::mem::take(&mut self.env.facts);
+        let mut marks = std::mem::take(&mut self.env.marks);
+        for fact in &facts {
+            marks.on_fact(&mut self.env, fact);
+        }
+        self.env.marks = marks;
         for fact in &facts {
             self.count(fact);
         }
         let view = View {
             at: self.env.at,
             healed: self.env.healed,
+            plan: &self.env.plan,
+            breach: self.env.breach,
             processes: &self.processes,
             store: &*self.store,
             keys: &self.env.keys,
@@ -321,6 +359,8 @@ impl World {
         let view = View {
             at: self.env.at,
             healed: true,
+            plan: &self.env.plan,
+            breach: self.env.breach,
             processes: &self.processes,
             store: &*self.store,
             keys: &self.env.keys,

@@ -3,11 +3,13 @@
 //! tenth of the run and its end (L8).
 
 mod cycles;
+mod flat;
 mod report;
 mod resources;
 mod witness;
 
 pub use cycles::{Cycles, Troubles};
+pub use flat::{cycles, flat};
 pub use report::Report;
 pub use resources::Resources;
 pub use witness::Witness;

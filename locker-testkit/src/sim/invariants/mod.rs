@@ -4,23 +4,31 @@
 //! next request would meet it, and the facts of the event. It keeps notes of its own, and never
 //! trusts what a process believes.
 
+mod dead_holders;
 mod death;
+mod decoding;
 mod exclusion;
 mod fencing;
+mod guards;
 mod idempotence;
+mod identity;
 mod liveness;
 mod orphans;
 mod scope;
+mod stalls;
 mod sticky;
+mod storms;
 mod success;
 mod take_over;
 
+use super::agenda::Part;
 use super::op::{Answer, Op, Value};
+use super::plan::Plan;
 use super::process::Process;
 use super::store::{Holder, StoreModel};
 use locker_core::backend::{Claimed, Reply};
 use locker_core::machine::Tenure;
-use locker_core::{Instant, Key, OwnerHash, ProcessHash, Token};
+use locker_core::{ErrorKind, Instant, Key, OwnerHash, ProcessHash, Token};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -56,6 +64,12 @@ pub fn all() -> Vec<Box<dyn Invariant>> {
         Box::<sticky::Sticky>::default(),
         Box::<success::Success>::default(),
         Box::new(idempotence::Idempotence),
+        Box::<identity::Identity>::default(),
+        Box::<decoding::Decoding>::default(),
+        Box::new(guards::Guards),
+        Box::<storms::Storms>::default(),
+        Box::new(stalls::Stalls),
+        Box::<dead_holders::DeadHolders>::default(),
         Box::<orphans::Orphans>::default(),
         Box::new(liveness::Liveness),
     ]
@@ -92,6 +106,10 @@ pub struct View<'a> {
     pub at: Duration,
     /// Whether the faults have ended.
     pub healed: bool,
+    /// What the seed has decided.
+    pub plan: &'a Plan,
+    /// When an assumption broke, if one did.
+    pub breach: Option<Duration>,
     /// The processes.
     pub processes: &'a [Process],
     /// The store.
@@ -103,8 +121,9 @@ pub struct View<'a> {
 }
 
 impl<'a> View<'a> {
-    /// Every tenure that a running process has, with that process's clock.
-    pub fn tenures(&self) -> impl Iterator<Item = (HandRef, Instant, &'a Arc<Tenure>)> + use<'a> {
+    /// Every tenure that a running process has, with that process's clock, and since when its
+    /// incarnation is confirmed.
+    pub fn tenures(&self) -> impl Iterator<Item = Held<'a>> + use<'a> {
         let at = self.at;
         self.processes
             .iter()
@@ -112,10 +131,43 @@ impl<'a> View<'a> {
             .flat_map(move |process| {
                 let now = process.clock_at(at);
                 process.hands.iter().filter_map(move |(id, hand)| {
-                    let hand_ref = HandRef::new(process.index, process.boot, *id);
-                    Some((hand_ref, now, hand.tenure()?))
+                    Some(Held {
+                        hand: HandRef::new(process.index, process.boot, *id),
+                        now,
+                        since: hand.life.since,
+                        tenure: hand.tenure()?,
+                    })
                 })
             })
+    }
+
+    /// Whether a broken assumption is still at work: what it does to those who were there before is
+    /// over when the TTLs are that they had.
+    pub fn is_breached(&self) -> bool {
+        let timing = &self.plan.timing;
+        let lasts = timing.lock_ttl + timing.liveness_ttl;
+        self.breach.is_some_and(|breach| self.at <= breach + lasts)
+    }
+}
+
+/// A tenure, as an invariant sees it.
+#[derive(Debug, Clone, Copy)]
+pub struct Held<'a> {
+    hand: HandRef,
+    now: Instant,
+    since: Duration,
+    tenure: &'a Arc<Tenure>,
+}
+
+impl Held<'_> {
+    /// Whether it is valid, without the loss that a look of its owner would make final.
+    fn is_valid(&self) -> bool {
+        is_valid(self.tenure, self.now)
+    }
+
+    /// Whether an assumption broke under its incarnation: it may be valid where it should not.
+    fn is_excused(&self, view: &View<'_>) -> bool {
+        view.is_breached() && view.breach.is_some_and(|breach| self.since <= breach)
     }
 }
 
@@ -173,8 +225,43 @@ pub enum Fact {
         /// Who holds it.
         because_of: OwnerHash,
     },
-    /// A claim, or another request, was answered otherwise.
-    Answered,
+    /// A claim was granted, or its bytes could not be read.
+    Claimed {
+        /// On which key.
+        key: Key,
+        /// Whether it was granted.
+        granted: bool,
+        /// Whether what was found is no record.
+        corrupt: bool,
+    },
+    /// Bytes were planted under a key, or cleaned up.
+    Planted {
+        /// Which keys hold what is no record.
+        keys: Vec<Key>,
+    },
+    /// An acquisition began.
+    Asked {
+        /// Under which name.
+        owner: OwnerHash,
+    },
+    /// A request was sent.
+    Sent {
+        /// By which process.
+        process: usize,
+        /// In which life of it.
+        boot: u32,
+        /// By which part of it.
+        part: Part,
+    },
+    /// An acquisition ended because somebody else holds the lock.
+    TurnedAway {
+        /// Whose it was.
+        owner: OwnerHash,
+        /// Whether the store calls the holder dead.
+        holder_dead: bool,
+        /// Whether the store has refused to let its lock be taken over.
+        refused: bool,
+    },
     /// A caller got a guard.
     Granted {
         /// Where.
@@ -228,30 +315,42 @@ pub enum Fact {
 
 impl Fact {
     /// What an answer of the store says.
-    pub fn answered(op: &Op, answer: &Answer) -> Self {
-        match (op, answer) {
-            (
-                Op::TryCreate(claim) | Op::TakeOver(claim, _),
-                Ok(Reply {
-                    value: Value::Claimed(Claimed::Held(held)),
-                    ..
-                }),
-            ) => Self::Refused {
+    pub fn answered(op: &Op, answer: &Answer) -> Option<Self> {
+        let (Op::TryCreate(claim) | Op::TakeOver(claim, _)) = op else {
+            return None;
+        };
+        let claimed = |granted, corrupt| Self::Claimed {
+            key: claim.key().clone(),
+            granted,
+            corrupt,
+        };
+        Some(match answer {
+            Ok(Reply {
+                value: Value::Claimed(Claimed::Held(held)),
+                ..
+            }) => Self::Refused {
                 claimant: claim.owner.clone(),
                 because_of: held.data.owner.clone(),
             },
-            _ => Self::Answered,
-        }
+            Ok(Reply {
+                value: Value::Claimed(Claimed::Granted(_)),
+                ..
+            }) => claimed(true, false),
+            Err(error) => claimed(false, error.kind() == ErrorKind::Corrupt),
+            Ok(_) => return None,
+        })
     }
 
     /// The new owner of a key, if this is a grant by the store.
-    fn new_owner(&self) -> Option<&Holder> {
+    pub(super) fn new_owner(&self) -> Option<&Holder> {
         match self {
+            // What a store has back that had forgotten it is no grant.
             Self::Record {
                 before,
                 after: Some(after),
+                by: Some(by),
                 ..
-            } => {
+            } if by.is_claim() => {
                 let same = before
                     .as_ref()
                     .is_some_and(|b| b.owner == after.owner && b.token == after.token);

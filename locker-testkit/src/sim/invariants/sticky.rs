@@ -2,7 +2,7 @@
 //! that was told stays as it was told: the owner may clean up until `safe_until`, and no
 //! acknowledgement moves that.
 
-use super::{Fact, HandRef, Invariant, View, Violation};
+use super::{Fact, HandRef, Held, Invariant, View, Violation};
 use locker_core::Instant;
 use locker_core::machine::Loss;
 use std::collections::{BTreeMap, BTreeSet};
@@ -28,7 +28,7 @@ impl Invariant for Sticky {
                 _ => {}
             }
         }
-        for (hand, _, tenure) in view.tenures() {
+        for Held { hand, tenure, .. } in view.tenures() {
             let (loss, until) = (tenure.loss(), tenure.valid_until());
             if let Some((told, before)) = self.lost.get(&hand) {
                 let revived = before.is_none() && until.is_some();

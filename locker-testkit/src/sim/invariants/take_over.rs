@@ -1,5 +1,6 @@
 //! S3: a record is replaced only if it had expired, or if its process was dead by the store's own
-//! judgement at that very moment.
+//! judgement: at that very moment, or before, because death is one-way (as long as the store keeps
+//! what it has acknowledged).
 
 use super::{Fact, Invariant, View, Violation};
 
@@ -17,6 +18,7 @@ impl Invariant for TakeOver {
             } = fact
                 && old.owner != new.owner
                 && old.alive
+                && !view.is_breached()
             {
                 let how = format!("{} robbed {}, whose process lives", new.owner, old.owner);
                 return Err(Violation::new("S3 (take-over of the dead only)", how));

@@ -4,11 +4,12 @@ use super::super::agenda::Part;
 use super::super::env::Env;
 use super::super::fault::Fault;
 use super::super::invariants::{Fact, HandRef};
-use super::super::op::{Answer, Op, Subscription, Ticket, told};
+use super::super::mark::Mark;
+use super::super::op::{Answer, Op, Subscription, Ticket, Value, told};
 use super::Process;
 use super::hand::{Asking, Hand, Held, Life, Stage, Watching};
 use super::task::Wish;
-use locker_core::backend::Hint;
+use locker_core::backend::{Claimed, Hint, Liveness, Reply};
 use locker_core::machine::acquire::{AcquireStep, End, Outcome, Patience, Request};
 use locker_core::machine::{Acquire, Step, Tenure};
 use locker_core::{Instant, OwnerHash, StoreTime, Token};
@@ -46,9 +47,14 @@ impl Process {
                 open: None,
                 watching: Watching::No,
                 life_by,
+                hinted: false,
+                refused: false,
             }),
         };
         self.hands.insert(id, hand);
+        env.facts.push(Fact::Asked {
+            owner: owner.clone(),
+        });
         let (timing, clock, seed) = (self.timing, self.store_clock, env.rng.bits());
         let step = Acquire::begin(now, owner, timing, patience, clock, seed);
         self.acquire_step(env, id, step);
@@ -75,6 +81,17 @@ impl Process {
         let Some((hand, machine)) = self.asking(id) else {
             return;
         };
+        if let (Stage::Asking(asking), Op::TakeOver(..)) =
+            (&mut hand.stage, &env.flights[ticket.0].op)
+        {
+            asking.refused = matches!(
+                &answer,
+                Ok(Reply {
+                    value: Value::Claimed(Claimed::Held(_)),
+                    ..
+                })
+            );
+        }
         let step = match &env.flights[ticket.0].op {
             Op::TryCreate(_) | Op::TakeOver(..) => machine.on_claimed(now, told(answer)),
             Op::ReadProcess(_) => machine.on_liveness(now, told(answer)),
@@ -111,6 +128,10 @@ impl Process {
         };
         if hand.in_flight.is_some() || !asking.machine.as_ref().is_some_and(Acquire::is_waiting) {
             return;
+        }
+        asking.hinted = true;
+        if matches!(hint, Hint::Free { place: 1.. }) {
+            env.log.mark(Mark::Turn);
         }
         if let Some(machine) = asking.machine.take() {
             hand.due = None;
@@ -174,7 +195,9 @@ impl Process {
                 };
                 if machine.is_waiting() && self.draining {
                     asking.machine = Some(machine);
-                    return self.give_up_asking(env, id, "drained");
+                    let task = hand.task;
+                    self.give_up_asking(env, id, "drained");
+                    return self.refused(env, task);
                 }
                 if machine.is_waiting() && asking.watching == Watching::No {
                     asking.watching = Watching::Asked;
@@ -235,10 +258,17 @@ impl Process {
             return;
         };
         let (task, life_by) = (hand.task, asking.life_by);
-        let unsettled = env.conduct.remembers(end.unsettled);
+        let unsettled = end.unsettled;
         match &end.outcome {
             Outcome::Granted { token, sent } => self.granted(env, id, *token, *sent, unsettled),
             Outcome::Held(_) | Outcome::Failed(_) => {
+                if let Outcome::Held(held) = &end.outcome {
+                    env.facts.push(Fact::TurnedAway {
+                        owner: hand.owner.clone(),
+                        holder_dead: held.holder == Some(Liveness::Dead),
+                        refused: asking.refused,
+                    });
+                }
                 asking.open = unsettled;
                 self.give_up_asking(env, id, "refused");
                 self.refused(env, task);
@@ -270,8 +300,7 @@ impl Process {
             return;
         };
         let task = hand.task;
-        let from = env.conduct.counts_from(sent, now);
-        let lock_until = self.timing.valid_until(from, self.timing.lock_ttl);
+        let lock_until = self.timing.valid_until(sent, self.timing.lock_ttl);
         let beats = self.tasks[task].beats_required();
         let tenure = Arc::new(Tenure::new(
             hand.owner.clone(),
@@ -282,6 +311,11 @@ impl Process {
             self.timing.stop_budget,
         ));
         if tenure.judge(now).is_err() {
+            env.log.mark(if hand.life.deadline.get().is_none() {
+                Mark::GrantOfAnEndedIncarnation
+            } else {
+                Mark::GrantTooLate
+            });
             self.give_up_asking(env, id, "granted too late");
             return self.refused(env, task);
         }
@@ -289,6 +323,9 @@ impl Process {
             self.index,
             format_args!("holds {} with {token}", hand.owner),
         );
+        if matches!(&hand.stage, Stage::Asking(asking) if asking.hinted) {
+            env.log.mark(Mark::WokenAndGranted);
+        }
         env.log.tally.grants += 1;
         env.facts.push(Fact::Granted {
             hand: HandRef::new(self.index, self.boot, id),
@@ -302,7 +339,6 @@ impl Process {
             unsettled,
             let_go: false,
             announced: false,
-            counts_from: from,
         });
         self.watch(env);
         self.start_work(env, task, id);
@@ -316,7 +352,7 @@ impl Process {
         let Stage::Asking(asking) = &mut hand.stage else {
             return;
         };
-        let open = env.conduct.remembers(asking.open);
+        let open = asking.open;
         env.note(
             self.index,
             format_args!("gives up {}: {why}; open until {open:?}", hand.owner),
@@ -332,6 +368,10 @@ impl Process {
     /// The user drops the future of the acquisition.
     pub(super) fn drop_asking(&mut self, env: &mut Env, id: u32) {
         env.log.fault(Fault::AcquireDropped);
+        let in_flight = self.hands.get(&id).and_then(|hand| hand.in_flight);
+        if in_flight.is_some_and(|ticket| env.flights[ticket.0].op.is_claim()) {
+            env.log.mark(Mark::DroppedInFlight);
+        }
         self.unwatch(env, id);
         self.give_up_asking(env, id, "dropped");
     }

@@ -8,6 +8,7 @@ use locker_core::deadline::Deadline;
 use locker_core::machine::{Acquire, Release, Tenure};
 use locker_core::{Instant, OwnerHash, ProcessHash, StoreTime, Token};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A confirmed incarnation of a process.
 #[derive(Debug)]
@@ -16,6 +17,8 @@ pub struct Life {
     pub process: ProcessHash,
     /// Until when it lives by its own clock.
     pub deadline: Arc<Deadline>,
+    /// Since when, in true time, it is confirmed.
+    pub since: Duration,
 }
 
 /// One owner hash, and where it stands.
@@ -57,6 +60,10 @@ pub struct Asking {
     pub watching: Watching,
     /// Until when another incarnation is waited for, should this one end.
     pub life_by: Instant,
+    /// Whether a hint has reached it.
+    pub hinted: bool,
+    /// Whether its last take-over was refused by the store.
+    pub refused: bool,
 }
 
 /// How an acquisition stands with the hints of its key.
@@ -83,8 +90,6 @@ pub struct Held {
     pub let_go: bool,
     /// Whether the loss was told.
     pub announced: bool,
-    /// The moment from which the last acknowledged write counts.
-    pub counts_from: Instant,
 }
 
 /// A lock, or what an attempt may have left, on its way back.

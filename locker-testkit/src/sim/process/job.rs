@@ -5,6 +5,7 @@ use super::super::agenda::Part;
 use super::super::env::Env;
 use super::super::fault::Fault;
 use super::super::invariants::{Fact, HandRef};
+use super::super::mark::Mark;
 use super::super::op::{Answer, Op, Ticket, told};
 use super::Process;
 use super::hand::Stage;
@@ -173,6 +174,11 @@ impl Process {
             self.index,
             format_args!("release of {owner} ends with {found:?}; completed: {completed}"),
         );
+        if found.is_none() {
+            env.log.mark(Mark::ReleaseUnconfirmed);
+        } else if !completed && sound {
+            env.log.mark(Mark::LossDuringRelease);
+        }
         if completed {
             env.facts.push(Fact::Completed {
                 owner,
@@ -200,12 +206,11 @@ impl Process {
         let Some(tenure) = self.hands.get(&id).and_then(|hand| hand.tenure()).cloned() else {
             return;
         };
-        let standing = told::<Vec<Standing>>(answer).and_then(|reply| {
-            reply
-                .value
-                .into_iter()
+        let standing = told::<Vec<Result<Standing, BackendError>>>(answer).and_then(|reply| {
+            let mut standings = reply.value.into_iter();
+            standings
                 .next()
-                .ok_or_else(BackendError::timeout)
+                .unwrap_or_else(|| Err(BackendError::timeout()))
         });
         let sent = self.clock.read(env.flights[ticket.0].sent);
         if let Ok(standing) = standing {

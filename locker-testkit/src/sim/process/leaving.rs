@@ -5,6 +5,7 @@ use super::super::env::Env;
 use super::super::fault::Fault;
 use super::super::invariants::Fact;
 use super::super::op::{Answer, Op, Ticket, told};
+use super::super::store::Kind;
 use super::Process;
 use super::hand::{Leaving, Stage};
 use locker_core::backend::Released;
@@ -50,7 +51,12 @@ impl Process {
         let unsettled = held.unsettled;
         held.tenure.close(now);
         let drift = self.timing.lock_ttl * self.timing.drift_permille / 500;
-        let gone_by = now + self.timing.lock_ttl + drift + self.timing.not_after_patience();
+        let gone_by = if env.plan.kind == Kind::Etcd {
+            // The record lasts as long as its process.
+            Instant::FAR_FUTURE
+        } else {
+            now + self.timing.lock_ttl + drift + self.timing.not_after_patience()
+        };
         self.leave(env, id, gone_by, unsettled, by_caller);
     }
 

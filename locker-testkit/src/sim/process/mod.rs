@@ -23,6 +23,7 @@ use super::agenda::{Call, Knock, Part};
 use super::clock::DriftingClock;
 use super::env::Env;
 use super::fault::Fault;
+use super::mark::Mark;
 use super::op::{Answer, Op, Ticket};
 use hand::{Hand, Stage};
 use locker_core::backend::Reply;
@@ -109,9 +110,22 @@ impl Process {
         process
     }
 
+    /// Whether an acquisition was given up, and what it may have left is on its way back.
+    pub fn is_leaving(&self, hand: u32) -> bool {
+        let hand = self.hands.get(&hand);
+        hand.is_some_and(|hand| matches!(hand.stage, Stage::Leaving(_)))
+    }
+
     /// The process ends between two instructions; only what was sent lives on.
     pub fn crash(&mut self, env: &mut Env) {
         env.note(self.index, format_args!("is killed"));
+        let claims = env.flights.iter().rev().take(40);
+        let mut mine = claims.filter(|it| it.process == self.index && it.boot == self.boot);
+        if mine.any(|flight| !flight.over && flight.op.is_claim()) {
+            env.log.mark(Mark::CrashInFlight);
+        }
+        let lives = self.lives();
+        env.kernel.extend(lives);
         self.up = false;
         self.hands.clear();
         self.tasks.clear();
@@ -129,6 +143,12 @@ impl Process {
 
     fn id(&self) -> (usize, u32) {
         (self.index, self.boot)
+    }
+
+    /// A hypervisor stops the machine, and its clock (A4).
+    pub fn freeze(&mut self, at: Duration, until: Duration) {
+        self.clock.halt(at, until);
+        self.stop(until);
     }
 
     /// SIGSTOP, and CONT after a while.
@@ -174,6 +194,14 @@ impl Process {
         if let Call::Ask { hand } = knock.call {
             return self.answer_another_thread(env, hand);
         }
+        if let Some(due) = knock.due
+            && self.clock.read(env.at) < due
+            && !self.clock.is_true()
+        {
+            // The machine was paused, and its alarms with it.
+            let rings = self.clock.when(due);
+            return env.agenda.add(rings, super::agenda::Event::Process(knock));
+        }
         let thread = self.thread(env, &knock.call);
         let stalled = match knock.read {
             // It is this very call that the thread is at.
@@ -185,6 +213,21 @@ impl Process {
             env.agenda
                 .add(runs_at, super::agenda::Event::Process(knock));
             return;
+        }
+        if let Call::Reply(ticket) = knock.call
+            && knock.read.is_none()
+            && env.strikes(3)
+        {
+            // The acknowledgement is there, and the thread that would take it is not.
+            env.log.fault(Fault::PausedBeforeUpdate);
+            let answered = &env.flights[ticket.0];
+            let longest = self.timing.liveness_ttl * if answered.op.is_claim() { 2 } else { 1 };
+            let runs_at = env.at + env.rng.between(Duration::from_millis(1), longest);
+            self.stall(thread, runs_at.min(env.plan.heals_at));
+            return env.agenda.add(
+                self.stalled_until[thread],
+                super::agenda::Event::Process(knock),
+            );
         }
         let close_call = self.close_call(env, thread);
         let often = if close_call.is_some() { 250 } else { 2 };
@@ -314,16 +357,24 @@ impl Process {
 
     fn wake_at(&self, env: &mut Env, part: Part, at: Instant) {
         if at < Instant::FAR_FUTURE {
-            let at = self.clock.when(at).max(env.at);
-            env.knock(at, self.id(), Call::Alarm(part));
+            let rings = self.clock.when(at).max(env.at);
+            env.knock_due(rings, self.id(), Call::Alarm(part), Some(at));
         }
     }
 
-    fn send(&self, env: &mut Env, part: Part, op: Op) -> Ticket {
+    fn send(&mut self, env: &mut Env, part: Part, op: Op) -> Ticket {
         let gives_up = self
             .clock
             .when(self.clock.read(env.at) + self.timing.request_timeout);
-        env.send(self.id(), part, op, gives_up)
+        let ticket = env.send(self.id(), part, op, gives_up);
+        if env.strikes(3) {
+            env.log.fault(Fault::PausedAfterSend);
+            let thread = self.thread(env, &Call::Reply(ticket));
+            let longest = self.timing.liveness_ttl * 3 / 2;
+            let runs_at = env.at + env.rng.between(Duration::from_millis(1), longest);
+            self.stall(thread, runs_at.min(env.plan.heals_at));
+        }
+        ticket
     }
 
     fn heard(&mut self, env: &Env, answer: &Answer) {

@@ -2,13 +2,14 @@
 
 use super::super::agenda::Part;
 use super::super::env::Env;
+use super::super::mark::Mark;
 use super::super::op::{Answer, Op, Ticket, Value, told};
 use super::Process;
-use super::hand::{Life, Stage};
+use super::hand::Life;
 use locker_core::backend::{Birth, Renewal, Reply};
+use locker_core::machine::Step;
 use locker_core::machine::report::{End, Report, ReportStep, Request};
-use locker_core::machine::{Step, Tenure};
-use locker_core::{Instant, ProcessHash};
+use locker_core::{Effect, Instant, ProcessHash};
 use std::sync::Arc;
 
 /// The Reporter's loop of reports.
@@ -17,7 +18,6 @@ pub(super) struct Reporter {
     machine: Option<Report>,
     in_flight: Option<Ticket>,
     due: Option<Instant>,
-    sent: Option<Instant>,
     /// The living incarnation.
     pub(super) life: Option<Arc<Life>>,
     retirements: Vec<Retirement>,
@@ -46,8 +46,18 @@ impl Process {
         recent.then(|| Arc::clone(life))
     }
 
+    /// Every incarnation whose record the kernel keeps alive: the living and those that have ended
+    /// and are not retired.
+    pub(super) fn lives(&self) -> Vec<ProcessHash> {
+        let machine = self.reporter.machine.as_ref();
+        let current = machine.map(|machine| machine.process().clone());
+        let ended = self.reporter.retirements.iter();
+        let ended = ended.map(|ended| ended.life.process.clone());
+        current.into_iter().chain(ended).collect()
+    }
+
     pub(super) fn begin_incarnation(&mut self, env: &mut Env) {
-        let nonce = u128::from(env.rng.bits() >> 44);
+        let nonce = u128::from(env.rng.bits() >> 24);
         let process = ProcessHash::new(&self.host, self.boot, nonce);
         let seed = env.rng.bits();
         let now = self.now(env);
@@ -95,8 +105,6 @@ impl Process {
         };
         self.heard(env, &answer);
         let now = self.now(env);
-        let process = machine.process().clone();
-        let sent = self.reporter.sent.unwrap_or(now);
         let acknowledged = matches!(
             &answer,
             Ok(Reply {
@@ -109,23 +117,13 @@ impl Process {
             Op::RenewProcess(..) => machine.on_renewal(now, told(answer)),
             _ => machine.on_retired(now, answer.map(|reply| reply.map(|_| ()))),
         };
-        if acknowledged {
-            if env.conduct.revives() && matches!(step, Step::Done(End::Lapsed)) {
-                return self.revive(env, &process, sent);
-            }
-            let from = env.conduct.counts_from(sent, now);
-            if from > sent
-                && let Step::Sleep(machine, _) = &step
-                && let Some(deadline) = machine.deadline()
-            {
-                deadline.extend(now, self.timing.valid_until(from, self.timing.liveness_ttl));
-            }
+        if acknowledged && matches!(step, Step::Done(End::Lapsed)) {
+            env.log.mark(Mark::AcknowledgedTooLate);
         }
         self.report_step(env, step);
     }
 
     fn report_step(&mut self, env: &mut Env, step: ReportStep) {
-        let now = self.now(env);
         match step {
             Step::Call(machine, request) => {
                 let ttl = self.timing.liveness_ttl;
@@ -136,7 +134,6 @@ impl Process {
                 };
                 self.reporter.machine = Some(machine);
                 self.reporter.due = None;
-                self.reporter.sent = Some(now);
                 self.reporter.in_flight = Some(self.send(env, Part::Reports, op));
             }
             Step::Sleep(machine, until) => {
@@ -162,11 +159,22 @@ impl Process {
     ) {
         env.note(self.index, format_args!("lives as {process}"));
         env.log.tally.incarnations += 1;
-        self.reporter.life = Some(Arc::new(Life { process, deadline }));
+        self.reporter.life = Some(Arc::new(Life {
+            process,
+            deadline,
+            since: env.at,
+        }));
     }
 
     fn ended(&mut self, env: &mut Env, end: &End) {
         env.note(self.index, format_args!("incarnation ends: {end:?}"));
+        match end {
+            End::Lapsed => env.log.mark(Mark::Lapsed),
+            End::Stillborn(Some(error)) if error.effect() == Effect::Unknown => {
+                env.log.mark(Mark::BirthAbandoned);
+            }
+            _ => {}
+        }
         let now = self.now(env);
         if let Some(life) = self.reporter.life.take() {
             let id = self.reporter.next_retirement;
@@ -198,53 +206,6 @@ impl Process {
             process: self.index,
             boot: self.boot,
         });
-    }
-
-    /// A mutant's conduct: the late acknowledgement makes everything good again.
-    fn revive(&mut self, env: &mut Env, process: &ProcessHash, sent: Instant) {
-        let now = self.now(env);
-        let Step::Call(machine, _) = Report::begin(sent, process.clone(), self.timing, 0) else {
-            return;
-        };
-        let ttl = self.timing.liveness_ttl;
-        let reply = Reply {
-            value: Birth::Created { valid_for: ttl },
-            store_time: None,
-        };
-        let step = machine.on_birth(now, Ok(reply));
-        let Step::Sleep(machine, until) = step else {
-            return self.report_step(env, step);
-        };
-        let Some(deadline) = machine.deadline().cloned() else {
-            return;
-        };
-        env.note(self.index, format_args!("revives {process}"));
-        let life = Arc::new(Life {
-            process: process.clone(),
-            deadline: Arc::clone(&deadline),
-        });
-        for hand in self.hands.values_mut() {
-            if hand.life.process != *process {
-                continue;
-            }
-            hand.life = Arc::clone(&life);
-            if let Stage::Held(held) = &mut hand.stage {
-                let lock = self
-                    .timing
-                    .valid_until(held.counts_from, self.timing.lock_ttl);
-                let (deadline, budget) = (Arc::clone(&deadline), self.timing.stop_budget);
-                held.tenure = Arc::new(Tenure::new(
-                    hand.owner.clone(),
-                    now,
-                    lock,
-                    deadline,
-                    None,
-                    budget,
-                ));
-            }
-        }
-        self.reporter.life = Some(life);
-        self.report_step(env, Step::Sleep(machine, until));
     }
 
     /// Retires the ended incarnations that nothing stands on any more.

@@ -105,6 +105,15 @@ impl Task {
 
 impl Manner {
     fn draw(env: &mut Env) -> Self {
+        if env.plan.stall_only && !env.healed {
+            return Self {
+                works_for: env.rng.between(Duration::ZERO, Duration::from_secs(3)),
+                beats_required: true,
+                beats_every: Some(Duration::from_millis(200)),
+                lingers: None,
+                releases: true,
+            };
+        }
         if env.healed {
             return Self {
                 works_for: env.rng.between(Duration::ZERO, Duration::from_millis(20)),
@@ -139,6 +148,46 @@ impl Manner {
 }
 
 impl Process {
+    /// What is wrong between the guards of the tasks and the records of the process, if anything is.
+    pub fn guard_without_record(&self) -> Option<String> {
+        for (place, task) in self.tasks.iter().enumerate() {
+            let (hand, held) = match &task.doing {
+                Doing::Working { hand, .. } => (hand, true),
+                Doing::Asking { hand, .. } => (hand, false),
+                _ => continue,
+            };
+            let recorded = self.hands.get(hand).is_some_and(|it| match &it.stage {
+                Stage::Held(_) => held && it.task == place,
+                Stage::Asking(_) => !held && it.task == place,
+                Stage::Leaving(_) => false,
+            });
+            if !recorded {
+                let (index, hands) = (self.index, &self.hands);
+                return Some(format!(
+                    "p{index}: task {place} is at {task:?}, of {hands:?}"
+                ));
+            }
+        }
+        let idle = self.hands.iter().find(|(id, hand)| match &hand.stage {
+            Stage::Held(_) => !matches!(
+                self.tasks.get(hand.task).map(|task| &task.doing),
+                Some(Doing::Working { hand: at, .. }) if at == *id
+            ),
+            Stage::Asking(_) | Stage::Leaving(_) => false,
+        });
+        idle.map(|(_, hand)| format!("p{} holds {}, and no job does", self.index, hand.owner))
+    }
+
+    /// Whether somebody waits for this key, whatever the wish was.
+    pub fn waits_for(&self, key: &locker_core::Key) -> bool {
+        let waits = |hand: &super::hand::Hand| match &hand.stage {
+            Stage::Asking(asking) => asking.machine.as_ref().is_some_and(Acquire::is_waiting),
+            Stage::Held(_) | Stage::Leaving(_) => false,
+        };
+        let mut hands = self.hands.values();
+        self.up && hands.any(|hand| hand.owner.key() == key && waits(hand))
+    }
+
     pub(super) fn wake_task(&mut self, env: &mut Env, task: usize) {
         let now = self.now(env);
         match &self.tasks[task].doing {

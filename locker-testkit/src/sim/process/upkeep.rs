@@ -3,15 +3,18 @@
 use super::super::agenda::Part;
 use super::super::env::Env;
 use super::super::invariants::Fact;
+use super::super::mark::Mark;
 use super::super::op::{Answer, Op, Ticket, told};
 use super::Process;
 use super::hand::Stage;
 use locker_core::backend::Standing;
 use locker_core::machine::hold::{Hold, Request};
-use locker_core::machine::{Loss, Step};
+use locker_core::machine::{Loss, LossReason, Step};
 use locker_core::{BackendError, Instant, OwnerHash};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+
+type Standings = Vec<Result<Standing, BackendError>>;
 
 /// The loop that extends and checks.
 #[derive(Debug, Default)]
@@ -113,10 +116,13 @@ impl Process {
         else {
             return;
         };
-        let mut standings = told::<Vec<Standing>>(answer).map(|reply| reply.value.into_iter());
+        let mut standings = told::<Standings>(answer).map(|reply| reply.value.into_iter());
+        self.note_late_extension(env, &batch, standings.is_ok());
         for (id, hold) in batch.members {
             let standing = match &mut standings {
-                Ok(standings) => standings.next().ok_or_else(BackendError::timeout),
+                Ok(standings) => standings
+                    .next()
+                    .unwrap_or_else(|| Err(BackendError::timeout())),
                 Err(error) => Err(BackendError::new(error.kind(), error.effect(), "")),
             };
             // A lock that was given back meanwhile has no standing any more.
@@ -128,9 +134,6 @@ impl Process {
                 continue;
             }
             let now = self.now(env);
-            if batch.extend && matches!(standing, Ok(Standing::Mine)) {
-                self.extended(env, id, batch.sent, now);
-            }
             let next = match hold.on_standing(now, standing) {
                 Step::Done(loss) => self.lost(env, id, &loss),
                 Step::Sleep(hold, until) => {
@@ -145,17 +148,13 @@ impl Process {
         self.send_batch(env);
     }
 
-    /// A mutant may count an extension from its acknowledgement.
-    fn extended(&mut self, env: &mut Env, id: u32, sent: Instant, now: Instant) {
-        let from = env.conduct.counts_from(sent, now);
-        let timing = self.timing;
-        if let Some(hand) = self.hands.get_mut(&id)
-            && let Stage::Held(held) = &mut hand.stage
-        {
-            held.counts_from = from;
-            if from > sent {
-                let _ = held.tenure.learn(now, Standing::Mine, Some(from), &timing);
-            }
+    fn note_late_extension(&self, env: &mut Env, batch: &Batch, answered: bool) {
+        let lost = |(id, _): &(u32, Hold)| {
+            let tenure = self.hands.get(id).and_then(|hand| hand.tenure());
+            tenure.is_some_and(|tenure| tenure.loss().is_some())
+        };
+        if batch.extend && answered && batch.members.iter().any(lost) {
+            env.log.mark(Mark::ExtendedAfterLoss);
         }
     }
 
@@ -211,6 +210,13 @@ impl Process {
             let (task, owner) = (hand.task, hand.owner.clone());
             env.note(self.index, format_args!("loses {owner}: {loss:?}"));
             env.log.tally.losses += 1;
+            env.log.mark(match loss.reason {
+                LossReason::TakenOver(_) => Mark::LostTakenOver,
+                LossReason::Expired => Mark::LostExpired,
+                LossReason::LivenessLapsed => Mark::LostLiveness,
+                LossReason::ForceReleased => Mark::LostForced,
+                _ => Mark::LostVanished,
+            });
             env.facts.push(Fact::Lost { owner });
             let now = self.now(env);
             self.wake_at(env, Part::Task(task), now);

@@ -1,15 +1,15 @@
 //! The embedded store: every request is one atomic step, answered at once.
 //!
-//! It *is* the memory store of the core, which is the reference for all others, on a clock that the
-//! simulation moves.
+//! It *is* the memory store of the core, on a clock that the simulation moves. That clock is also
+//! its owners': they share a machine. The kernel tells it of a crash at once, by a lock on a file that
+//! goes with its process.
 
-use super::super::clock::DriftingClock;
-use super::super::op::{Answer, Op, Outbox, Subscription, Ticket, Value};
-use super::{Holder, StoreModel};
+use super::super::op::{Answer, Op, Outbox, Subscription, Value};
+use super::{Asked, Holder, StoreModel, timeless};
 use futures_util::StreamExt;
-use locker_core::backend::{Held, HintStream, Liveness, Reply, Standing, Watcher};
+use locker_core::backend::{Held, HintStream, Liveness, Watcher};
 use locker_core::memory::Memory;
-use locker_core::{Backend, Clock, Key, ManualClock, ProcessHash};
+use locker_core::{Backend, Clock, Instant, Key, ManualClock, ProcessHash};
 use std::fmt;
 use std::pin::pin;
 use std::sync::Arc;
@@ -20,30 +20,20 @@ use std::time::Duration;
 pub struct Embedded {
     memory: Memory,
     clock: Arc<ManualClock>,
-    drift: DriftingClock,
-    /// Whether a refused claim is told in the same answer if the holder lives; if not, it has to
-    /// be asked for, as with a store whose processes live on another shard.
-    tells_liveness: bool,
+    booted: Instant,
     watchers: Vec<(Subscription, HintStream)>,
 }
 
 impl Embedded {
-    /// An empty store whose clock runs at this rate.
-    pub fn new(rate_permille: u32, tells_liveness: bool) -> Self {
+    /// An empty store.
+    pub fn new() -> Self {
         let clock = Arc::new(ManualClock::new());
         Self {
             memory: Memory::new(clock.clone()),
-            drift: DriftingClock::new(clock.now(), rate_permille),
+            booted: clock.now(),
             clock,
-            tells_liveness,
             watchers: Vec::new(),
         }
-    }
-
-    /// Forgets the names of dead processes at once. The contract keeps them for a month; a mutant
-    /// does not.
-    pub(in super::super) fn forget_the_dead(&self) {
-        let _ = now(self.memory.sweep(Duration::ZERO));
     }
 
     fn answer(&mut self, op: &Op) -> Answer {
@@ -76,27 +66,12 @@ impl Embedded {
                 let watcher = Watcher::Waiter(process.clone());
                 let hints = now(memory.watch(key, &watcher))?;
                 self.watchers.push((*subscription, hints));
-                Ok(untimed(Value::Done))
+                timeless(Value::Done)
             }
             Op::Unwatch(subscription) => {
                 self.watchers.retain(|(other, _)| other != subscription);
-                Ok(untimed(Value::Done))
+                timeless(Value::Done)
             }
-        }
-    }
-
-    /// Forgets what the store knew of the holder, if it is one that cannot tell.
-    fn veil(&self, answer: &mut Answer) {
-        use locker_core::backend::Claimed;
-        if self.tells_liveness {
-            return;
-        }
-        if let Ok(Reply {
-            value: Value::Claimed(Claimed::Held(held)) | Value::Lock(Some(held)),
-            ..
-        }) = answer
-        {
-            held.holder = None;
         }
     }
 
@@ -116,16 +91,14 @@ impl Embedded {
 
 impl StoreModel for Embedded {
     fn advance(&mut self, at: Duration) {
-        let by = self.drift.read(at).since(self.clock.now());
+        let by = (self.booted + at).since(self.clock.now());
         self.clock.advance(by);
     }
 
-    fn receive(&mut self, ticket: Ticket, op: &Op, out: &mut Outbox) {
-        let mut answer = self.answer(op);
-        self.veil(&mut answer);
-        out.answers.push((ticket, answer));
+    fn receive(&mut self, asked: Asked<'_>, out: &mut Outbox) {
+        out.answers.push((asked.ticket, self.answer(asked.op)));
         if matches!(
-            op,
+            asked.op,
             Op::Release(_) | Op::Settle(..) | Op::RetireProcess(_) | Op::Unwatch(_)
         ) {
             self.gather_hints(out);
@@ -136,7 +109,7 @@ impl StoreModel for Embedded {
         let held: Held = now(self.memory.read_lock(key)).ok()?.value?;
         Some(Holder {
             token: held.data.token,
-            extended_at: held.data.extended_at,
+            until: held.data.extended_at.as_micros(),
             marked: held.marked,
             alive: matches!(held.holder, Some(Liveness::Alive(_))),
             owner: held.data.owner,
@@ -147,6 +120,17 @@ impl StoreModel for Embedded {
         now(self.memory.read_process(process))
             .is_ok_and(|reply| matches!(reply.value, Liveness::Alive(_)))
     }
+
+    fn crashed(&mut self, process: &ProcessHash) {
+        // Nobody is told: waiters ask the kernel again and again, which costs next to nothing.
+        let _ = now(self.memory.retire_process(process));
+    }
+}
+
+impl Default for Embedded {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl fmt::Debug for Embedded {
@@ -155,14 +139,6 @@ impl fmt::Debug for Embedded {
             .field("memory", &self.memory)
             .field("watchers", &self.watchers.len())
             .finish_non_exhaustive()
-    }
-}
-
-/// An answer that bears no time.
-fn untimed(value: Value) -> Reply<Value> {
-    Reply {
-        value,
-        store_time: None,
     }
 }
 
@@ -179,13 +155,9 @@ fn value<T>(answer: locker_core::backend::Answer<T>, wrap: impl FnOnce(T) -> Val
 }
 
 fn standings(
-    answer: locker_core::backend::Answer<Vec<Result<Standing, locker_core::BackendError>>>,
+    answer: locker_core::backend::Answer<
+        Vec<Result<locker_core::backend::Standing, locker_core::BackendError>>,
+    >,
 ) -> Answer {
-    let reply = answer?;
-    let store_time = reply.store_time;
-    let standings: Result<Vec<_>, _> = reply.value.into_iter().collect();
-    Ok(Reply {
-        value: Value::Standings(standings?),
-        store_time,
-    })
+    value(answer, Value::Standings)
 }

@@ -1,0 +1,119 @@
+-- Who is told when a lock becomes free.
+
+-- Enrols somebody who waits (of_process) or only looks (NULL, for so many microseconds). It is written
+-- under the lock of the lock's row: a release that comes later sees it, and after one that came
+-- earlier the lock is free.
+CREATE FUNCTION enrol(wanted_key text, new_id bigint, of_process text, ttl bigint) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path FROM CURRENT SET lock_timeout = '1s'
+SET plan_cache_mode = force_generic_plan SET jit = off SET enable_seqscan = off
+AS $$
+BEGIN
+    PERFORM sound();
+    INSERT INTO locks AS l (key, token, wanted) VALUES (wanted_key, clock(), true)
+    ON CONFLICT (key) DO UPDATE SET wanted = true WHERE NOT l.wanted;
+    INSERT INTO waiters (key, id, process, expires)
+    VALUES (wanted_key, new_id, of_process, CASE WHEN of_process IS NULL THEN clock() + ttl END)
+    ON CONFLICT (key, id) DO UPDATE SET expires = excluded.expires;
+END
+$$;
+
+CREATE FUNCTION withdraw(keys text[], ids bigint[]) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path FROM CURRENT SET lock_timeout = '1s'
+SET plan_cache_mode = force_generic_plan SET jit = off SET enable_seqscan = off
+AS $$
+BEGIN
+    DELETE FROM waiters w USING unnest(keys, ids) AS u(key, id) WHERE w.key = u.key AND w.id = u.id;
+END
+$$;
+
+-- An observer goes on looking for so many microseconds.
+CREATE FUNCTION go_on_looking(keys text[], ids bigint[], ttl bigint) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path FROM CURRENT SET lock_timeout = '1s'
+SET plan_cache_mode = force_generic_plan SET jit = off SET enable_seqscan = off
+AS $$
+BEGIN
+    UPDATE waiters w SET expires = clock() + ttl
+    FROM unnest(keys, ids) AS u(key, id)
+    WHERE w.key = u.key AND w.id = u.id AND w.process IS NULL;
+END
+$$;
+
+-- The keys that somebody waits for and this process holds.
+CREATE FUNCTION held_by(of_process text) RETURNS SETOF text
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path FROM CURRENT
+AS $$
+BEGIN
+    RETURN QUERY
+    SELECT DISTINCT w.key::text FROM waiters w JOIN locks l ON l.key = w.key
+    WHERE l.process = of_process;
+END
+$$;
+
+-- Tells those who wait for these keys that they are free, on this channel. It comes after what made
+-- them free, in a transaction of its own: if it fails, they poll.
+--
+-- A message is `free` or `gone`, the place of the first, and numbers of enrolments: of those who
+-- wait, in their order; or of observers, who all have the place 0. It stays below the 8000 bytes that
+-- NOTIFY takes.
+CREATE FUNCTION wake(keys text[], channel text) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path FROM CURRENT SET lock_timeout = '1s'
+AS $$
+DECLARE
+    t bigint := clock();
+    dead bigint[];
+    message text;
+    unwanted text;
+BEGIN
+    -- Nobody waits for the disk here: what a crash forgets of it, is a hint and the tidying of rows.
+    PERFORM set_config('synchronous_commit', 'off', true);
+    FOR message IN
+        WITH w AS MATERIALIZED (
+            SELECT w.key, w.id, w.process, w.place
+            FROM waiters w LEFT JOIN processes p ON p.process = w.process
+            WHERE w.key = ANY (keys) AND coalesce(p.expires, w.expires, 0) > t
+        ), placed AS (
+            SELECT w.key, w.id,
+                   CASE WHEN w.process IS NULL THEN 0
+                        ELSE row_number() OVER (
+                                 PARTITION BY w.key, w.process IS NULL ORDER BY w.place) - 1
+                   END AS place,
+                   (row_number() OVER (
+                       PARTITION BY w.key, w.process IS NULL ORDER BY w.place) - 1) / 300 AS part,
+                   w.process IS NULL AS observes
+            FROM w
+        )
+        SELECT CASE WHEN observes THEN 'look ' ELSE 'free ' || min(place) || ' ' END
+               || string_agg(id::text, ' ' ORDER BY place)
+        FROM placed GROUP BY key, observes, part
+    LOOP
+        PERFORM pg_notify(channel, message);
+    END LOOP;
+    -- The dead have no place a second time.
+    FOR dead IN
+        WITH d AS (
+            DELETE FROM waiters w
+            WHERE w.key = ANY (keys)
+              AND coalesce(
+                      (SELECT p.expires FROM processes p WHERE p.process = w.process),
+                      w.expires, 0) <= t
+            RETURNING w.id
+        ), numbered AS (SELECT id, row_number() OVER () / 300 AS part FROM d)
+        SELECT array_agg(id) FROM numbered GROUP BY part
+    LOOP
+        PERFORM pg_notify(channel, 'gone ' || array_to_string(dead, ' '));
+    END LOOP;
+    -- Where nobody is left, releases need not look again. An enrolment holds the lock of the row.
+    FOR unwanted IN
+        SELECT l.key FROM locks l
+        WHERE l.key = ANY (keys) AND l.wanted ORDER BY l.key FOR UPDATE SKIP LOCKED
+    LOOP
+        UPDATE locks l SET wanted = false
+        WHERE l.key = unwanted AND NOT EXISTS (SELECT FROM waiters w WHERE w.key = unwanted);
+    END LOOP;
+END
+$$;
