@@ -66,10 +66,13 @@ impl Member {
     ) -> Result<Self, Missing> {
         let binary = program::find("etcd", INSTALL)?;
         demand_version(&binary)?;
-        let folder = tempfile::Builder::new()
-            .prefix("locker-etcd-")
-            .tempdir()
-            .map_err(|error| unavailable(&error))?;
+        let mut builder = tempfile::Builder::new();
+        builder.prefix("locker-etcd-");
+        let folder = match &setup.parent {
+            Some(parent) => builder.tempdir_in(parent),
+            None => builder.tempdir(),
+        };
+        let folder = folder.map_err(|error| unavailable(&error))?;
         let files = setup
             .certificates
             .as_ref()

@@ -2,12 +2,14 @@
 
 use crate::servers::certificates::{Certificates, LOCAL_NAMES};
 use std::io;
+use std::path::{Path, PathBuf};
 
 /// What a test asks of its servers. The plain value asks for nothing: everybody is admitted, in
 /// plain text.
 #[derive(Debug, Clone, Default)]
 pub struct Setup {
     pub(super) flags: Vec<String>,
+    pub(super) parent: Option<PathBuf>,
     pub(super) certificates: Option<Certificates>,
     pub(super) client_certificates: bool,
 }
@@ -22,6 +24,14 @@ impl Setup {
     #[must_use]
     pub fn flag(mut self, name: &str, value: &str) -> Self {
         self.flags.push(format!("--{name}={value}"));
+        self
+    }
+
+    /// Keeps the data below this folder; the system's folder for temporary files is the default.
+    /// Where it is in memory, a commit costs no disk's work.
+    #[must_use]
+    pub fn below(mut self, folder: &Path) -> Self {
+        self.parent = Some(folder.to_owned());
         self
     }
 

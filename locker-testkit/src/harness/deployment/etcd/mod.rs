@@ -122,8 +122,8 @@ impl Deployment for Etcd {
         self.times().taken_over()
     }
 
-    fn open(&self, _folder: &Path, _program: &Path) -> Result<Box<dyn Site>, Box<dyn Error>> {
-        Ok(Box::new(Members::start(*self)?))
+    fn open(&self, folder: &Path, _program: &Path) -> Result<Box<dyn Site>, Box<dyn Error>> {
+        Ok(Box::new(Members::start(*self, folder)?))
     }
 
     fn connect(&self, url: &str, _times: Times) -> Result<Arc<dyn Connect>, Box<dyn Error>> {

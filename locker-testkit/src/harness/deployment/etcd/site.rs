@@ -10,6 +10,7 @@ use std::any::Any;
 use std::error::Error;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::time::Duration;
 
 /// The members of a case.
@@ -22,8 +23,9 @@ pub struct Members {
 }
 
 impl Members {
-    /// Starts the members of a deployment.
-    pub(super) fn start(deployment: Etcd) -> Result<Self, Box<dyn Error>> {
+    /// Starts the members of a deployment. Their data are where the case has its files: processes are
+    /// killed here, and no machine loses its power, so nothing is worth a disk's work.
+    pub(super) fn start(deployment: Etcd, folder: &Path) -> Result<Self, Box<dyn Error>> {
         let size = match deployment {
             Etcd::Alone => 1,
             Etcd::Cluster => 3,
@@ -31,6 +33,7 @@ impl Members {
         // An election takes a fifth of the default, as T does: by default it takes longer than these
         // processes live without a report.
         let setup = Setup::new()
+            .below(folder)
             .flag("heartbeat-interval", "20")
             .flag("election-timeout", "200");
         let cluster = Cluster::start(&setup, size)?;
