@@ -84,12 +84,18 @@ impl Statements {
 }
 
 /// The gate before the connections of one side, on the current runtime.
+///
+/// Most of a statement's time is a wait for the disk, and the server writes several commits to it at
+/// once. So there are several statements under way, one less than there are connections: what is
+/// sent never waits for one, and what does not gather has one left.
 pub(crate) fn before(lanes: Lanes) -> Gate<Statements> {
-    const LIMITS: Limits = match NonZeroUsize::new(BATCH) {
+    const BATCHES: Limits = match NonZeroUsize::new(BATCH) {
         Some(batch) => Limits::batches_of(batch),
         None => panic!("a batch holds something"),
     };
-    Gate::new(Statements { lanes }, LIMITS)
+    let flights = NonZeroUsize::new(lanes.limit() - 1).unwrap_or(NonZeroUsize::MIN);
+    let limits = Limits { flights, ..BATCHES };
+    Gate::new(Statements { lanes }, limits)
 }
 
 impl Carrier for Statements {

@@ -102,6 +102,11 @@ impl Lanes {
         Ok((lanes, pooled))
     }
 
+    /// How many there are at most.
+    pub(crate) fn limit(&self) -> usize {
+        self.shared.limit
+    }
+
     /// Sends one request and waits for its answer.
     ///
     /// # Cancel safety

@@ -1,40 +1,43 @@
 //! The bare client: the smallest pair of statements that makes a lock, one row a statement; and
-//! session advisory locks. Every task has a connection of its own, so that the server commits for
-//! many of them at once, as well as it can.
+//! session advisory locks.
 
 use locker_testkit::figures::{Bare, Failure};
-use sqlx::postgres::PgConnectOptions;
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::{ConnectOptions, PgConnection};
 
-/// A row is there while the lock is held.
+/// A row is there while the lock is held. All tasks share a pool.
 pub(crate) struct Rows {
-    options: PgConnectOptions,
+    pool: PgPool,
 }
 
 impl Rows {
-    /// Makes the table.
-    pub(crate) async fn on(url: &str) -> Result<Self, Failure> {
-        let options: PgConnectOptions = url.parse()?;
-        let mut connection = options.connect().await?;
+    /// Makes the table, and the pool of so many connections.
+    pub(crate) async fn on(url: &str, connections: u32) -> Result<Self, Failure> {
+        // It does not ask the server whether a connection works before it gives it away.
+        let pool = PgPoolOptions::new()
+            .max_connections(connections)
+            .test_before_acquire(false)
+            .connect(url)
+            .await?;
         let table = "CREATE TABLE IF NOT EXISTS bare (key text PRIMARY KEY, owner text NOT NULL)";
-        sqlx::raw_sql(table).execute(&mut connection).await?;
-        Ok(Self { options })
+        sqlx::raw_sql(table).execute(&pool).await?;
+        Ok(Self { pool })
     }
 }
 
 impl Bare for Rows {
-    type Client = PgConnection;
+    type Client = PgPool;
 
-    async fn client(&self) -> Result<PgConnection, Failure> {
-        Ok(self.options.connect().await?)
+    async fn client(&self) -> Result<PgPool, Failure> {
+        Ok(self.pool.clone())
     }
 
-    async fn pair(client: &mut PgConnection, key: &str, value: &str) -> Result<(), Failure> {
+    async fn pair(client: &mut PgPool, key: &str, value: &str) -> Result<(), Failure> {
         let take = "INSERT INTO bare (key, owner) VALUES ($1, $2) ON CONFLICT (key) DO NOTHING";
         let give_back = "DELETE FROM bare WHERE key = $1 AND owner = $2";
         for statement in [take, give_back] {
             let query = sqlx::query(statement).bind(key).bind(value);
-            let done = query.execute(&mut *client).await?;
+            let done = query.execute(&*client).await?;
             if done.rows_affected() != 1 {
                 return Err("the bare client met somebody else".into());
             }
@@ -43,7 +46,7 @@ impl Bare for Rows {
     }
 }
 
-/// The server's own locks, which last as long as the session.
+/// The server's own locks, which last as long as the session; each task has one.
 pub(crate) struct Advisory {
     url: String,
 }

@@ -25,6 +25,9 @@ const PARTS: [&str; 5] = ["pair", "waiters", "handoff", "idle", "bloat"];
 
 const MANY: usize = 64;
 
+/// As many as the callers of one locker have.
+const CONNECTIONS: u32 = 4;
+
 fn main() -> Result<(), Failure> {
     let opens = |url: &str| Ok(Arc::new(Postgres::from_url(url)?) as _);
     figures::run(&PARTS, opens, measure)
@@ -61,27 +64,55 @@ async fn measure(measuring: &mut Measuring) -> Result<(), Failure> {
     Ok(())
 }
 
+/// The bare client has as many connections as the locker's callers. For information also one for each
+/// task, where the server writes the commits of all of them to the disk at once: sixty-four sessions
+/// for each process is more than a server has for its clients.
 async fn pairs(measuring: &mut Measuring, server: &Server) -> Result<(), Failure> {
-    let url = server.url();
-    let rows = Rows::on(url).await?;
-    for (tasks, target) in [(1, Target::AtLeast(0.80)), (MANY, Target::AtLeast(4.0))] {
-        let store = measuring.open(url)?;
-        Told::reset(server)?;
-        let pairs = figures::pairs(measuring, "rows", store, &rows, tasks, target).await?;
-        let told = Told::by(server)?;
-        #[expect(clippy::cast_precision_loss, reason = "a mean")]
-        let mean = 2.0 * pairs.through_locker as f64 / told.claims_and_releases() as f64;
-        measuring.report.figure(
-            format!("locks a statement, {tasks} task(s)"),
-            format!("{mean:.1}"),
-        );
-        let advisory = Advisory::on(url);
+    let rows = Rows::on(server.url(), CONNECTIONS).await?;
+    let one = "4 connections";
+    rounds(measuring, server, one, &rows, 1, Target::AtLeast(0.80)).await?;
+    rounds(measuring, server, one, &rows, MANY, Target::AtLeast(4.0)).await?;
+    let rows = Rows::on(server.url(), u32::try_from(MANY)?).await?;
+    rounds(
+        measuring,
+        server,
+        "64 connections",
+        &rows,
+        MANY,
+        Target::None,
+    )
+    .await?;
+    let advisory = Advisory::on(server.url());
+    for tasks in [1, MANY] {
+        measuring.doing(format!("advisory locks, {tasks} tasks"));
         let rate = figures::bare_rate(measuring, &advisory, tasks).await?;
         measuring.report.figure(
             format!("session advisory locks, {tasks} task(s), for information"),
             format!("{:.0} pairs/s; they touch no disk", rate.median),
         );
     }
+    Ok(())
+}
+
+async fn rounds(
+    measuring: &mut Measuring,
+    server: &Server,
+    what: &str,
+    rows: &Rows,
+    tasks: usize,
+    target: Target,
+) -> Result<(), Failure> {
+    let store = measuring.open(server.url())?;
+    Told::reset(server)?;
+    let what = format!("rows, {what}");
+    let pairs = figures::pairs(measuring, &what, store, rows, tasks, target).await?;
+    let told = Told::by(server)?;
+    #[expect(clippy::cast_precision_loss, reason = "a mean")]
+    let mean = 2.0 * pairs.through_locker as f64 / told.claims_and_releases() as f64;
+    measuring.report.figure(
+        format!("locks a statement, {what}, {tasks} task(s)"),
+        format!("{mean:.1}"),
+    );
     Ok(())
 }
 
