@@ -114,7 +114,7 @@ async fn measure(plan: &Plan, bar: &ProgressBar, report: &mut Report) -> Result<
     let server = Server::start(&Setup::new())?;
     let url = server.url();
     if plan.wants("pair") {
-        pair::measure(url, plan.slice, bar, report).await?;
+        pair::measure(&server, plan.slice, bar, report).await?;
     }
     if plan.wants("waiters") {
         waiters::measure(url, bar, report).await?;
