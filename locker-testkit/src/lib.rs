@@ -14,6 +14,7 @@
 //! | `cancellation` (feature `driver`) | every future of a locker, dropped after every poll |
 //! | [`wrap`] | stores around stores: one counts, one fails on demand, one lies |
 //! | [`sim`] | a whole cluster in virtual time, from one seed |
+//! | [`honesty`] | whether a model of the simulation answers as its store does |
 //! | [`exclusion`] | judges recorded grants: no overlap, and tokens that grow |
 //!
 //! A store's test file is three lines, once it has a fixture:
@@ -40,6 +41,7 @@ pub mod exclusion;
 pub mod fixture;
 #[cfg(feature = "harness")]
 pub mod harness;
+pub mod honesty;
 pub mod memory;
 mod scaled;
 #[cfg(feature = "servers")]
