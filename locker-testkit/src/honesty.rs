@@ -126,7 +126,10 @@ impl Pair {
                 self.born[process] = true;
                 (Op::CreateProcess(name, LONG), "birth")
             }
-            4 => (Op::CreateProcess(name, LONG), "birth again"),
+            4 => {
+                self.born[process] = true;
+                (Op::CreateProcess(name, LONG), "birth again")
+            }
             5 => (Op::RetireProcess(name), "retire"),
             6..=11 => (Op::TryCreate(claim), "create"),
             12..=14 => (Op::TakeOver(claim, Observed::new("")), "take over"),
