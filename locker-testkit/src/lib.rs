@@ -16,6 +16,7 @@
 //! | [`wrap`] | stores around stores: one counts, one fails on demand, one lies |
 //! | [`sim`] | a whole cluster in virtual time, from one seed |
 //! | [`program`] | the cases as one program, many at a time, for stores that live by the second |
+//! | [`honesty`] | whether a model of the simulation answers as its store does |
 //! | [`exclusion`] | judges recorded grants: no overlap, and tokens that grow |
 //!
 //! A store's test file is three lines, once it has a fixture:
@@ -44,6 +45,7 @@ pub mod figures;
 pub mod fixture;
 #[cfg(feature = "harness")]
 pub mod harness;
+pub mod honesty;
 pub mod memory;
 pub mod program;
 mod scaled;

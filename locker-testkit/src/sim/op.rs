@@ -108,6 +108,8 @@ pub struct Outbox {
     pub hints: Vec<(Subscription, Hint)>,
     /// The request whose effect came to be in this step, if it is not the one that arrived.
     pub by: Option<Ticket>,
+    /// A process that has come to live by what was committed just now, and had run out before.
+    pub revived: Option<ProcessHash>,
     /// What struck inside the store.
     pub faults: Vec<Fault>,
     /// What is worth noting.

@@ -181,6 +181,20 @@ impl Plan {
         plan
     }
 
+    /// No trouble at all, and clocks that show the true time: for a model by itself.
+    pub fn calm(kind: Kind, seed: u64) -> Self {
+        let mut rng = Rng::new(seed);
+        let mut plan = Self::draw(&mut rng);
+        plan.kind = kind;
+        plan.store_rate = 1000;
+        plan.other_rate = 1000;
+        plan.weather = Weather::default();
+        plan.outages.clear();
+        plan.slow_commits = 0;
+        plan.breach = None;
+        plan
+    }
+
     /// L5: all is well, but that the store stands still for a while that is shorter than 0.4 T.
     fn stall_only(&mut self, rng: &mut Rng) {
         self.stall_only = true;

@@ -199,6 +199,9 @@ impl World {
                 after,
             });
         }
+        if let Some(process) = out.revived.take() {
+            self.env.facts.push(Fact::Revived { process });
+        }
         let by = out.by.map(|by| self.env.flights[by.0].op.clone()).or(op);
         self.note_changes(before, by.as_ref());
         self.deliver(out);

@@ -25,7 +25,7 @@ use super::agenda::Part;
 use super::op::{Answer, Op, Value};
 use super::plan::Plan;
 use super::process::Process;
-use super::store::{Holder, StoreModel};
+use super::store::{Holder, Kind, StoreModel};
 use locker_core::backend::{Claimed, Reply};
 use locker_core::machine::Tenure;
 use locker_core::{ErrorKind, Instant, Key, OwnerHash, ProcessHash, Token};
@@ -58,7 +58,7 @@ pub fn all() -> Vec<Box<dyn Invariant>> {
     vec![
         Box::new(exclusion::Exclusion),
         Box::<fencing::Fencing>::default(),
-        Box::new(take_over::TakeOver),
+        Box::<take_over::TakeOver>::default(),
         Box::<death::Death>::default(),
         Box::new(scope::Scope),
         Box::<sticky::Sticky>::default(),
@@ -70,8 +70,8 @@ pub fn all() -> Vec<Box<dyn Invariant>> {
         Box::<storms::Storms>::default(),
         Box::new(stalls::Stalls),
         Box::<dead_holders::DeadHolders>::default(),
-        Box::<orphans::Orphans>::default(),
         Box::new(liveness::Liveness),
+        Box::<orphans::Orphans>::default(),
     ]
 }
 
@@ -146,6 +146,12 @@ impl<'a> View<'a> {
     /// Whether this owner is of an incarnation that was cloned.
     pub fn is_cloned(&self, owner: &OwnerHash) -> bool {
         self.cloned.is_some_and(|cloned| cloned == owner.process())
+    }
+
+    /// Whether a clone may have left a record for as long as the other lives: where no TTL of the
+    /// store's own is the net below (etcd), what one of them has forgotten the other keeps alive (A6).
+    pub fn leaves_a_clones_record(&self) -> bool {
+        self.cloned.is_some() && self.plan.kind == Kind::Etcd
     }
 
     /// Whether a broken assumption is still at work: what it does to those who were there before is
@@ -227,6 +233,11 @@ pub enum Fact {
         before: bool,
         /// Whether it is alive after.
         after: bool,
+    },
+    /// A renewal was committed that had been executed in time, and its process had run out meanwhile.
+    Revived {
+        /// Whose it was.
+        process: ProcessHash,
     },
     /// A claim was refused because of this owner.
     Refused {

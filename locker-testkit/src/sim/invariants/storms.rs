@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// The requests of one part that are remembered: so many must not fit into [`WINDOW`].
-const MOST: usize = 40;
+const MOST: usize = 22;
 /// Four retries fit into it.
 const WINDOW: Duration = Duration::from_millis(100);
 

@@ -140,8 +140,12 @@ impl Process {
                     self.upkeep.holds.insert(id, hold);
                     until
                 }
-                // Due again already: begun anew in the next round, which is now.
-                Step::Call(..) => now,
+                // Due again already: in the next round, which is now. The machine is kept, because it
+                // knows what has failed.
+                Step::Call(hold, _) => {
+                    self.upkeep.holds.insert(id, hold);
+                    now
+                }
             };
             self.upkeep.next = self.upkeep.next.map(|other| other.min(next));
         }

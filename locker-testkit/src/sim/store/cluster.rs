@@ -15,6 +15,7 @@ use crate::sim::plan::Plan;
 use crate::sim::rng::Rng;
 use locker_core::backend::{Claimed, Held, Liveness, Observed, Reply};
 use locker_core::{Key, OwnerHash, ProcessHash};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// Redis Cluster.
@@ -27,6 +28,9 @@ pub struct Cluster {
     /// Whether the network between two steps is as bad as any other.
     slow_steps: bool,
     second_steps: Vec<Second>,
+    /// Processes that a client was told are dead. That is final, although a clock that is stepped
+    /// back may show such a record unexpired once more: its owner has stopped.
+    called_dead: BTreeSet<ProcessHash>,
     keys: Vec<Key>,
 }
 
@@ -56,6 +60,7 @@ impl Cluster {
             rng: Rng::new(plan.seed),
             slow_steps: plan.weather.slow > 0,
             second_steps: Vec::new(),
+            called_dead: BTreeSet::new(),
             keys: plan.key_names(),
         }
     }
@@ -79,7 +84,7 @@ impl Cluster {
 
     fn on_processes(&mut self, asked: Asked<'_>, out: &mut Outbox) {
         if self.processes.is_down() {
-            return turned_away(asked, out);
+            return turned_away(asked, self.processes.refuses(), out);
         }
         let now = self.processes.now();
         if writes(asked.op) {
@@ -97,7 +102,7 @@ impl Cluster {
 
     fn on_locks(&mut self, asked: Asked<'_>, out: &mut Outbox) {
         if self.locks.is_down() {
-            return turned_away(asked, out);
+            return turned_away(asked, self.locks.refuses(), out);
         }
         let now = self.locks.now();
         if writes(asked.op) {
@@ -129,7 +134,7 @@ impl Cluster {
     }
 
     /// How a process stands on its node: with what is left of it.
-    fn look(&self, process: &ProcessHash) -> Option<(Liveness, Duration)> {
+    fn look(&mut self, process: &ProcessHash) -> Option<(Liveness, Duration)> {
         if self.processes.is_down() {
             return None;
         }
@@ -137,10 +142,13 @@ impl Cluster {
         let left = self.processes.ledger.life(now, process);
         let left = left.map_or(0, |life| life.expires - now);
         let liveness = self.processes.ledger.liveness(now, process);
+        if liveness == Liveness::Dead {
+            self.called_dead.insert(process.clone());
+        }
         Some((liveness, Duration::from_micros(left)))
     }
 
-    fn with_holder(&self, mut answer: Answer) -> Answer {
+    fn with_holder(&mut self, mut answer: Answer) -> Answer {
         if let Ok(Reply {
             value: Value::Claimed(Claimed::Held(held)) | Value::Lock(Some(held)),
             ..
@@ -189,7 +197,7 @@ impl StoreModel for Cluster {
                     None => Some(Liveness::Unknown),
                 };
                 let Some(liveness) = liveness else {
-                    return turned_away(asked, out);
+                    return turned_away(asked, self.processes.refuses(), out);
                 };
                 // A living holder's record is nobody's version.
                 let version = if liveness == Liveness::Dead {
@@ -228,9 +236,9 @@ impl StoreModel for Cluster {
     }
 
     fn holder(&self, key: &Key) -> Option<Holder> {
-        self.locks
-            .ledger
-            .holder(self.locks.now(), key, |process| self.is_alive(process))
+        self.locks.ledger.holder(self.locks.now(), key, |process| {
+            self.is_alive(process) && !self.called_dead.contains(process)
+        })
     }
 
     fn is_alive(&self, process: &ProcessHash) -> bool {

@@ -38,6 +38,8 @@ pub struct Etcd {
     born: BTreeSet<ProcessHash>,
     waiters: Waiters,
     leaderless_until: Duration,
+    /// Whether a member refuses meanwhile, or lets requests wait.
+    refuses: bool,
     reads: Vec<Read>,
 }
 
@@ -94,6 +96,7 @@ impl Etcd {
             born: BTreeSet::new(),
             waiters: Waiters::default(),
             leaderless_until: Duration::ZERO,
+            refuses: false,
             reads: Vec::new(),
         }
     }
@@ -286,7 +289,7 @@ impl StoreModel for Etcd {
 
     fn receive(&mut self, asked: Asked<'_>, out: &mut Outbox) {
         if self.has_no_leader() {
-            return turned_away(asked, out);
+            return turned_away(asked, self.refuses, out);
         }
         let value = match asked.op {
             Op::TryCreate(claim) => Value::Claimed(self.claim(claim, None, asked.sent)),
@@ -406,6 +409,7 @@ impl StoreModel for Etcd {
                 let longest = [150, 1200][rng.below(2)];
                 let lasts = rng.between(Duration::from_millis(20), Duration::from_millis(longest));
                 self.leaderless_until = self.at + lasts;
+                self.refuses = rng.chance(500);
                 let mut then = self.clock;
                 then.advance(self.leaderless_until);
                 for lease in self.processes.values_mut() {

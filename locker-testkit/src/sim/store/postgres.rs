@@ -246,6 +246,12 @@ impl Postgres {
                 released(op, value).into_iter().collect()
             }
         };
+        if let Some((process, life)) = &done.life
+            && life.expires > now
+            && self.committed().life(now, process).is_none()
+        {
+            out.revived = Some(process.clone());
+        }
         let ledger = &mut self.node.ledger;
         ledger.locks.extend(done.locks);
         ledger.processes.extend(done.life);
@@ -285,7 +291,7 @@ impl StoreModel for Postgres {
 
     fn receive(&mut self, asked: Asked<'_>, out: &mut Outbox) {
         if self.node.is_down() {
-            return turned_away(asked, out);
+            return turned_away(asked, self.node.refuses(), out);
         }
         if asked
             .op

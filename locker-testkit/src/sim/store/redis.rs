@@ -24,6 +24,8 @@ pub(super) struct Node {
     pub(super) waiters: Waiters,
     at: Duration,
     down_until: Duration,
+    /// Whether it refuses connections meanwhile, or lets requests wait for ever.
+    refuses: bool,
     past: Past,
 }
 
@@ -35,6 +37,7 @@ impl Node {
             waiters: Waiters::default(),
             at: Duration::ZERO,
             down_until: Duration::ZERO,
+            refuses: false,
             past: Past::new(plan.breach.is_some_and(Fault::loses_last_writes)),
         }
     }
@@ -52,11 +55,16 @@ impl Node {
         self.at < self.down_until
     }
 
+    pub(super) fn refuses(&self) -> bool {
+        self.refuses
+    }
+
     /// Serves nobody for a while: half a request timeout, or several.
     pub(super) fn goes_down(&mut self, rng: &mut Rng) {
         let longest = [150, 1200][rng.below(2)];
         let pause = rng.between(Duration::from_millis(10), Duration::from_millis(longest));
         self.down_until = self.at + pause;
+        self.refuses = rng.chance(500);
     }
 
     /// Notes the state before a step, if the last writes are to be forgotten.
@@ -202,10 +210,10 @@ pub(super) fn released(op: &Op, value: Option<&Value>) -> Option<Key> {
     done.then(|| owner.key().clone())
 }
 
-/// What a server that is down makes of a request: every second one is refused, the others are never
-/// answered. Neither has an effect.
-pub(super) fn turned_away(asked: Asked<'_>, out: &mut Outbox) {
-    if asked.ticket.0.is_multiple_of(2) {
+/// What a server that is down makes of a request: it refuses it at once, or never answers. Neither has
+/// an effect.
+pub(super) fn turned_away(asked: Asked<'_>, refuses: bool, out: &mut Outbox) {
+    if refuses {
         let error = refusal(ErrorKind::Unavailable, "the server is not there");
         out.answers.push((asked.ticket, Err(error)));
     }
@@ -218,7 +226,7 @@ impl StoreModel for Redis {
 
     fn receive(&mut self, asked: Asked<'_>, out: &mut Outbox) {
         if self.node.is_down() {
-            return turned_away(asked, out);
+            return turned_away(asked, self.node.refuses(), out);
         }
         step(&mut self.node, asked, out);
     }

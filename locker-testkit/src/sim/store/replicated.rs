@@ -85,7 +85,7 @@ impl StoreModel for Replicated {
             return step(&mut former.node, asked, out);
         }
         if self.master.is_down() {
-            return turned_away(asked, out);
+            return turned_away(asked, self.master.refuses(), out);
         }
         step(&mut self.master, asked, out);
     }
