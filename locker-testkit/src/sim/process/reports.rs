@@ -89,9 +89,11 @@ impl Process {
             }
             return;
         };
-        let lost = machine
-            .deadline()
-            .is_some_and(|deadline| deadline.get().is_none());
+        // Like the driver: whoever retires has lost everything already, and waits for his next try.
+        let lost = !machine.is_retiring()
+            && machine
+                .deadline()
+                .is_some_and(|deadline| deadline.get().is_none());
         if self.is_done() && self.reporter.life.is_some() {
             self.reporter.life = None;
             let step = machine.retire(now);
