@@ -1,5 +1,5 @@
 //! The etcd store keeps the contract: on one member, on a cluster of three, and for a user with the
-//! rights that the README grants and no others; and its lockers behave as they should.
+//! rights that the README grants and no others.
 //!
 //! Leases are whole seconds here, so the cases wait nearly all the time: they run many at a time.
 
@@ -18,6 +18,5 @@ fn main() -> ExitCode {
         .conformance::<EtcdFixture>("member")
         .conformance::<ClusterFixture>("cluster")
         .conformance::<UserFixture>("user")
-        .behaviours::<EtcdFixture>("behaviour")
         .main()
 }

@@ -17,8 +17,8 @@ use std::time::{Duration, Instant};
 use upkeep::{Upkeep, compacting};
 
 /// What there is before the first comparison warms caches, allocators and pools.
-const EARLY: u64 = 600;
-const ALL: u64 = 3_000;
+const EARLY: u64 = 300;
+const ALL: u64 = 1_200;
 
 #[tokio::test]
 async fn cycles_leave_nothing_behind_in_the_process_or_at_the_server() {

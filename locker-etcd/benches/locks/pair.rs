@@ -45,7 +45,7 @@ pub(crate) async fn measure(
             // Whoever is first has the colder machine: they take turns.
             let [mut our, mut their] = [0.0; 2];
             for turn in [round, round + 1] {
-                let before = Cost::so_far(server)?;
+                let (before, begun) = (Cost::so_far(server)?, Instant::now());
                 let (rate, cost) = if turn % 2 == 0 {
                     our = through_locker().await?;
                     (our, &mut costs[0])
@@ -53,7 +53,8 @@ pub(crate) async fn measure(
                     their = by_client().await?;
                     (their, &mut costs[1])
                 };
-                cost.add(before, Cost::so_far(server)?, rate * slice.as_secs_f64());
+                let pairs = rate * begun.elapsed().as_secs_f64();
+                cost.add(before, Cost::so_far(server)?, pairs);
             }
             let serviced = by_service().await?;
             to_service.push(our / serviced);
