@@ -116,16 +116,27 @@ const DAMAGES: &[(&str, &str)] = &[
     ("half a record", "expires = NULL"),
 ];
 
+/// Whether the row is damaged in one of these ways. Its owner may have freed it meanwhile, where it can
+/// still be told whose it is; then it is somebody else's by now, and not to be repaired.
+const IS_DAMAGED: &str = "owner = 'nonsense' OR process = 'nonsense' OR format = 99
+     OR (owner IS NOT NULL AND expires IS NULL) OR length(owner) > 100000";
+
 fn corrupt(scene: &mut Scene) -> Result<(), String> {
     records::damaged(
         scene,
         DAMAGES,
-        |scene, damage| change(scene, damage),
-        |scene| change(scene, "owner = NULL, process = NULL, expires = NULL"),
+        |scene, damage| change(scene, damage, "true"),
+        |scene| {
+            let repair = "owner = NULL, process = NULL, expires = NULL";
+            change(scene, repair, IS_DAMAGED)
+        },
     )
 }
 
-fn change(scene: &mut Scene, what: &str) -> Result<(), String> {
-    let sql = format!("UPDATE locks SET {what} WHERE key = '{}'", name(0));
+fn change(scene: &mut Scene, what: &str, which: &str) -> Result<(), String> {
+    let sql = format!(
+        "UPDATE locks SET {what} WHERE key = '{}' AND ({which})",
+        name(0)
+    );
     execute(&scene.folder, &sql).map_err(|error| error.to_string())
 }

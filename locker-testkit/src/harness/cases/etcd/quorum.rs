@@ -1,6 +1,6 @@
 //! F21 on three members: one of them may lead in another's place, or die, and two may not.
 
-use super::states::{COMPACTED, LEASE_REVOKED, NOSPACE};
+use super::states::{self, COMPACTED, LEASE_REVOKED, NOSPACE};
 use crate::harness::cases::troubles::resumes;
 use crate::harness::cases::{Case, Expect};
 use crate::harness::deployment::etcd::site::Members;
@@ -22,6 +22,11 @@ pub const OF_THREE: &[Case] = &[
     COMPACTED,
     LEASE_REVOKED,
 ];
+
+/// Whether this case of F21 takes several members; the others are the same on one.
+pub fn takes_several(variant: &str) -> bool {
+    states::OF_ONE.iter().all(|case| case.variant != variant)
+}
 
 fn leader_change(scene: &mut Scene) -> Result<(), String> {
     scene.start_all(true)?;

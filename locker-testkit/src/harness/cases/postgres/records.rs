@@ -17,6 +17,11 @@ const DAMAGES: &[(&str, &str)] = &[
     ("1 MiB", "owner = repeat('x', 1048576)"),
 ];
 
+/// Whether the row is damaged in one of these ways. Its owner may have freed it meanwhile, where it can
+/// still be told whose it is; then it is somebody else's by now, and not to be repaired.
+const IS_DAMAGED: &str = "owner = 'nonsense' OR process = 'nonsense' OR format = 99
+     OR (owner IS NOT NULL AND process IS NULL) OR length(owner) > 100000";
+
 /// As the README of the store tells an operator to repair it: the row stays, and keeps the token.
 const REPAIR: &str = "format = NULL, owner = NULL, process = NULL, acquired_at = NULL, \
                       extended_at = NULL, expires = NULL";
@@ -25,12 +30,13 @@ fn corrupt(scene: &mut Scene) -> Result<(), String> {
     records::damaged(
         scene,
         DAMAGES,
-        |scene, damage| change(scene, damage),
-        |scene| change(scene, REPAIR),
+        |scene, damage| change(scene, damage, "true"),
+        |scene| change(scene, REPAIR, IS_DAMAGED),
     )
 }
 
-fn change(scene: &mut Scene, what: &str) -> Result<(), String> {
-    let sql = format!("UPDATE locker.locks SET {what} WHERE key = '{}'", name(0));
+fn change(scene: &mut Scene, what: &str, which: &str) -> Result<(), String> {
+    let key = name(0);
+    let sql = format!("UPDATE locker.locks SET {what} WHERE key = '{key}' AND ({which})");
     Servers::of(scene)?.admin()?.run(&sql)
 }

@@ -114,7 +114,11 @@ impl Deployment for Etcd {
         match self {
             Self::Alone => shows_most(fault, variant),
             // What differs from one member: what a majority can bear, and what it cannot.
-            Self::Cluster => matches!(fault.0, 0 | 1 | 7 | 14 | 21) && shows_most(fault, variant),
+            Self::Cluster => match fault.0 {
+                1 | 7 | 14 => shows_most(fault, variant),
+                21 => own::quorum::takes_several(variant),
+                _ => false,
+            },
         }
     }
 

@@ -140,8 +140,8 @@ impl Deployment for Pg {
             Self::Alone => shows_most(fault, variant),
             // What differs from one server: what is lost with a primary; and whether every request
             // may reach another session.
-            Self::Standby => matches!(fault.0, 0 | 1 | 7 | 14 | 16) && shows_most(fault, variant),
-            Self::Pooled => matches!(fault.0, 0 | 1 | 7 | 19 | 20) && shows_most(fault, variant),
+            Self::Standby => matches!(fault.0, 1 | 7 | 14 | 16) && shows_most(fault, variant),
+            Self::Pooled => matches!(fault.0, 1 | 7 | 19 | 20) && shows_most(fault, variant),
         }
     }
 
