@@ -58,6 +58,11 @@ counted! {
 }
 
 impl Fault {
+    /// Whether a store has lost records afterwards.
+    pub fn forgets(self) -> bool {
+        self.loses_last_writes() || matches!(self, Self::AllLost | Self::Evicted)
+    }
+
     /// Whether it needs to know what the store was some time ago.
     pub fn loses_last_writes(self) -> bool {
         matches!(self, Self::LastWritesLost | Self::LossyPromotion)

@@ -72,7 +72,12 @@ impl World {
         let troubles = self.store.troubles();
         if !troubles.is_empty() {
             let fault = troubles[self.env.rng.below(troubles.len())];
-            self.strike(fault);
+            // A6: a store does not both lose its data and step its clock back. Where it did, nothing
+            // would be left that a token could be compared with.
+            let forgets = self.env.plan.breach.is_some_and(Fault::forgets);
+            if !(forgets && fault == Fault::ClockSteppedBack) {
+                self.strike(fault);
+            }
         }
     }
 
