@@ -1,10 +1,11 @@
 //! Several workers want to run each tick of a schedule; every tick runs once.
 //!
 //! A lock excludes, it does not remember: whoever comes after the first has finished could run the
-//! same tick again. So the job asks its own records, under the lock, whether the tick is done. Here
-//! three workers share one file; in life they are three machines and a server.
+//! same tick again. So the job asks its own records, under the lock, whether the tick is done. And it
+//! says nothing about another tick: who finds the lock held waits for it, and then looks. Here three
+//! workers share one file; in life they are three machines and a server.
 
-use distributed_locker::{AcquireOptions, Heartbeater, Locker, Run, Trace, connect};
+use distributed_locker::{AcquireOptions, Heartbeater, Locker, Run, Trace, Wait, connect};
 use std::collections::BTreeSet;
 use std::error::Error;
 use std::sync::{Arc, Mutex};
@@ -44,7 +45,9 @@ async fn worker(
     let locker = Locker::builder(connect(&address)?).start().await?;
     let mut runs = 0;
     for tick in 1..=TICKS {
-        let options = AcquireOptions::new().trace(Trace::new(format!("tick {tick}"))?);
+        let options = AcquireOptions::new()
+            .trace(Trace::new(format!("tick {tick}"))?)
+            .wait(Wait::For(Duration::from_secs(30)));
         let job = async |hb: Heartbeater| run_tick(tick, &hb, &done).await;
         match locker.acquire_and_run("schedule", options, job).await? {
             Run::Completed { value: true, .. } => {
@@ -52,8 +55,10 @@ async fn worker(
                 runs += 1;
             }
             Run::Completed { value: false, .. } => {}
-            // Somebody is at it: this tick is in good hands.
-            Run::SomeoneElseHoldsLock(_) => {}
+            // In life: the next worker, or the next look at the schedule, sees to this tick.
+            Run::SomeoneElseHoldsLock(lock) => {
+                return Err(format!("{} has not come to an end", lock.owner).into());
+            }
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
