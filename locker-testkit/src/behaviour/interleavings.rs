@@ -104,7 +104,8 @@ pub async fn a_waiter_whose_claims_were_answered_leaves_nothing_to_settle<F: Fix
     let (b, counted) = world.counted_locker().await;
     let _guard = world.hold(&a, "k").await;
     let waiting = b.acquire("k", AcquireOptions::new().wait(Wait::Forever));
-    let leaving = world.timing_sleep(world.timing().retry_after);
+    // Long after the first try, and the one that follows the subscription.
+    let leaving = world.timing_sleep(world.timing().liveness_ttl / 2);
     world
         .during(async {
             tokio::select! {
