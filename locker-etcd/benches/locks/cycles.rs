@@ -1,14 +1,10 @@
 //! Two lockers that acquire, wait, release, drop and cancel, a million times, on a server that
 //! compacts itself; and what has grown meanwhile, in this process and at the server (L8).
 
-use crate::Failure;
-use crate::stats::Report;
 use distributed_locker::Timing;
-use indicatif::ProgressBar;
-use locker_etcd::Etcd;
+use locker_testkit::figures::{Failure, Measuring};
 use locker_testkit::servers::etcd::{Server, Setup};
 use locker_testkit::soak::{self, Cycles};
-use std::sync::Arc;
 use std::time::Instant;
 
 #[path = "../../tests/common/upkeep.rs"]
@@ -19,21 +15,17 @@ use upkeep::{Upkeep, compacting};
 /// How often the bar moves.
 const STEPS: u64 = 100;
 
-pub(crate) async fn measure(
-    cycles: u64,
-    bar: &ProgressBar,
-    report: &mut Report,
-) -> Result<(), Failure> {
+pub(crate) async fn measure(measuring: &mut Measuring) -> Result<(), Failure> {
+    let cycles = measuring.cycles;
     let server = Server::start(&compacting(Setup::new()))?;
-    let store = || Etcd::from_url(server.url()).map(Arc::new);
-    let (one, other) = (store()?, store()?);
+    let (one, other) = (measuring.open(server.url())?, measuring.open(server.url())?);
     let running = Cycles::start([one, other], Timing::default(), 1).await?;
     let began = Instant::now();
     let mut early = None;
     for step in 1..=STEPS {
         running.run_to(cycles * step / STEPS).await;
         let (done, grants) = running.done();
-        bar.set_message(format!("{done} of {cycles} cycles, {grants} grants"));
+        measuring.doing(format!("{done} of {cycles} cycles, {grants} grants"));
         if step == STEPS / 10 {
             early = Some((running.at_rest().await, Upkeep::of(&server).await?));
         }
@@ -41,11 +33,17 @@ pub(crate) async fn measure(
     let (late, at_server) = (running.at_rest().await, Upkeep::of(&server).await?);
     let early_here = early.as_ref().map(|(here, _)| *here);
     let found = soak::Report::of(&running, began.elapsed(), early_here, late);
-    report.figure(format!("{cycles} cycles"), found.to_string());
+    measuring
+        .report
+        .figure(format!("{cycles} cycles"), found.to_string());
     if let Some((_, early)) = &early {
-        report.figure("the server at one tenth", early.to_string());
+        measuring
+            .report
+            .figure("the server at one tenth", early.to_string());
     }
-    report.figure("the server at the end", at_server.to_string());
+    measuring
+        .report
+        .figure("the server at the end", at_server.to_string());
     let mut findings = found.findings();
     if let Some((_, early)) = &early {
         findings.extend(at_server.grown_since(early));

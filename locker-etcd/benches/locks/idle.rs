@@ -1,70 +1,24 @@
 //! Ten thousand locks that are held and do nothing: what they cost the server.
 
-use crate::Failure;
-use crate::stats::Report;
-use distributed_locker::{AcquireOptions, Locker};
-use indicatif::ProgressBar;
-use locker_etcd::Etcd;
+use locker_testkit::figures::{self, Failure, LOCKS, Measuring};
 use locker_testkit::servers::etcd::Server;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
 
-const LOCKS: usize = 10_000;
-const TASKS: usize = 64;
-
-pub(crate) async fn measure(
-    server: &Server,
-    held_for: Duration,
-    bar: &ProgressBar,
-    report: &mut Report,
-) -> Result<(), Failure> {
-    let locker = Locker::builder(Arc::new(Etcd::from_url(server.url())?))
-        .start()
-        .await?;
-    let before = Info::read(server)?;
-    bar.set_message(format!("{LOCKS} locks are acquired"));
-    let begun = Instant::now();
-    let tasks: Vec<_> = (0..TASKS)
-        .map(|task| {
-            let locker = locker.clone();
-            tokio::spawn(async move {
-                let mut guards = Vec::new();
-                for lock in (task..LOCKS).step_by(TASKS) {
-                    let options = AcquireOptions::new();
-                    let acquired = locker
-                        .acquire(format!("bench-idle-{lock}"), options)
-                        .await?;
-                    guards.push(acquired.guard().ok_or("a free lock is held")?);
-                }
-                Ok::<_, Failure>(guards)
-            })
-        })
-        .collect();
-    let mut guards = Vec::new();
-    for task in tasks {
-        guards.extend(task.await??);
-    }
-    let took = begun.elapsed();
-    let held = Info::read(server)?;
-    for second in 0..held_for.as_secs() {
-        bar.set_message(format!("{LOCKS} locks are held: {second} s"));
-        tokio::time::sleep(Duration::from_secs(1)).await;
-    }
-    tokio::time::sleep(Duration::from_nanos(held_for.subsec_nanos().into())).await;
-    let after = Info::read(server)?;
-    let valid = guards.iter().filter(|guard| guard.is_valid()).count();
+pub(crate) async fn measure(measuring: &mut Measuring, server: &Server) -> Result<(), Failure> {
+    let look = async || Info::read(server);
+    let idle = figures::idle(measuring, server.url(), look).await?;
+    let (before, held, after) = (&idle.before, &idle.held, &idle.after);
+    let report = &mut measuring.report;
     report.figure(
-        format!("{LOCKS} locks by {TASKS} tasks"),
+        format!("{LOCKS} locks acquired"),
         format!(
-            "acquired in {:.2} s, by {} transactions",
-            took.as_secs_f64(),
+            "by {} transactions",
             held.transactions - before.transactions
         ),
     );
     report.figure(
-        format!("{LOCKS} idle locks for {} s", held_for.as_secs()),
+        format!("{LOCKS} idle locks for {} s", measuring.idle.as_secs()),
         format!(
-            "{valid} valid at the end; {} transactions, {} reads, {} keep-alives, {} revisions, \
+            "{} transactions, {} reads, {} keep-alives, {} revisions, \
              {:.2} s of the server's processor time",
             after.transactions - held.transactions,
             after.reads - held.reads,
@@ -73,9 +27,6 @@ pub(crate) async fn measure(
             after.processor_secs - held.processor_secs
         ),
     );
-    bar.set_message("the locks are released");
-    drop(guards);
-    locker.terminate(Duration::from_secs(30)).await?;
     Ok(())
 }
 

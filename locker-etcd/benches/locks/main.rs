@@ -10,120 +10,52 @@
 //! compacts itself, and what has grown meanwhile (L8). It takes the better part of an hour;
 //! `--cycles 20000` makes it shorter.
 
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "it is a program")]
-
 mod cycles;
-mod handoff;
 mod idle;
+mod message;
 mod pair;
 mod raw;
-mod stats;
 mod waiters;
 
-use indicatif::{ProgressBar, ProgressStyle};
+use locker_etcd::Etcd;
+use locker_testkit::figures::{self, Failure, Measuring, Target};
 use locker_testkit::servers::etcd::{Server, Setup};
-use stats::Report;
-use std::error::Error;
-use std::time::Duration;
+use message::Messages;
+use std::sync::Arc;
 
-type Failure = Box<dyn Error + Send + Sync>;
-
-const ROUNDS: usize = 9;
-
-/// What is measured, and for how long.
-#[derive(Debug, Clone)]
-struct Plan {
-    parts: Vec<String>,
-    /// One measurement of one round.
-    slice: Duration,
-    /// How long ten thousand locks are held.
-    idle: Duration,
-    /// How many cycles there are, where they are wanted.
-    cycles: u64,
-}
-
-/// What is measured when nothing is named.
-const PARTS: [&str; 4] = ["pair", "waiters", "handoff", "idle"];
-const CYCLES: &str = "cycles";
-
-const USAGE: &str = "usage: locks [pair] [waiters] [handoff] [idle] [cycles] \
-                     [--seconds SECONDS] [--idle-seconds SECONDS] [--cycles COUNT]";
-
-impl Plan {
-    fn from_args(args: impl Iterator<Item = String>) -> Result<Self, Failure> {
-        let mut plan = Self {
-            parts: Vec::new(),
-            slice: Duration::from_millis(500),
-            idle: Duration::from_secs(60),
-            cycles: 1_000_000,
-        };
-        let mut args = args;
-        while let Some(arg) = args.next() {
-            let mut seconds = || -> Result<Duration, Failure> {
-                Ok(Duration::try_from_secs_f64(
-                    args.next().ok_or(USAGE)?.parse()?,
-                )?)
-            };
-            match arg.as_str() {
-                // Cargo's own.
-                "--bench" => {}
-                "--seconds" => plan.slice = seconds()?,
-                "--idle-seconds" => plan.idle = seconds()?,
-                "--cycles" => plan.cycles = args.next().ok_or(USAGE)?.parse()?,
-                part if PARTS.contains(&part) || part == CYCLES => plan.parts.push(arg),
-                _ => return Err(USAGE.into()),
-            }
-        }
-        Ok(plan)
-    }
-
-    fn wants(&self, part: &str) -> bool {
-        self.parts.is_empty() || self.parts.iter().any(|wanted| wanted == part)
-    }
-}
+/// The last one is measured only when it is named.
+const PARTS: [&str; 5] = ["pair", "waiters", "handoff", "idle", "cycles"];
 
 fn main() -> Result<(), Failure> {
-    let mut args = std::env::args().skip(1).peekable();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()?;
-    if args.peek().is_some_and(|arg| arg == waiters::CHILD) {
-        let args: Vec<_> = args.skip(1).collect();
-        return runtime.block_on(waiters::child(&args));
-    }
-    let plan = Plan::from_args(args)?;
-    let bar = ProgressBar::no_length();
-    bar.set_style(ProgressStyle::with_template("{spinner} {elapsed} {msg}")?);
-    bar.enable_steady_tick(Duration::from_millis(200));
-    let mut report = Report::default();
-    let ended = runtime.block_on(measure(&plan, &bar, &mut report));
-    bar.finish_and_clear();
-    // What was measured is worth reading even if the rest failed.
-    println!("{report}");
-    ended
+    let opens = |url: &str| Ok(Arc::new(Etcd::from_url(url)?) as _);
+    figures::run(&PARTS, opens, measure)
 }
 
-async fn measure(plan: &Plan, bar: &ProgressBar, report: &mut Report) -> Result<(), Failure> {
-    if plan.parts.iter().any(|part| part == CYCLES) {
-        cycles::measure(plan.cycles, bar, report).await?;
+async fn measure(measuring: &mut Measuring) -> Result<(), Failure> {
+    if measuring.asks_for("cycles") {
+        cycles::measure(measuring).await?;
     }
-    if !PARTS.iter().any(|part| plan.wants(part)) {
+    let [parts @ .., _] = PARTS;
+    if !parts.iter().any(|part| measuring.wants(part)) {
         return Ok(());
     }
-    bar.set_message("a server is started");
+    measuring.doing("a server is started");
     let server = Server::start(&Setup::new())?;
     let url = server.url();
-    if plan.wants("pair") {
-        pair::measure(&server, plan.slice, bar, report).await?;
+    if measuring.wants("pair") {
+        pair::measure(measuring, &server).await?;
     }
-    if plan.wants("waiters") {
-        waiters::measure(url, bar, report).await?;
+    if measuring.wants("waiters") {
+        figures::waiters(measuring, url, Target::AtMost(1.25)).await?;
+        waiters::by_service(measuring, url).await?;
     }
-    if plan.wants("handoff") {
-        handoff::measure(url, bar, report).await?;
+    if measuring.wants("handoff") {
+        let mut messages = Messages::open(url).await?;
+        let bare = async || messages.one().await;
+        figures::hand_off(measuring, url, "put -> watch", bare, Target::AtMost(3.0)).await?;
     }
-    if plan.wants("idle") {
-        idle::measure(&server, plan.idle, bar, report).await?;
+    if measuring.wants("idle") {
+        idle::measure(measuring, &server).await?;
     }
     Ok(())
 }

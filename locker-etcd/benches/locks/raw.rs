@@ -1,8 +1,8 @@
 //! The bare client: the smallest pair of requests that makes a lock, one key a request; and the
 //! server's own lock service.
 
-use crate::Failure;
 use etcd_client::{Client, Compare, CompareOp, KvClient, LockClient, LockOptions, Txn, TxnOp};
+use locker_testkit::figures::{Bare, Failure};
 
 /// How long a lease of the lock service lasts, in seconds: longer than everything here.
 const LEASE_SECS: i64 = 3600;
@@ -24,17 +24,25 @@ impl Raw {
     pub(crate) async fn open(url: &str) -> Result<Self, Failure> {
         Ok(Self(connect(url).await?.kv_client()))
     }
+}
+
+impl Bare for Raw {
+    type Client = Self;
+
+    async fn client(&self) -> Result<Self, Failure> {
+        Ok(self.clone())
+    }
 
     /// Puts the key if it is absent, and deletes it: two round trips.
-    pub(crate) async fn pair(&mut self, key: &str, value: &str) -> Result<(), Failure> {
+    async fn pair(client: &mut Self, key: &str, value: &str) -> Result<(), Failure> {
         let absent = Compare::create_revision(key, CompareOp::Equal, 0);
         let put = Txn::new()
             .when([absent])
             .and_then([TxnOp::put(key, value, None)]);
-        if !self.0.txn(put).await?.succeeded() {
+        if !client.0.txn(put).await?.succeeded() {
             return Err("the bare client found its key taken".into());
         }
-        if self.0.delete(key, None).await?.deleted() != 1 {
+        if client.0.delete(key, None).await?.deleted() != 1 {
             return Err("the bare client found its key gone".into());
         }
         Ok(())
@@ -62,11 +70,6 @@ impl Service {
         })
     }
 
-    /// Its first waiter.
-    pub(crate) fn one(&self) -> Self {
-        self.clone()
-    }
-
     /// Each of its waiters.
     pub(crate) fn each(&self) -> impl Iterator<Item = Self> {
         self.leases.iter().map(|lease| Self {
@@ -86,5 +89,18 @@ impl Service {
     pub(crate) async fn unlock(&mut self, key: Vec<u8>) -> Result<(), Failure> {
         self.client.unlock(key).await?;
         Ok(())
+    }
+}
+
+impl Bare for Service {
+    type Client = Self;
+
+    async fn client(&self) -> Result<Self, Failure> {
+        Ok(self.clone())
+    }
+
+    async fn pair(client: &mut Self, key: &str, _: &str) -> Result<(), Failure> {
+        let key = client.lock(&format!("service-{key}")).await?;
+        client.unlock(key).await
     }
 }

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-const CYCLES: u64 = 1_000_000;
 const KEYS: u64 = 100;
 const TASKS: u64 = 64;
 /// How often it is looked at.
@@ -19,14 +18,12 @@ pub(crate) async fn measure(measuring: &mut Measuring, server: &Server) -> Resul
     let store = Postgres::from_url(server.url())?;
     let locker = Locker::builder(Arc::new(store)).start().await?;
     let begun = Instant::now();
+    let all = measuring.cycles;
     for look in 0..LOOKS {
         measuring.doing(format!("bloat: part {} of {LOOKS}", look + 1));
-        cycles(&locker, CYCLES / LOOKS).await?;
+        cycles(&locker, all / LOOKS).await?;
         measuring.report.figure(
-            format!(
-                "after {} cycles on {KEYS} keys",
-                (look + 1) * CYCLES / LOOKS
-            ),
+            format!("after {} cycles on {KEYS} keys", (look + 1) * all / LOOKS),
             format!("{} s; {}", begun.elapsed().as_secs(), sizes(server)?),
         );
     }

@@ -14,9 +14,9 @@ mod waiters;
 
 pub use handoff::hand_off;
 pub use idle::{Idle, LOCKS, idle};
-pub use pair::{Bare, Pairs, bare_rate, pairs};
+pub use pair::{Bare, Pairs, bare_rate, by_client, by_locker, clients, pairs};
 pub use report::{Report, Spread, Target};
-pub use waiters::waiters;
+pub use waiters::{HOLD, PROCESSES, WAITERS_EACH, sleeps, waiters};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use locker_core::Connect;
@@ -43,6 +43,8 @@ pub struct Measuring {
     pub slice: Duration,
     /// How long ten thousand locks are held.
     pub idle: Duration,
+    /// How many cycles a long part has.
+    pub cycles: u64,
     parts: Vec<String>,
     opens: Opens,
     bar: ProgressBar,
@@ -117,13 +119,16 @@ impl Measuring {
             report: Report::default(),
             slice: Duration::from_millis(500),
             idle: Duration::from_secs(60),
+            cycles: 1_000_000,
             parts: Vec::new(),
             opens,
             bar,
         };
         let usage = || {
             let parts = parts.join("] [");
-            format!("usage: [{parts}] [--seconds SECONDS] [--idle-seconds SECONDS]")
+            format!(
+                "usage: [{parts}] [--seconds SECONDS] [--idle-seconds SECONDS] [--cycles COUNT]"
+            )
         };
         while let Some(arg) = args.next() {
             let mut seconds = || -> Result<Duration, Failure> {
@@ -135,6 +140,7 @@ impl Measuring {
                 "--bench" => {}
                 "--seconds" => measuring.slice = seconds()?,
                 "--idle-seconds" => measuring.idle = seconds()?,
+                "--cycles" => measuring.cycles = args.next().ok_or_else(usage)?.parse()?,
                 part if parts.contains(&part) => measuring.parts.push(arg),
                 _ => return Err(usage().into()),
             }

@@ -51,10 +51,7 @@ pub async fn pairs<B: Bare>(
 ) -> Result<Pairs, Failure> {
     let slice = measuring.slice;
     let locker = Locker::builder(store).start().await?;
-    let mut clients = Vec::new();
-    for _ in 0..tasks {
-        clients.push(bare.client().await?);
-    }
+    let mut clients = clients(bare, tasks).await?;
     // Statements, sockets and allocators get warm.
     let mut through_locker = 0;
     let mut ours = async || {
@@ -109,10 +106,7 @@ pub async fn bare_rate<B: Bare>(
     bare: &B,
     tasks: usize,
 ) -> Result<Spread, Failure> {
-    let mut clients = Vec::new();
-    for _ in 0..tasks {
-        clients.push(bare.client().await?);
-    }
+    let mut clients = clients(bare, tasks).await?;
     let mut rates = Vec::new();
     for round in 0..=ROUNDS {
         let rate;
@@ -124,8 +118,29 @@ pub async fn bare_rate<B: Bare>(
     Ok(Spread::of(rates))
 }
 
-/// How many pairs there were, and how many per second.
-async fn by_locker(locker: &Locker, tasks: usize, slice: Duration) -> Result<(u64, f64), Failure> {
+/// A client for each task.
+///
+/// # Errors
+///
+/// The bare client's.
+pub async fn clients<B: Bare>(bare: &B, tasks: usize) -> Result<Vec<B::Client>, Failure> {
+    let mut clients = Vec::new();
+    for _ in 0..tasks {
+        clients.push(bare.client().await?);
+    }
+    Ok(clients)
+}
+
+/// One measurement through the locker: how many pairs there were, and how many per second.
+///
+/// # Errors
+///
+/// The store's, or a free lock that is held.
+pub async fn by_locker(
+    locker: &Locker,
+    tasks: usize,
+    slice: Duration,
+) -> Result<(u64, f64), Failure> {
     let begun = Instant::now();
     let limit = begun + slice;
     let tasks = (0..tasks).map(|task| tokio::spawn(lock_in_turns(locker.clone(), task, limit)));
@@ -137,7 +152,12 @@ async fn by_locker(locker: &Locker, tasks: usize, slice: Duration) -> Result<(u6
     Ok((pairs, per_second(pairs, begun)))
 }
 
-async fn by_client<B: Bare>(
+/// One measurement by the bare client, a task for each of these: pairs per second.
+///
+/// # Errors
+///
+/// The bare client's.
+pub async fn by_client<B: Bare>(
     clients: Vec<B::Client>,
     slice: Duration,
 ) -> Result<(Vec<B::Client>, f64), Failure> {

@@ -13,9 +13,12 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 /// The word by which this program becomes one of the processes.
 pub(super) const CHILD: &str = "waiters-of-one-process";
 
-const PROCESSES: usize = 4;
-const WAITERS_EACH: usize = 4;
-const HOLD: Duration = Duration::from_millis(5);
+/// How many processes wait.
+pub const PROCESSES: usize = 4;
+/// How many waiters each of them has.
+pub const WAITERS_EACH: usize = 4;
+/// How long each holds the lock.
+pub const HOLD: Duration = Duration::from_millis(5);
 
 struct Process {
     /// Kept: its drop kills the process.
@@ -74,11 +77,7 @@ pub async fn waiters(measuring: &mut Measuring, url: &str, target: Target) -> Re
             process.says("done").await?;
         }
         let ours = begun.elapsed().as_secs_f64();
-        let begun = Instant::now();
-        for _ in 0..PROCESSES * WAITERS_EACH {
-            tokio::time::sleep(HOLD).await;
-        }
-        let sleeps = begun.elapsed().as_secs_f64();
+        let sleeps = sleeps().await;
         if round > 0 {
             ratios.push(ours / sleeps);
             took.push(ours * 1e3);
@@ -95,6 +94,15 @@ pub async fn waiters(measuring: &mut Measuring, url: &str, target: Target) -> Re
         ),
     );
     Ok(())
+}
+
+/// How many seconds as many sleeps take one after another.
+pub async fn sleeps() -> f64 {
+    let begun = Instant::now();
+    for _ in 0..PROCESSES * WAITERS_EACH {
+        tokio::time::sleep(HOLD).await;
+    }
+    begun.elapsed().as_secs_f64()
 }
 
 /// One of the processes: for each line that it reads, its waiters get the lock once each.
