@@ -11,6 +11,7 @@ use distributed_locker::{
     AcquireOptions, Acquired, HeartbeatPolicy, LockGuard, Locker, Timing, Wait,
 };
 use locker_core::backend::{Claimed, Liveness};
+use locker_testkit::QUIET;
 use locker_testkit::servers::etcd::Server;
 use locker_testkit::wrap::{Counted, Method};
 use std::collections::BTreeMap;
@@ -19,21 +20,6 @@ use std::time::{Duration, Instant};
 
 /// After how long something that must happen has not.
 const PATIENCE: Duration = Duration::from_secs(30);
-
-/// Times at which nothing happens by itself during a test.
-const QUIET: Timing = Timing {
-    liveness_ttl: Duration::from_secs(3600),
-    report_every: Duration::from_secs(1200),
-    lock_ttl: Duration::from_secs(36_000),
-    extend_every: Duration::from_secs(7200),
-    recheck_every: Duration::from_secs(3600),
-    request_timeout: Duration::from_secs(20),
-    retry_after: Duration::from_millis(250),
-    drift_permille: 100,
-    stop_budget: Duration::from_millis(1500),
-    hard_margin: Duration::from_millis(200),
-    start_timeout: Duration::from_secs(30),
-};
 
 /// What a server can be asked: the service, and the method. The last two are streams, of which the
 /// messages count.

@@ -8,6 +8,7 @@ use distributed_locker::{
 use locker_core::backend::{Claim, Claimed, Liveness, Side};
 use locker_core::{Connect, Host, Key, OwnerHash, ProcessHash, StoreTime};
 use locker_redis::Redis;
+use locker_testkit::QUIET;
 use locker_testkit::servers::redis::{Server, Setup};
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
@@ -18,21 +19,6 @@ use std::time::{Duration, Instant};
 
 /// After how long something that must happen has not.
 const PATIENCE: Duration = Duration::from_secs(30);
-
-/// Times at which nothing happens by itself during a test.
-const QUIET: Timing = Timing {
-    liveness_ttl: Duration::from_secs(3600),
-    report_every: Duration::from_secs(1200),
-    lock_ttl: Duration::from_secs(36_000),
-    extend_every: Duration::from_secs(7200),
-    recheck_every: Duration::from_secs(3600),
-    request_timeout: Duration::from_secs(20),
-    retry_after: Duration::from_millis(250),
-    drift_permille: 100,
-    stop_budget: Duration::from_millis(1500),
-    hard_margin: Duration::from_millis(200),
-    start_timeout: Duration::from_secs(30),
-};
 
 /// The requests that the server has received, by what they ask for. A script over several locks is
 /// one request, and as many members.

@@ -3,7 +3,7 @@
 mod fixture;
 
 use fixture::SqliteFixture;
-use locker_testkit::cancellation::sweep;
+use locker_testkit::cancellation::leaves_nothing;
 use std::time::{Duration, Instant};
 
 /// Open descriptors and threads of this process.
@@ -32,14 +32,7 @@ fn no_future_leaves_anything_behind_wherever_it_is_dropped() {
             .build(),
     );
     let before = resources();
-    let runs = sweep::<SqliteFixture>(24);
-    for run in &runs {
-        println!("{run}");
-    }
-    let found = runs.iter().filter(|run| !run.findings.is_empty());
-    let found: Vec<String> = found.map(ToString::to_string).collect();
-    println!("{} runs, {} with findings", runs.len(), found.len());
-    assert!(found.is_empty(), "{}", found.join("\n"));
+    leaves_nothing::<SqliteFixture>(24);
     // The threads of the last lockers end in the background.
     let limit = Instant::now() + Duration::from_secs(20);
     while resources() > before && Instant::now() < limit {

@@ -59,7 +59,7 @@ pub mod wrap;
 pub use case::{Case, run};
 pub use cases::{CASES, NamedCase};
 pub use fixture::{Exceptions, Fixture, Impossible, Missing, Planted, Time};
-pub use scaled::scaled;
+pub use scaled::{QUIET, scaled};
 
 /// The examples of the README run as well.
 #[cfg(doctest)]

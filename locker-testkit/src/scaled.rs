@@ -1,4 +1,5 @@
-//! The times of tests: a tenth of the defaults, so that what takes minutes takes seconds.
+//! The times of tests: a tenth of the defaults, so that what takes minutes takes seconds; and times so
+//! long that nothing happens.
 
 use locker_core::Timing;
 use std::time::Duration;
@@ -30,3 +31,19 @@ pub fn scaled(t: Duration) -> Timing {
         start_timeout: t * 15,
     }
 }
+
+/// Times at which nothing happens by itself during a test: what the server is asked then, somebody has
+/// asked for.
+pub const QUIET: Timing = Timing {
+    liveness_ttl: Duration::from_secs(3600),
+    report_every: Duration::from_secs(1200),
+    lock_ttl: Duration::from_secs(36_000),
+    extend_every: Duration::from_secs(7200),
+    recheck_every: Duration::from_secs(3600),
+    request_timeout: Duration::from_secs(20),
+    retry_after: Duration::from_millis(250),
+    drift_permille: 100,
+    stop_budget: Duration::from_millis(1500),
+    hard_margin: Duration::from_millis(200),
+    start_timeout: Duration::from_secs(30),
+};

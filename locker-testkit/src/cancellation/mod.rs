@@ -103,6 +103,24 @@ impl fmt::Display for Run {
     }
 }
 
+/// Sweeps as [`sweep`] does, prints the list of all runs, and wants none of them to have left anything.
+///
+/// # Panics
+///
+/// If one has, or if there was none.
+#[expect(clippy::print_stdout, reason = "the list is what one runs it for")]
+pub fn leaves_nothing<F: Fixture>(threads: usize) {
+    let runs = sweep::<F>(threads);
+    for run in &runs {
+        println!("{run}");
+    }
+    let found = runs.iter().filter(|run| !run.findings.is_empty());
+    let found: Vec<String> = found.map(ToString::to_string).collect();
+    println!("{} runs, {} with findings", runs.len(), found.len());
+    assert!(!runs.is_empty(), "something was dropped");
+    assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
 /// Sweeps all futures, polls and faults, on so many threads, and answers all runs.
 pub fn sweep<F: Fixture>(threads: usize) -> Vec<Run> {
     let works: Vec<(&Subject<F>, Trouble)> = SUBJECTS::<F>::LIST

@@ -4,6 +4,7 @@
 
 #[cfg(feature = "etcd")]
 pub mod etcd;
+mod networked;
 pub mod postgres;
 pub mod redis;
 pub mod sqlite;

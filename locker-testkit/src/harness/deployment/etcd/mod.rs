@@ -4,7 +4,7 @@
 pub mod admin;
 pub mod site;
 
-use super::{Cell, Deployment, Site, shows_most};
+use super::{Cell, Deployment, Site, networked, shows_most};
 use crate::harness::cases::{Case, common, etcd as own, network, random, troubles, waiters};
 use crate::harness::fault::Fault;
 use crate::harness::times::Times;
@@ -24,20 +24,8 @@ pub(super) enum Etcd {
     Cluster,
 }
 
-/// F07: the requests of a worker are stopped within it, and on the network.
-const CUT_OFF: &[Case] = &[troubles::CUT_OFF[0], troubles::CUT_OFF[1], network::CUT_OFF];
-/// F08.
-const REPLIES_LOST: &[Case] = &[troubles::REPLIES_LOST[0], network::REPLIES_LOST];
-/// F09.
-const ONE_REPLY_LOST: &[Case] = &[troubles::ONE_REPLY_LOST[0], network::ONE_REPLY_LOST];
-/// F10.
-const RESETS: &[Case] = &[network::RESETS];
 /// F12.
 const DELAY: &[Case] = &[network::HALF_DELAY];
-/// F15.
-const EMPTIED: &[Case] = &[troubles::EMPTIED, network::RESTARTED_EMPTY];
-/// F29.
-const LANDS_LATE: &[Case] = &[troubles::LANDS_LATE[0], network::LANDS_LATE];
 
 impl Deployment for Etcd {
     fn name(&self) -> &'static str {
@@ -67,15 +55,15 @@ impl Deployment for Etcd {
             4 => Cell::Run(common::PAUSED_LONG),
             5 => Cell::Run(common::REPORTER_STALLED),
             6 => Cell::Run(common::RUNTIME_BLOCKED),
-            7 => Cell::Run(CUT_OFF),
-            8 => Cell::Run(REPLIES_LOST),
-            9 => Cell::Run(ONE_REPLY_LOST),
-            10 => Cell::Run(RESETS),
+            7 => Cell::Run(networked::CUT_OFF),
+            8 => Cell::Run(networked::REPLIES_LOST),
+            9 => Cell::Run(networked::ONE_REPLY_LOST),
+            10 => Cell::Run(networked::RESETS),
             11 => Cell::Run(network::HALF_OPEN),
             12 => Cell::Run(DELAY),
             13 => Cell::Run(troubles::STANDSTILL),
             14 => Cell::Run(network::RESTARTED),
-            15 => Cell::Run(EMPTIED),
+            15 => Cell::Run(networked::EMPTIED),
             16 => Cell::DoesNotApply(
                 "no replica is promoted: a write counts when a majority has it, and only a member \
                  that has all of them can lead",
@@ -104,7 +92,7 @@ impl Deployment for Etcd {
             26 => Cell::Run(common::FORKED),
             27 => Cell::Run(waiters::HERD),
             28 => Cell::Run(random::PAIRS),
-            29 => Cell::Run(LANDS_LATE),
+            29 => Cell::Run(networked::LANDS_LATE),
             31 => Cell::Run(waiters::FIRST_LEAVES),
             _ => Cell::DoesNotApply("there is no such fault"),
         }

@@ -5,8 +5,8 @@
 pub mod admin;
 pub mod site;
 
-use super::{Cell, Deployment, Site, shows_most};
-use crate::harness::cases::{Case, common, network, postgres as own, random, troubles, waiters};
+use super::{Cell, Deployment, Site, networked, shows_most};
+use crate::harness::cases::{common, network, postgres as own, random, troubles, waiters};
 use crate::harness::fault::Fault;
 use crate::harness::times::Times;
 use locker_core::Connect;
@@ -26,21 +26,6 @@ pub(super) enum Pg {
     /// One server, and `PgBouncer` in transaction mode in front of it.
     Pooled,
 }
-
-/// F07: the requests of a worker are stopped within it, and on the network.
-const CUT_OFF: &[Case] = &[troubles::CUT_OFF[0], troubles::CUT_OFF[1], network::CUT_OFF];
-/// F08.
-const REPLIES_LOST: &[Case] = &[troubles::REPLIES_LOST[0], network::REPLIES_LOST];
-/// F09.
-const ONE_REPLY_LOST: &[Case] = &[troubles::ONE_REPLY_LOST[0], network::ONE_REPLY_LOST];
-/// F10.
-const RESETS: &[Case] = &[network::RESETS];
-/// F12.
-const DELAY: &[Case] = &[network::DELAY];
-/// F15.
-const EMPTIED: &[Case] = &[troubles::EMPTIED, network::RESTARTED_EMPTY];
-/// F29.
-const LANDS_LATE: &[Case] = &[troubles::LANDS_LATE[0], network::LANDS_LATE];
 
 const NOBODY_IS_WOKEN: &str = "a pooler in transaction mode carries no wake-ups: whoever waits polls, \
                                so there is nobody to wake, and no order in which";
@@ -69,15 +54,15 @@ impl Deployment for Pg {
             4 => Cell::Run(common::PAUSED_LONG),
             5 => Cell::Run(common::REPORTER_STALLED),
             6 => Cell::Run(common::RUNTIME_BLOCKED),
-            7 => Cell::Run(CUT_OFF),
-            8 => Cell::Run(REPLIES_LOST),
-            9 => Cell::Run(ONE_REPLY_LOST),
-            10 => Cell::Run(RESETS),
+            7 => Cell::Run(networked::CUT_OFF),
+            8 => Cell::Run(networked::REPLIES_LOST),
+            9 => Cell::Run(networked::ONE_REPLY_LOST),
+            10 => Cell::Run(networked::RESETS),
             11 => Cell::Run(network::HALF_OPEN),
-            12 => Cell::Run(DELAY),
+            12 => Cell::Run(networked::DELAY),
             13 => Cell::Run(troubles::STANDSTILL),
             14 => Cell::Run(network::RESTARTED),
-            15 => Cell::Run(EMPTIED),
+            15 => Cell::Run(networked::EMPTIED),
             16 => match self {
                 Self::Standby => Cell::Run(own::promotion::PROMOTED),
                 Self::Alone | Self::Pooled => {
@@ -122,7 +107,7 @@ impl Deployment for Pg {
                 Self::Pooled => Cell::DoesNotApply(NOBODY_IS_WOKEN),
             },
             28 => Cell::Run(random::PAIRS),
-            29 => Cell::Run(LANDS_LATE),
+            29 => Cell::Run(networked::LANDS_LATE),
             30 => match self {
                 Self::Alone => Cell::Run(own::rows::HELD),
                 Self::Standby | Self::Pooled => Cell::ShownBy(SAME_SERVER),

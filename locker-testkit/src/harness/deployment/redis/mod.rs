@@ -3,7 +3,7 @@
 
 pub mod site;
 
-use super::{Cell, Deployment, Site};
+use super::{Cell, Deployment, Site, networked};
 use crate::harness::cases::{Case, common, network, random, redis as own, troubles, waiters};
 use crate::harness::fault::Fault;
 use crate::harness::times::Times;
@@ -25,8 +25,6 @@ pub(super) enum Redis {
     Cluster,
 }
 
-/// F07: the requests of a worker are stopped within it, and on the network.
-const CUT_OFF: &[Case] = &[troubles::CUT_OFF[0], troubles::CUT_OFF[1], network::CUT_OFF];
 /// The same on one server, also with packets that are really lost.
 const CUT_OFF_AND_WIRES: &[Case] = &[
     troubles::CUT_OFF[0],
@@ -34,24 +32,12 @@ const CUT_OFF_AND_WIRES: &[Case] = &[
     network::CUT_OFF,
     own::wires::CUT_OFF,
 ];
-/// F08.
-const REPLIES_LOST: &[Case] = &[troubles::REPLIES_LOST[0], network::REPLIES_LOST];
 /// The same on one server, also with packets that are really lost.
 const REPLIES_LOST_AND_WIRES: &[Case] = &[
     troubles::REPLIES_LOST[0],
     network::REPLIES_LOST,
     own::wires::REPLIES_LOST,
 ];
-/// F09.
-const ONE_REPLY_LOST: &[Case] = &[troubles::ONE_REPLY_LOST[0], network::ONE_REPLY_LOST];
-/// F10.
-const RESETS: &[Case] = &[network::RESETS];
-/// F12.
-const DELAY: &[Case] = &[network::DELAY];
-/// F15.
-const EMPTIED: &[Case] = &[troubles::EMPTIED, network::RESTARTED_EMPTY];
-/// F29.
-const LANDS_LATE: &[Case] = &[troubles::LANDS_LATE[0], network::LANDS_LATE];
 
 const NO_SQL: &str = "these are states of a SQL server; what Redis refuses is F17";
 
@@ -79,19 +65,19 @@ impl Deployment for Redis {
             6 => Cell::Run(common::RUNTIME_BLOCKED),
             7 => match self {
                 Self::Alone => Cell::Run(CUT_OFF_AND_WIRES),
-                Self::Sentinel | Self::Cluster => Cell::Run(CUT_OFF),
+                Self::Sentinel | Self::Cluster => Cell::Run(networked::CUT_OFF),
             },
             8 => match self {
                 Self::Alone => Cell::Run(REPLIES_LOST_AND_WIRES),
-                Self::Sentinel | Self::Cluster => Cell::Run(REPLIES_LOST),
+                Self::Sentinel | Self::Cluster => Cell::Run(networked::REPLIES_LOST),
             },
-            9 => Cell::Run(ONE_REPLY_LOST),
-            10 => Cell::Run(RESETS),
+            9 => Cell::Run(networked::ONE_REPLY_LOST),
+            10 => Cell::Run(networked::RESETS),
             11 => Cell::Run(network::HALF_OPEN),
-            12 => Cell::Run(DELAY),
+            12 => Cell::Run(networked::DELAY),
             13 => Cell::Run(troubles::STANDSTILL),
             14 => Cell::Run(network::RESTARTED),
-            15 => Cell::Run(EMPTIED),
+            15 => Cell::Run(networked::EMPTIED),
             16 => match self {
                 Self::Alone => Cell::DoesNotApply("there is one server, and no replica of it"),
                 Self::Sentinel | Self::Cluster => Cell::Run(own::promotion::PROMOTED),
@@ -132,7 +118,7 @@ impl Deployment for Redis {
             26 => Cell::Run(common::FORKED),
             27 => Cell::Run(waiters::HERD),
             28 => Cell::Run(random::PAIRS),
-            29 => Cell::Run(LANDS_LATE),
+            29 => Cell::Run(networked::LANDS_LATE),
             30 => Cell::DoesNotApply(
                 "there are no row locks: scripts run one after the other, and one that does not end \
                  is BUSY, in F17",
