@@ -1,5 +1,5 @@
-//! Whether a model of the [simulation](crate::sim) is honest: the same random commands, given to the model and to the real store,
-//! must get the same answers.
+//! Whether a model of the [simulation](crate::sim) is honest: the same random commands, given to the
+//! model and to the real store, must get the same answers.
 //!
 //! It compares what the machines can see, and nothing else: a token by whether it grew, a holder by
 //! its name and liveness, a remaining time by whether it is zero. Time is compared at one point, where
