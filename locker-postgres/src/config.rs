@@ -3,12 +3,13 @@
 use crate::backend::PostgresBackend;
 use crate::crash::CrashDetection;
 use crate::error::{self, Stage};
-use crate::lanes::Lanes;
+use crate::hub::Debts;
+use crate::lanes::{Lanes, Then};
 use crate::migrate;
 use crate::pooler::{Between, Pooler};
 use crate::session::Source;
 use crate::statement::{Schema, Statements};
-use crate::waiting::Waiting;
+use crate::waiting::{self, Waiting};
 use async_trait::async_trait;
 use locker_core::backend::Side;
 use locker_core::{Backend, BackendError, Connect};
@@ -45,6 +46,7 @@ pub struct Postgres {
     pooler: Arc<Pooler>,
     crash_detection: CrashDetection,
     schema: String,
+    debts: Arc<Debts>,
 }
 
 impl Postgres {
@@ -89,6 +91,7 @@ impl Postgres {
             pooler: Arc::new(Pooler::new(Between::FindOut)),
             crash_detection: CrashDetection::default(),
             schema: "locker".to_owned(),
+            debts: Arc::default(),
         }
     }
 
@@ -251,7 +254,19 @@ impl Connect for Postgres {
                  crash_detection=session needs one",
             ));
         }
-        let waiting = (!pooled).then(|| Waiting::new(self.options.clone(), channel, statements));
+        // Enrolments that the connection before this one has left behind.
+        if let Some(taken) = self.debts.take() {
+            let withdrawal = waiting::withdrawal(&taken);
+            let paid = lanes.ask(|s| &s.withdraw, withdrawal, Then::Nothing);
+            match paid.await {
+                Ok(_) => taken.paid(),
+                Err(error) => tracing::debug!(%error, "enrolments could not be withdrawn yet"),
+            }
+        }
+        let waiting = (!pooled).then(|| {
+            let debts = Arc::clone(&self.debts);
+            Waiting::new(self.options.clone(), channel, statements, debts)
+        });
         Ok(Arc::new(PostgresBackend::new(
             lanes,
             waiting,

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
-use tokio::sync::mpsc;
+use tokio::sync::Notify;
 
 /// Who watches which key under which number.
 #[derive(Debug, Clone)]
@@ -20,8 +20,71 @@ pub(crate) struct Enrolment {
 #[derive(Debug)]
 pub(crate) struct Hub {
     slots: Mutex<HashMap<i64, Slot>>,
-    /// Enrolments whose streams were dropped.
-    withdrawn: mpsc::UnboundedSender<Enrolment>,
+    debts: Arc<Debts>,
+}
+
+/// Enrolments whose streams are gone, and whose rows may still be there.
+///
+/// All connections of one locker share them: what could not be withdrawn on one is withdrawn on the
+/// next. A living process must not stand in a line that it has left, because each time that the lock
+/// goes, everybody behind it waits for its turn to pass.
+#[derive(Debug, Default)]
+pub(crate) struct Debts {
+    owed: Mutex<Vec<Enrolment>>,
+    news: Notify,
+}
+
+impl Debts {
+    fn owe(&self, enrolments: impl IntoIterator<Item = Enrolment>) {
+        self.owed().extend(enrolments);
+        self.news.notify_one();
+    }
+
+    /// Resolves when something has become owed.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is missed when it is dropped.
+    pub(crate) async fn news(&self) {
+        self.news.notified().await;
+    }
+
+    /// What is owed, to be paid now; `None` when it is nothing.
+    pub(crate) fn take(self: &Arc<Self>) -> Option<Taken> {
+        let enrolments = std::mem::take(&mut *self.owed());
+        (!enrolments.is_empty()).then(|| Taken {
+            enrolments,
+            debts: Arc::clone(self),
+        })
+    }
+
+    fn owed(&self) -> MutexGuard<'_, Vec<Enrolment>> {
+        self.owed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What is being withdrawn. Dropped, it is owed again.
+#[derive(Debug)]
+pub(crate) struct Taken {
+    enrolments: Vec<Enrolment>,
+    debts: Arc<Debts>,
+}
+
+impl Taken {
+    pub(crate) fn enrolments(&self) -> &[Enrolment] {
+        &self.enrolments
+    }
+
+    pub(crate) fn paid(mut self) {
+        self.enrolments.clear();
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        // Without news: what has just failed is tried again with the next one, or in the next round.
+        self.debts.owed().append(&mut self.enrolments);
+    }
 }
 
 /// At most one hint waits: a newer one says all that an older one did.
@@ -33,11 +96,11 @@ struct Slot {
 }
 
 impl Hub {
-    /// An empty hub that tells of dropped streams on this channel.
-    pub(crate) fn new(withdrawn: mpsc::UnboundedSender<Enrolment>) -> Self {
+    /// An empty hub, whose dropped streams become owed.
+    pub(crate) fn new(debts: Arc<Debts>) -> Self {
         Self {
             slots: Mutex::default(),
-            withdrawn,
+            debts,
         }
     }
 
@@ -54,6 +117,13 @@ impl Hub {
         Hints {
             hub: Arc::clone(self),
             id,
+        }
+    }
+
+    /// What was enrolled for a stream that has gone is owed.
+    pub(crate) fn owe_unless_open(&self, enrolment: Enrolment) {
+        if !self.lock().contains_key(&enrolment.id) {
+            self.debts.owe([enrolment]);
         }
     }
 
@@ -116,8 +186,12 @@ impl Hub {
     /// Ends all streams: nobody listens for them any more.
     pub(crate) fn end_all(&self) {
         let slots = std::mem::take(&mut *self.lock());
-        let wakers = slots.into_values().filter_map(|slot| slot.waker);
-        wakers.for_each(Waker::wake);
+        let (enrolments, wakers): (Vec<_>, Vec<_>) = slots
+            .into_values()
+            .map(|slot| (slot.enrolment, slot.waker))
+            .unzip();
+        self.debts.owe(enrolments);
+        wakers.into_iter().flatten().for_each(Waker::wake);
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<i64, Slot>> {
@@ -152,8 +226,7 @@ impl Drop for Hints {
     fn drop(&mut self) {
         let slot = self.hub.lock().remove(&self.id);
         if let Some(slot) = slot {
-            // If nobody listens any more, the process record's end withdraws it.
-            self.hub.withdrawn.send(slot.enrolment).ok();
+            self.hub.debts.owe([slot.enrolment]);
         }
     }
 }
@@ -163,9 +236,15 @@ mod tests {
     use super::*;
     use futures_util::{FutureExt, StreamExt};
 
-    fn hub() -> (Arc<Hub>, mpsc::UnboundedReceiver<Enrolment>) {
-        let (withdrawn, receiver) = mpsc::unbounded_channel();
-        (Arc::new(Hub::new(withdrawn)), receiver)
+    fn hub() -> (Arc<Hub>, Arc<Debts>) {
+        let debts = Arc::new(Debts::default());
+        (Arc::new(Hub::new(Arc::clone(&debts))), debts)
+    }
+
+    fn owed(debts: &Arc<Debts>) -> Vec<i64> {
+        let taken = debts.take();
+        let enrolments = taken.iter().flat_map(Taken::enrolments);
+        enrolments.map(|enrolment| enrolment.id).collect()
     }
 
     fn enrolment(id: i64) -> Enrolment {
@@ -183,7 +262,7 @@ mod tests {
 
     #[test]
     fn waiters_hear_their_places_and_observers_have_none() {
-        let (hub, _withdrawn) = hub();
+        let (hub, _debts) = hub();
         let mut hints: Vec<Hints> = [7, 8, 9].map(|id| hub.open(enrolment(id))).into();
         hub.hear("free 300 9 4 8");
         hub.hear("look 7");
@@ -195,7 +274,7 @@ mod tests {
     /// S10: anybody may send on the channel.
     #[test]
     fn messages_that_make_no_sense_do_nothing() {
-        let (hub, _withdrawn) = hub();
+        let (hub, _debts) = hub();
         let mut hints = hub.open(enrolment(7));
         for nonsense in [
             "",
@@ -219,13 +298,26 @@ mod tests {
 
     #[test]
     fn a_stream_whose_enrolment_is_gone_ends_and_withdraws_nothing() {
-        let (hub, mut withdrawn) = hub();
+        let (hub, debts) = hub();
         let mut hints = hub.open(enrolment(7));
         hub.hear("gone 6 7");
         assert_eq!(hint(&mut hints), Poll::Ready(None));
         drop(hints);
-        assert!(withdrawn.try_recv().is_err());
+        assert!(debts.take().is_none());
         drop(hub.open(enrolment(8)));
-        assert_eq!(withdrawn.try_recv().unwrap().id, 8);
+        assert_eq!(owed(&debts), [8]);
+    }
+
+    #[test]
+    fn what_was_enrolled_is_owed_until_it_is_paid() {
+        let (hub, debts) = hub();
+        let mut hints = hub.open(enrolment(7));
+        hub.end_all();
+        assert_eq!(hint(&mut hints), Poll::Ready(None));
+        drop(hints);
+        assert_eq!(owed(&debts), [7], "once");
+        assert_eq!(owed(&debts), [7], "it was not paid");
+        debts.take().unwrap().paid();
+        assert!(debts.take().is_none());
     }
 }

@@ -4,11 +4,12 @@
 //! A task owns it. It enrols, withdraws, and hears. The order in which nothing is missed: the server
 //! has confirmed LISTEN; the stream is there; the enrolment is committed; the caller tries the lock;
 //! the caller waits. When the connection is lost, it is rebuilt, every enrolment is written again,
-//! and every stream is told that something may have been missed (attack 20b).
+//! and every stream is told that something may have been missed (attack 20b). What was to be withdrawn
+//! on a connection that was lost is withdrawn on the next one.
 
 use crate::arguments::{self, Value, micros};
 use crate::error::{self, Stage};
-use crate::hub::{Enrolment, Hub};
+use crate::hub::{Debts, Enrolment, Hub, Taken};
 use crate::statement::{Statement, Statements};
 use locker_core::BackendError;
 use locker_core::Key;
@@ -33,6 +34,7 @@ const PAUSE: Duration = Duration::from_millis(125);
 #[derive(Debug)]
 pub(crate) struct Waiting {
     ear: Ear,
+    debts: Arc<Debts>,
     running: Mutex<Option<Running>>,
 }
 
@@ -70,6 +72,7 @@ impl Waiting {
         options: PgConnectOptions,
         channel: String,
         statements: Arc<Statements>,
+        debts: Arc<Debts>,
     ) -> Self {
         Self {
             ear: Ear {
@@ -77,6 +80,7 @@ impl Waiting {
                 channel,
                 statements,
             },
+            debts,
             running: Mutex::default(),
         }
     }
@@ -110,14 +114,13 @@ impl Waiting {
     fn running(&self) -> (Arc<Hub>, mpsc::Sender<Enrol>) {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         let running = running.get_or_insert_with(|| {
-            let (withdraw, withdrawn) = mpsc::unbounded_channel();
             let (enrol, enrolling) = mpsc::channel(64);
-            let hub = Arc::new(Hub::new(withdraw));
+            let hub = Arc::new(Hub::new(Arc::clone(&self.debts)));
             let task = Listening {
                 ear: self.ear.clone(),
                 hub: Arc::clone(&hub),
+                debts: Arc::clone(&self.debts),
                 enrolling,
-                withdrawn,
             };
             Running {
                 hub,
@@ -146,8 +149,8 @@ fn new_id() -> Result<i64, BackendError> {
 struct Listening {
     ear: Ear,
     hub: Arc<Hub>,
+    debts: Arc<Debts>,
     enrolling: mpsc::Receiver<Enrol>,
-    withdrawn: mpsc::UnboundedReceiver<Enrolment>,
 }
 
 /// What the task has to do next.
@@ -155,7 +158,7 @@ enum Event {
     Heard(String),
     Lost,
     Enrol(Enrol),
-    Withdrawn(Enrolment),
+    Owed,
     Round,
     End,
 }
@@ -186,11 +189,14 @@ impl Listening {
                 }
                 Event::Enrol(Enrol { enrolment, done }) => {
                     let enrolled = self.ear.enrol(&mut line, &enrolment).await;
+                    // Its stream may have gone meanwhile, and another connection been quicker to
+                    // withdraw it than this one to write it.
+                    self.hub.owe_unless_open(enrolment);
                     let broken = matches!(&enrolled, Err(e) if e.kind().breaks_connection());
                     drop(done.send(enrolled));
                     if broken { Err(()) } else { Ok(()) }
                 }
-                Event::Withdrawn(enrolment) => self.withdraw(&mut line, enrolment).await,
+                Event::Owed => lost(self.withdraw(&mut line).await),
                 Event::Round => self.go_round(&mut line).await,
                 Event::Lost => Err(()),
                 Event::End => return,
@@ -206,30 +212,36 @@ impl Listening {
             next = tokio::select! {
                 heard = line.hear() => heard.map_or(Event::Lost, Event::Heard),
                 enrol = self.enrolling.recv() => enrol.map_or(Event::End, Event::Enrol),
-                Some(enrolment) = self.withdrawn.recv() => Event::Withdrawn(enrolment),
+                () = self.debts.news() => Event::Owed,
                 _ = round.tick() => Event::Round,
             };
         }
     }
 
-    /// Deletes the enrolments of dropped streams, as many as there are.
-    async fn withdraw(&mut self, line: &mut Line, first: Enrolment) -> Result<(), ()> {
-        let mut enrolments = vec![first];
-        while let Ok(another) = self.withdrawn.try_recv() {
-            enrolments.push(another);
-        }
-        let statement = &self.ear.statements.withdraw;
-        lost(line.ask(statement, columns(&enrolments)).await)
+    /// Deletes the enrolments that are owed, as many as there are.
+    async fn withdraw(&self, line: &mut Line) -> Result<(), BackendError> {
+        let Some(taken) = self.debts.take() else {
+            return Ok(());
+        };
+        line.ask(&self.ear.statements.withdraw, withdrawal(&taken))
+            .await?;
+        taken.paid();
+        Ok(())
     }
 
-    /// Renews what observers have enrolled, which shows that the connection lives.
+    /// Renews what observers have enrolled, which shows that the connection lives, and withdraws what
+    /// could not be withdrawn before.
     async fn go_round(&self, line: &mut Line) -> Result<(), ()> {
         let mut enrolments = self.hub.enrolments();
         enrolments.retain(|enrolment| enrolment.watcher == Watcher::Observer);
         let mut arguments = columns(&enrolments);
         arguments.push(micros(LOOK).into());
-        let asked = line.ask(&self.ear.statements.go_on_looking, arguments);
-        let asked = tokio::time::timeout(PATIENCE, asked).await;
+        let round = async {
+            line.ask(&self.ear.statements.go_on_looking, arguments)
+                .await?;
+            self.withdraw(line).await
+        };
+        let asked = tokio::time::timeout(PATIENCE, round).await;
         asked.map_or(Err(()), lost)
     }
 
@@ -257,10 +269,6 @@ impl Listening {
                             "the connection for wake-ups is lost; it is being rebuilt",
                         ))));
                     }
-                    Some(_) = self.withdrawn.recv() => {
-                        // Nobody is told under that number any more, and its process record's end,
-                        // or its own, removes it.
-                    }
                 }
             }
             pause = (pause * 2).min(PAUSE * 16);
@@ -272,6 +280,7 @@ impl Listening {
         for enrolment in self.hub.enrolments() {
             self.ear.enrol(&mut line, &enrolment).await?;
         }
+        self.withdraw(&mut line).await?;
         Ok(line)
     }
 }
@@ -376,6 +385,11 @@ fn lost(asked: Result<(), BackendError>) -> Result<(), ()> {
         }
         Ok(()) => Ok(()),
     }
+}
+
+/// The arguments of the function that withdraws.
+pub(crate) fn withdrawal(taken: &Taken) -> Vec<Value> {
+    columns(taken.enrolments())
 }
 
 fn columns(enrolments: &[Enrolment]) -> Vec<Value> {

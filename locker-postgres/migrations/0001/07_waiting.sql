@@ -2,7 +2,8 @@
 
 -- Enrols somebody who waits (of_process) or only looks (NULL, for so many microseconds). It is written
 -- under the lock of the lock's row: a release that comes later sees it, and after one that came
--- earlier the lock is free.
+-- earlier the lock is free. A process stands in a line once: its newest enrolment is the one that it
+-- listens for, also when an older one came late, or could not be withdrawn.
 CREATE FUNCTION enrol(wanted_key text, new_id bigint, of_process text, ttl bigint) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path FROM CURRENT SET lock_timeout = '1s'
@@ -12,6 +13,8 @@ BEGIN
     PERFORM sound();
     INSERT INTO locks AS l (key, token, wanted) VALUES (wanted_key, clock(), true)
     ON CONFLICT (key) DO UPDATE SET wanted = true WHERE NOT l.wanted;
+    DELETE FROM waiters w
+    WHERE w.key = wanted_key AND w.process = of_process AND w.id <> new_id;
     INSERT INTO waiters (key, id, process, expires)
     VALUES (wanted_key, new_id, of_process, CASE WHEN of_process IS NULL THEN clock() + ttl END)
     ON CONFLICT (key, id) DO UPDATE SET expires = excluded.expires;
