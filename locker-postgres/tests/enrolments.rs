@@ -39,14 +39,15 @@ async fn line() -> Line {
 impl Line {
     async fn watch(&self, backend: &dyn Backend, waiter: &Somebody) -> HintStream {
         let watcher = Watcher::Waiter(waiter.process.clone());
-        backend.watch(self.claim.key(), &watcher).await.unwrap()
+        let hints = backend.watch(self.claim.key(), &watcher).await;
+        hints.expect("an enrolment")
     }
 
     async fn number(&self, query: QueryScalar<'_, Postgres, i64, PgArguments>) -> i64 {
         query
             .fetch_one(&mut self.fixture.raw().await)
             .await
-            .unwrap()
+            .expect("an answer")
     }
 
     async fn enrolments(&self) -> i64 {
