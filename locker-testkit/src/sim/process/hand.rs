@@ -17,7 +17,8 @@ pub struct Life {
     pub process: ProcessHash,
     /// Until when it lives by its own clock.
     pub deadline: Arc<Deadline>,
-    /// Since when, in true time, it is confirmed.
+    /// When, in true time, its birth was asked for: that is where its deadline is counted from, so
+    /// whatever broke later may have broken under it.
     pub since: Duration,
 }
 

@@ -11,6 +11,7 @@ use locker_core::machine::Step;
 use locker_core::machine::report::{End, Report, ReportStep, Request};
 use locker_core::{Effect, Instant, ProcessHash};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The Reporter's loop of reports.
 #[derive(Debug, Default)]
@@ -18,6 +19,8 @@ pub(super) struct Reporter {
     machine: Option<Report>,
     in_flight: Option<Ticket>,
     due: Option<Instant>,
+    /// When, in true time, the machine was begun.
+    begun: Duration,
     /// The living incarnation.
     pub(super) life: Option<Arc<Life>>,
     retirements: Vec<Retirement>,
@@ -70,6 +73,7 @@ impl Process {
         let process = ProcessHash::new(&self.host, self.boot, nonce);
         let seed = env.rng.bits();
         let now = self.now(env);
+        self.reporter.begun = env.at;
         let step = Report::begin(now, process, self.timing, seed);
         self.report_step(env, step);
     }
@@ -173,7 +177,7 @@ impl Process {
         self.reporter.life = Some(Arc::new(Life {
             process,
             deadline,
-            since: env.at,
+            since: self.reporter.begun,
         }));
     }
 
