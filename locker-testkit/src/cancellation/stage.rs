@@ -10,6 +10,7 @@ use distributed_locker::{
     Locker, OwnerHash, Wait,
 };
 use futures_util::StreamExt;
+use futures_util::future::join_all;
 use locker_core::backend::{HintStream, Watcher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -21,6 +22,9 @@ pub(super) const KEY: &str = "k";
 
 /// The host of a process that died before the run; its lock is for whoever comes.
 pub(super) const GONE: &str = "gone";
+
+/// More requests than a store has connections for its callers.
+const AT_ONCE: usize = 16;
 
 /// What one run of the sweep holds.
 #[derive(Debug)]
@@ -286,12 +290,17 @@ impl<F: Fixture> Stage<F> {
     }
 
     /// Waits until the number of tasks does not change any more. Before each look every connection
-    /// is used: one that a slow answer has closed is opened again only then, and it has tasks.
+    /// is used: one that a slow answer has closed is opened again only then, and it has tasks. So does
+    /// one that a store opens when requests coincide, as they may at any moment of a run.
     async fn rest(&mut self) {
         let mut quiet_looks = 0;
         while quiet_looks < 5 {
             for locker in [self.locker(), self.other()] {
                 drop(self.hold(&locker).await);
+                let looks = (0..AT_ONCE).map(|_| locker.read_lock_data(KEY));
+                for look in self.world.during(join_all(looks)).await {
+                    look.expect("the store answers");
+                }
             }
             let tasks = Self::tasks();
             quiet_looks = if tasks == self.tasks_at_rest {
