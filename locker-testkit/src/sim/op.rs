@@ -110,6 +110,9 @@ pub struct Outbox {
     pub by: Option<Ticket>,
     /// A process that has come to live by what was committed just now, and had run out before.
     pub revived: Option<ProcessHash>,
+    /// A process that was judged dead by what was committed just now, earlier, and whose record nobody
+    /// has touched since.
+    pub judged_dead: Option<ProcessHash>,
     /// What struck inside the store.
     pub faults: Vec<Fault>,
     /// What is worth noting.

@@ -177,7 +177,7 @@ impl World {
     /// Lets the store take a request, or go on, and says what that changed.
     fn with_store(&mut self, ticket: Option<Ticket>) {
         let mut out = Outbox::default();
-        let before = self.holders();
+        let mut before = self.holders();
         let op = ticket.map(|ticket| self.env.flights[ticket.0].op.clone());
         let process = op.as_ref().and_then(Op::process).cloned();
         let was_alive = process.as_ref().map(|process| self.store.is_alive(process));
@@ -201,6 +201,12 @@ impl World {
         }
         if let Some(process) = out.revived.take() {
             self.env.facts.push(Fact::Revived { process });
+        }
+        // The clock may have been stepped back between the judgement and the commit.
+        if let Some(dead) = out.judged_dead.take() {
+            let of_it = |holder: &&mut Holder| *holder.owner.process() == dead;
+            let robbed = before.iter_mut().flatten().filter(of_it);
+            robbed.for_each(|holder| holder.alive = false);
         }
         let by = out.by.map(|by| self.env.flights[by.0].op.clone()).or(op);
         self.note_changes(before, by.as_ref());

@@ -48,6 +48,8 @@ struct Transaction {
     rows: Rows,
     locks: Vec<(Key, Lock)>,
     life: Option<(ProcessHash, Life)>,
+    /// Whom it judged dead, by which record.
+    victim: Option<(ProcessHash, Option<Life>)>,
     answer: Answer,
 }
 
@@ -190,6 +192,10 @@ impl Postgres {
         if locks.is_empty() && life.is_none() {
             return out.answers.push((ticket, answer));
         }
+        let judged = rows.process.clone().filter(|_| rows.shared);
+        let victim = judged
+            .filter(|process| before.life(now, process).is_none())
+            .map(|process| (process.clone(), before.processes.get(&process).copied()));
         let mut commits_at = self.at;
         if waited {
             commits_at += Duration::from_micros(30);
@@ -208,6 +214,7 @@ impl Postgres {
             rows,
             locks,
             life,
+            victim,
             answer,
         };
         if transaction.commits_at > self.at {
@@ -252,6 +259,10 @@ impl Postgres {
         {
             out.revived = Some(process.clone());
         }
+        let unchanged = |(process, life): &(ProcessHash, Option<Life>)| {
+            self.committed().processes.get(process).copied() == *life
+        };
+        out.judged_dead = done.victim.filter(unchanged).map(|(process, _)| process);
         let ledger = &mut self.node.ledger;
         ledger.locks.extend(done.locks);
         ledger.processes.extend(done.life);
