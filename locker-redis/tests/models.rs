@@ -1,5 +1,5 @@
-//! The models with which the simulation plays this store answer as it does, alone and behind
-//! Sentinel. That of a cluster is not held against one yet.
+//! The models with which the simulation plays this store answer as it does: alone, behind Sentinel,
+//! and as a cluster.
 
 mod fixture;
 
@@ -15,5 +15,11 @@ async fn the_model_of_redis_answers_as_redis_does() {
 #[tokio::test]
 async fn the_model_of_a_replicated_redis_answers_as_redis_behind_sentinel_does() {
     let compared = compare::<fixture::Sentinel>(Kind::Replicated, 20, 40).await;
+    println!("{compared:?}");
+}
+
+#[tokio::test]
+async fn the_model_of_a_cluster_answers_as_redis_cluster_does() {
+    let compared = compare::<fixture::Cluster>(Kind::Cluster, 30, 40).await;
     println!("{compared:?}");
 }

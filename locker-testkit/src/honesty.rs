@@ -4,6 +4,11 @@
 //! It compares what the machines can see, and nothing else: a token by whether it grew, a holder by
 //! its name and liveness, a remaining time by whether it is zero. Time is compared at one point, where
 //! both can be waited for: a process, or a lock, that has run out.
+//!
+//! And it asks only what lockers ask. Each process has a locker of its own, through which alone it is
+//! born, renewed and retired, and makes and settles its claims: what a locker remembers of itself is
+//! part of the store's answer. A name is not born again when it has ended; its locker goes on under
+//! a new one. Everything else may come from anybody.
 
 use crate::fixture::{Fixture, Time};
 use crate::sim::op::{Answer, Op, Outbox, Ticket, Value};
@@ -55,6 +60,15 @@ struct Seen {
     of_owner: BTreeMap<Box<str>, Token>,
 }
 
+/// How a process stands that a locker goes by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Life {
+    Unborn,
+    Born,
+    /// Retired, or run out: for ever.
+    Ended,
+}
+
 struct Pair {
     rng: Rng,
     seed: u64,
@@ -63,9 +77,9 @@ struct Pair {
     at: Duration,
     next: usize,
     real: Vec<Arc<dyn Backend>>,
-    processes: Vec<ProcessHash>,
-    /// Those that have been born.
-    born: Vec<bool>,
+    /// The present name of each locker, and how it stands.
+    processes: Vec<(ProcessHash, Life)>,
+    incarnations: u128,
     seen: [Seen; 2],
     story: String,
 }
@@ -78,34 +92,52 @@ impl Pair {
             let connected = fixture.process().connect(Side::Caller).await;
             real.push(connected.unwrap_or_else(|error| panic!("no connection: {error}")));
         }
-        let host = Host::new("honest").expect("a short name is a host name");
-        let processes = (1..=PROCESSES as u128).map(|nonce| ProcessHash::new(&host, 1, nonce));
-        Self {
+        let mut pair = Self {
             model: kind.model(&Plan::calm(kind, rng.bits())),
             kind,
             seed,
             at: Duration::from_secs(1),
             next: 0,
             real,
-            processes: processes.collect(),
-            born: vec![false; PROCESSES],
+            processes: Vec::new(),
+            incarnations: 0,
             seen: [Seen::default(), Seen::default()],
             story: String::new(),
             rng,
+        };
+        for _ in 0..PROCESSES {
+            let name = pair.next_name();
+            pair.processes.push((name, Life::Unborn));
         }
+        pair
     }
 
-    fn owner(&mut self) -> OwnerHash {
+    fn next_name(&mut self) -> ProcessHash {
+        self.incarnations += 1;
+        let host = Host::new("honest").expect("a short name is a host name");
+        ProcessHash::new(&host, 1, self.incarnations)
+    }
+
+    fn owner(&mut self, process: usize) -> OwnerHash {
         let key = Key::new(format!("k{}", self.rng.below(KEYS))).expect("a short name is a key");
-        let process = &self.processes[self.rng.below(PROCESSES)];
-        OwnerHash::new(&key, process, self.rng.below(2) as u64, None)
+        let (name, _) = &self.processes[process];
+        OwnerHash::new(&key, name, self.rng.below(2) as u64, None)
+    }
+
+    /// The name under which the locker is born next.
+    fn next_birth(&mut self, process: usize) -> ProcessHash {
+        if self.processes[process].1 == Life::Ended {
+            self.processes[process].0 = self.next_name();
+        }
+        self.processes[process].1 = Life::Born;
+        self.processes[process].0.clone()
     }
 
     /// One command for both. Answers its name.
     async fn command<F: Fixture>(&mut self, fixture: &F) -> &'static str {
-        let owner = self.owner();
         let process = self.rng.below(PROCESSES);
-        let name = self.processes[process].clone();
+        let (name, life) = self.processes[process].clone();
+        let owner = self.owner(process);
         let late = StoreTime::from_micros(1);
         let in_time = StoreTime::from_micros(u64::MAX);
         // What has no clock of its own does not refuse by one.
@@ -120,43 +152,56 @@ impl Pair {
             ttl: LONG,
             not_after: until,
         };
-        let (op, what) = match self.rng.below(26) {
-            0..=3 if self.born[process] => (Op::RenewProcess(name, LONG), "renew"),
+        // Nobody claims before the birth of its process is acknowledged. Where a claim cannot see its
+        // own process, it would be granted, and the name be taken for a dead one's ever after.
+        let may_claim = self.kind != Kind::Cluster || life != Life::Unborn;
+        let anybody = self.rng.below(PROCESSES);
+        let (op, what, locker) = match self.rng.below(26) {
+            0..=3 if life == Life::Born || (life == Life::Ended && self.rng.chance(300)) => {
+                (Op::RenewProcess(name, LONG), "renew", process)
+            }
             0..=3 => {
-                self.born[process] = true;
-                (Op::CreateProcess(name, LONG), "birth")
+                let name = self.next_birth(process);
+                (Op::CreateProcess(name, LONG), "birth", process)
             }
-            4 => {
-                self.born[process] = true;
-                (Op::CreateProcess(name, LONG), "birth again")
+            4 if life != Life::Unborn => (Op::CreateProcess(name, LONG), "birth again", process),
+            5 if life != Life::Unborn => {
+                self.processes[process].1 = Life::Ended;
+                (Op::RetireProcess(name), "retire", process)
             }
-            5 => (Op::RetireProcess(name), "retire"),
-            6..=11 => (Op::TryCreate(claim), "create"),
-            12..=14 => (Op::TakeOver(claim, Observed::new("")), "take over"),
-            15 => (Op::Extend(vec![owner], LONG), "extend"),
+            6..=11 if may_claim => (Op::TryCreate(claim), "create", process),
+            12..=14 if may_claim => {
+                let take_over = Op::TakeOver(claim, Observed::new(""));
+                (take_over, "take over", process)
+            }
+            15 => (Op::Extend(vec![owner], LONG), "extend", anybody),
             16 => {
-                let other = OwnerHash::new(owner.key(), &self.processes[0], 7, None);
-                (Op::Check(vec![owner, other]), "check")
+                let other = OwnerHash::new(owner.key(), &self.processes[0].0, 7, None);
+                (Op::Check(vec![owner, other]), "check", anybody)
             }
-            17..=19 => (Op::Release(owner), "release"),
-            20 => (Op::Settle(owner, until), "settle"),
-            21 => (Op::Mark(owner), "mark"),
-            22 | 23 => (Op::ReadLock(owner.key().clone()), "read lock"),
-            24 => (Op::ReadProcess(name), "read process"),
-            _ if !self.born[process] && self.rng.chance(400) => {
-                self.born[process] = true;
+            17..=19 => (Op::Release(owner), "release", anybody),
+            20 => (Op::Settle(owner, until), "settle", process),
+            21 => (Op::Mark(owner), "mark", anybody),
+            22 | 23 => (Op::ReadLock(owner.key().clone()), "read lock", anybody),
+            24 => (Op::ReadProcess(name), "read process", anybody),
+            _ if life != Life::Born && self.rng.chance(400) => {
                 self.run_out(fixture, process).await;
                 return "run out";
             }
-            _ => (Op::ReadProcess(name), "read process"),
+            _ => (Op::ReadProcess(name), "read process", anybody),
         };
-        self.both(op, process).await;
-        what
+        let granted = self.both(op, locker).await;
+        match what {
+            "create" if granted => "create, granted",
+            "take over" if granted => "take over, granted",
+            what => what,
+        }
     }
 
     /// A process that is born for a short time, and waited for until it is dead.
     async fn run_out<F: Fixture>(&mut self, fixture: &F, process: usize) {
-        let (name, unit) = (self.processes[process].clone(), fixture.unit());
+        let (name, unit) = (self.next_birth(process), fixture.unit());
+        self.processes[process].1 = Life::Ended;
         self.both(Op::CreateProcess(name.clone(), unit), process)
             .await;
         match fixture.time() {
@@ -176,8 +221,8 @@ impl Pair {
         self.both(Op::RenewProcess(name, unit), process).await;
     }
 
-    /// Asks both, and compares.
-    async fn both(&mut self, op: Op, connection: usize) {
+    /// Asks both, and compares. Answers whether something was granted.
+    async fn both(&mut self, op: Op, connection: usize) -> bool {
         let _ = writeln!(self.story, "  {op}");
         let with = |seen: &Seen| match &op {
             Op::TakeOver(claim, _) => {
@@ -198,6 +243,7 @@ impl Pair {
             self.kind, self.seed, self.story
         );
         let _ = writeln!(self.story, "    {real}");
+        real.starts_with("granted")
     }
 
     fn ask_model(&mut self, op: &Op) -> Answer {

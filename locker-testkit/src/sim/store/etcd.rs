@@ -20,7 +20,7 @@ use locker_core::backend::{
 };
 use locker_core::record::{LockData, ProcessData};
 use locker_core::{ErrorKind, Key, OwnerHash, ProcessHash, Timestamp, Token};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 /// etcd.
@@ -36,6 +36,8 @@ pub struct Etcd {
     locks: BTreeMap<Key, Lock>,
     processes: BTreeMap<ProcessHash, Lease>,
     born: BTreeSet<ProcessHash>,
+    /// When the settlement of an owner was sent. Its locker sends no claim of it after that.
+    settled: HashMap<OwnerHash, Duration>,
     waiters: Waiters,
     leaderless_until: Duration,
     /// Whether a member refuses meanwhile, or lets requests wait.
@@ -94,6 +96,7 @@ impl Etcd {
             locks: BTreeMap::new(),
             processes: BTreeMap::new(),
             born: BTreeSet::new(),
+            settled: HashMap::new(),
             waiters: Waiters::default(),
             leaderless_until: Duration::ZERO,
             refuses: false,
@@ -110,6 +113,9 @@ impl Etcd {
         let Some(own) = self.processes.get(owner.process()) else {
             return Claimed::OwnerDead;
         };
+        if self.settled.get(owner).is_some_and(|at| *at < sent) {
+            return Claimed::TooLate;
+        }
         let holds = own.generation() == own.generation_at(sent);
         let Some(lock) = self.locks.get(claim.key()) else {
             return match observed {
@@ -125,11 +131,13 @@ impl Etcd {
             return Claimed::Held(self.held(lock, Liveness::Unknown));
         };
         let same = version(lock) == *observed;
+        let names_holder = names(observed) == Some(lock.owner.as_str());
         let holder = self.processes.get(lock.owner.process());
         let judged = match holder {
-            _ if !same => Liveness::Unknown,
-            None if holds => return Claimed::Granted(self.grant(owner)),
-            None => return Claimed::TooLate,
+            _ if !names_holder => Liveness::Unknown,
+            None if same && holds => return Claimed::Granted(self.grant(owner)),
+            None if same => return Claimed::TooLate,
+            None => Liveness::Dead,
             Some(lease) => alive(lock.owner.process(), lease),
         };
         Claimed::Held(self.held(lock, judged))
@@ -226,7 +234,8 @@ impl Etcd {
         Birth::Created { valid_for: ttl }
     }
 
-    fn settle(&mut self, owner: &OwnerHash, out: &mut Outbox) -> Settlement {
+    fn settle(&mut self, owner: &OwnerHash, sent: Duration, out: &mut Outbox) -> Settlement {
+        self.settled.entry(owner.clone()).or_insert(sent);
         let released = self.release(owner, out);
         if let Some(own) = self.processes.get_mut(owner.process()) {
             self.revision += 1;
@@ -274,6 +283,12 @@ fn version(lock: &Lock) -> Observed {
     Observed::new(format!("{} {}", lock.revision, lock.owner.as_str()))
 }
 
+/// Whose record a version is of.
+fn names(observed: &Observed) -> Option<&str> {
+    let (_, owner) = observed.as_str().split_once(' ')?;
+    Some(owner)
+}
+
 fn alive(process: &ProcessHash, lease: &Lease) -> Liveness {
     Liveness::Alive(ProcessData {
         process: process.clone(),
@@ -301,7 +316,7 @@ impl StoreModel for Etcd {
                 Value::Standings(standings.collect())
             }
             Op::Release(owner) => Value::Released(self.release(owner, out)),
-            Op::Settle(owner, _) => Value::Settled(self.settle(owner, out)),
+            Op::Settle(owner, _) => Value::Settled(self.settle(owner, asked.sent, out)),
             Op::Mark(owner) => {
                 let marked = match self.standing(owner) {
                     Standing::Absent => Released::Absent,
