@@ -184,20 +184,24 @@ fn a_blocked_runtime_leaves_no_transaction_open() {
     let (blocked, other) = (runtime(), runtime());
     let store = blocked.block_on(place.open());
     let another = other.block_on(place.open());
+    let mut under_way = 0;
     for n in 0..40_u32 {
         let id = process(n.into());
         let mut step = store.create_process(&id, LONG);
         // The step is under way, more or less, when its runtime stops running.
-        blocked.block_on(async {
-            assert!(step.as_mut().now_or_never().is_none());
+        let early = blocked.block_on(async {
+            let early = step.as_mut().now_or_never();
             for _ in 0..n {
                 tokio::task::yield_now().await;
                 std::thread::sleep(Duration::from_micros(20));
             }
+            early
         });
+        under_way += u32::from(early.is_none());
         other.block_on(born(&another, 100 + u128::from(n)));
-        blocked.block_on(step).unwrap();
+        early.unwrap_or_else(|| blocked.block_on(step)).unwrap();
     }
+    assert!(under_way > 0, "a busy machine may be slow, but not always");
 }
 
 #[tokio::test]
