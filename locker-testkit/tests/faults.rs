@@ -74,7 +74,7 @@ fn keeps_the_promises(names: &[&str]) {
         evidence: PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("locker-faults"),
         seed: seed.ok().and_then(|seed| seed.parse().ok()).unwrap_or(1),
         full: false,
-        jobs: 2,
+        jobs: 3,
     };
     let begun = Instant::now();
     let deployments: Vec<_> = names

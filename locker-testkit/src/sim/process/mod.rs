@@ -32,7 +32,7 @@ use locker_core::backend::Reply;
 use locker_core::time::StoreClock;
 use locker_core::{Host, Instant, ProcessHash, Timing};
 use reports::Reporter;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use task::Task;
 use upkeep::Upkeep;
@@ -50,6 +50,8 @@ pub struct Process {
     pub exited: bool,
     /// The incarnation that it is a clone of, if it is one: it is not started again.
     pub twin_of: Option<ProcessHash>,
+    /// Its incarnations.
+    names: BTreeSet<ProcessHash>,
     /// Its owner hashes.
     pub hands: BTreeMap<u32, Hand>,
     /// Whether it takes no more work.
@@ -86,6 +88,7 @@ impl Process {
             up: true,
             exited: false,
             twin_of: None,
+            names: BTreeSet::new(),
             hands: BTreeMap::new(),
             draining: false,
             clock,
@@ -115,9 +118,9 @@ impl Process {
         process
     }
 
-    /// Whether an incarnation of this name is one of its life.
+    /// Whether an incarnation of this name is one of its life. A clone has the same host and number.
     pub fn is_named(&self, process: &ProcessHash) -> bool {
-        process.pid() == self.boot && process.host() == &self.host
+        self.names.contains(process)
     }
 
     /// Whether an acquisition was given up, and what it may have left is on its way back.

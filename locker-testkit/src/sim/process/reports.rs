@@ -74,6 +74,7 @@ impl Process {
         let seed = env.rng.bits();
         let now = self.now(env);
         self.reporter.begun = env.at;
+        self.names.insert(process.clone());
         let step = Report::begin(now, process, self.timing, seed);
         self.report_step(env, step);
     }

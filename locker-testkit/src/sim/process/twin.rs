@@ -12,6 +12,7 @@ use super::task::{Doing, Task};
 use super::{Process, Reporter, Upkeep};
 use locker_core::backend::{Birth, Reply};
 use locker_core::machine::{Report, Step, Tenure};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 impl Process {
@@ -33,7 +34,8 @@ impl Process {
             up: true,
             exited: false,
             twin_of: Some(life.process.clone()),
-            hands: std::collections::BTreeMap::new(),
+            names: BTreeSet::from([life.process.clone()]),
+            hands: BTreeMap::new(),
             draining: false,
             clock: self.clock,
             host: self.host.clone(),
