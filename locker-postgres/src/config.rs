@@ -63,6 +63,12 @@ impl Postgres {
         if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
             return Err(error::config("the URL does not begin with postgres://"));
         }
+        if has_misplaced_at(url) {
+            return Err(error::config(
+                "an `@` stands behind the host of the URL: what is special in a password is \
+                 percent-encoded (`/` is %2F, `?` is %3F, `#` is %23), and so is an `@` (%40)",
+            ));
+        }
         let (url, own) = parameters(url);
         let word = |name| own.iter().find(|(n, _)| *n == name).map(|(_, word)| *word);
         // The cause is not kept: it may quote the URL, and with it a password.
@@ -191,6 +197,16 @@ impl Postgres {
             .await
             .map_err(|cause| error::from_sqlx(cause, Stage::Opening))
     }
+}
+
+/// Whether an `@` stands where none belongs. Then a character of the password was not escaped, and the
+/// rest of it would be taken for a database or for a parameter, and be shown as such.
+fn has_misplaced_at(url: &str) -> bool {
+    let (_, rest) = url.split_once("://").unwrap_or(("", url));
+    let behind = rest.find(['/', '?', '#']).map_or("", |end| &rest[end..]);
+    let (path, query) = behind.split_once('?').unwrap_or((behind, ""));
+    let names = query.split('&').filter_map(|word| word.split('=').next());
+    path.contains('@') || names.into_iter().any(|name| name.contains('@'))
 }
 
 /// The URL without the locker's own parameters, and these.

@@ -77,6 +77,13 @@ impl Place {
             .ok_or_else(|| error::config("the URL of a Redis store has the form redis://HOST"))?;
         let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
         let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+        // The rest of a password with a `/` that nobody escaped would be taken for a name, and shown.
+        if path.contains('@') {
+            return Err(error::config(
+                "an `@` stands behind the hosts of the URL: what is special in a password is \
+                 percent-encoded (`/` is %2F), and so is an `@` (%40)",
+            ));
+        }
         // A password may contain `@`; a host cannot.
         let (login, hosts) = match authority.rsplit_once('@') {
             Some((login, hosts)) => (Login::parse(login)?, hosts),

@@ -1,0 +1,8 @@
+//! Keys, process hashes and owner hashes.
+#![no_main]
+
+#[path = "../../locker-core/tests/parsers/entry.rs"]
+#[allow(dead_code)]
+mod entry;
+
+libfuzzer_sys::fuzz_target!(|text: &str| entry::identity(text));
