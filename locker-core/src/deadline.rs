@@ -118,7 +118,8 @@ impl Deadline {
 
     /// Ends it at once and for ever.
     pub fn lose(&self) {
-        self.word.store(LOST, Ordering::Release);
+        // An exchange, as every change of the word is: so they have one order, and none is undone.
+        self.word.swap(LOST, Ordering::AcqRel);
     }
 
     /// Whether it can still be extended, as far as the word tells.

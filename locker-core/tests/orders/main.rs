@@ -1,9 +1,6 @@
 //! Every order in which the threads of a process may meet over the deadline word, by the memory model of
 //! the language (loom): the very file that is shipped, over atomics that are watched.
 //!
-//! `Deadline::lose` is left out: it is a plain store, and loom lets an exchange that read the value before
-//! that store be seen after it, which no machine does.
-//!
 //! `std` is this very crate here, so that file needs no word about it. It is no test of libtest, because
 //! that file's own tests are for the real `std`.
 #![no_std]
@@ -113,7 +110,22 @@ fn what_is_condemned_is_not_prolonged_afterwards() {
     assert!(shared.ask(END - 1) && !shared.ask(END) && !shared.ask(END - 1));
 }
 
+/// A loss is final, whatever is acknowledged at the same time.
+fn what_is_lost_is_not_prolonged_afterwards() {
+    let shared = Shared::new();
+    let reporter = thread::spawn({
+        let shared = Arc::clone(&shared);
+        move || shared.extend()
+    });
+    shared.deadline.lose();
+    shared.told.store(true, Ordering::Release);
+    assert!(!shared.ask(END - 1));
+    reporter.join().expect("it ends");
+    assert!(!shared.ask(END - 1));
+}
+
 fn main() {
     loom::model(a_reporter_that_was_stopped_revives_nothing);
     loom::model(what_is_condemned_is_not_prolonged_afterwards);
+    loom::model(what_is_lost_is_not_prolonged_afterwards);
 }
