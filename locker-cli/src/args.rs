@@ -1,7 +1,8 @@
 //! The raw arguments, as they were typed. What they mean is decided where they are used.
 
 use crate::exit::{Exit, TABLE};
-use clap::{Args, Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -17,6 +18,34 @@ pub(crate) struct Cli {
     pub(crate) global: Global,
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+impl Cli {
+    /// What was typed, the name of the program first.
+    ///
+    /// # Errors
+    ///
+    /// What clap says of it, unless that would repeat a login that stands where none is expected.
+    pub(crate) fn understand(typed: &[OsString]) -> Result<Self, clap::Error> {
+        Self::try_parse_from(typed).map_err(|error| {
+            let text = error.to_string();
+            let mut logins = typed.iter().filter_map(|word| login(word.to_str()?));
+            if !logins.any(|login| text.contains(login)) {
+                return error;
+            }
+            Self::command().error(
+                ErrorKind::UnknownArgument,
+                "a URL with a login, which is not repeated here, stands where none is expected",
+            )
+        })
+    }
+}
+
+/// The login in what looks like a URL.
+fn login(word: &str) -> Option<&str> {
+    let (_, rest) = word.split_once("://")?;
+    let (login, _) = rest.rsplit_once('@')?;
+    (!login.is_empty()).then_some(login)
 }
 
 /// Options of every command.
@@ -186,7 +215,10 @@ fn seconds(text: &str) -> Result<Duration, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use proptest::sample::select;
+    use std::os::unix::ffi::OsStringExt;
 
     #[test]
     fn the_definition_has_no_contradictions() {
@@ -210,5 +242,72 @@ mod tests {
         }
         assert_eq!(patience("inf"), Ok(Patience::Forever));
         assert_eq!(seconds("0"), Ok(Duration::ZERO));
+    }
+
+    const SECRET: &str = "hunter2";
+
+    /// One argument, or two that belong together.
+    fn piece() -> impl Strategy<Value = Vec<OsString>> {
+        const WORDS: [&str; 32] = [
+            "run",
+            "list",
+            "show",
+            "ps",
+            "wait",
+            "release",
+            "migrate",
+            "doctor",
+            "completions",
+            "man",
+            "help",
+            "--",
+            "-",
+            "k",
+            "true",
+            "--json",
+            "--namespace",
+            "--store-file",
+            "-w",
+            "-n",
+            "-q",
+            "-E",
+            "--wait=1",
+            "--owner",
+            "--now",
+            "--print",
+            "--check",
+            "--min-hold",
+            "--grace",
+            "--timeout",
+            "--help",
+            "--version",
+        ];
+        let store = format!("redis://u:{SECRET}@h");
+        prop_oneof![
+            4 => select(&WORDS[..]).prop_map(|word| vec![word.into()]),
+            1 => Just(vec!["--store".into(), store.clone().into()]),
+            1 => Just(vec![format!("--store={store}").into()]),
+            1 => "\\PC{0,6}".prop_map(|text| vec![text.into()]),
+            1 => "-?[0-9]{0,30}(\\.[0-9]{0,3})?(e[0-9]{1,3})?".prop_map(|text| vec![text.into()]),
+            1 => vec(any::<u8>(), 0..4).prop_map(|bytes| vec![OsString::from_vec(bytes)]),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
+        /// Whatever is typed is understood or refused; and what is said about it shows no password.
+        #[test]
+        fn any_arguments_are_a_command_or_an_error_without_the_password(
+            pieces in vec(piece(), 0..8),
+        ) {
+            let mut arguments: Vec<OsString> = vec!["locker".into()];
+            arguments.extend(pieces.into_iter().flatten());
+            if let Err(error) = Cli::understand(&arguments) {
+                let text = error.to_string();
+                prop_assert!(!text.is_empty());
+                prop_assert!(!text.contains(SECRET), "{arguments:?}: {text}");
+            }
+        }
     }
 }

@@ -14,7 +14,6 @@ mod store;
 mod supervise;
 mod terminal;
 
-use clap::Parser;
 use exit::Exit;
 use std::io;
 use std::panic;
@@ -22,11 +21,11 @@ use std::process::{self, ExitCode};
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
-    let arguments: Vec<_> = std::env::args_os().skip(1).collect();
-    if let Some(exit) = keeper::stage(&arguments) {
+    let typed: Vec<_> = std::env::args_os().collect();
+    if let Some(exit) = keeper::stage(typed.get(1..).unwrap_or_default()) {
         return exit.into();
     }
-    let cli = match args::Cli::try_parse() {
+    let cli = match args::Cli::understand(&typed) {
         Ok(cli) => cli,
         Err(error) => {
             let _ = error.print();

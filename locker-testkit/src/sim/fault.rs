@@ -40,6 +40,7 @@ counted! {
         ClockSteppedBack => "store's clock stepped back",
         ClockSteppedForward => "store's clock stepped forward, within A3",
         StoreRestarted => "store restarted",
+        MemoryFull => "store out of memory",
         StoreCrashed => "store crashed, uncommitted work lost",
         Promotion => "replica promoted, nothing lost",
         CommitDelayed => "commit delayed",

@@ -1,8 +1,9 @@
 //! Redis alone: one script a request, one atomic step, on a wall clock.
 //!
 //! The clock may be stepped back at will, and forward within A3. A restart keeps what was written
-//! (A2), breaks every connection, and the subscriptions are rebuilt. Against the assumptions it may
-//! forget its last writes, or all of them, evict a key, or leap forward.
+//! (A2), breaks every connection, and the subscriptions are rebuilt. When its memory is full it takes
+//! nothing new, and goes on with what it has (attack 23). Against the assumptions it may forget its
+//! last writes, or all of them, evict a key, or leap forward.
 
 use super::ledger::{self, Ledger};
 use super::server_clock::ServerClock;
@@ -153,6 +154,7 @@ pub(super) fn writes(op: &Op) -> bool {
 pub struct Redis {
     node: Node,
     keys: Vec<Key>,
+    full_until: Duration,
 }
 
 impl Redis {
@@ -161,8 +163,18 @@ impl Redis {
         Self {
             node: Node::new(plan.store_rate, plan),
             keys: plan.key_names(),
+            full_until: Duration::ZERO,
         }
     }
+}
+
+/// Whether a request puts something where there may be nothing yet. What keeps a process or a lock, or
+/// gives it back, finds its record there.
+fn needs_room(op: &Op) -> bool {
+    matches!(
+        op,
+        Op::TryCreate(_) | Op::TakeOver(..) | Op::CreateProcess(..) | Op::Mark(_) | Op::Watch(..)
+    )
 }
 
 /// One step of a server that sees locks and processes; with the hints that follow.
@@ -228,6 +240,10 @@ impl StoreModel for Redis {
         if self.node.is_down() {
             return turned_away(asked, self.node.refuses(), out);
         }
+        if self.node.at < self.full_until && needs_room(asked.op) {
+            let error = refusal(ErrorKind::Unavailable, "the server's memory is full");
+            return out.answers.push((asked.ticket, Err(error)));
+        }
         step(&mut self.node, asked, out);
     }
 
@@ -245,6 +261,7 @@ impl StoreModel for Redis {
             Fault::ClockSteppedBack,
             Fault::ClockSteppedForward,
             Fault::StoreRestarted,
+            Fault::MemoryFull,
             Fault::Planted,
         ]
     }
@@ -272,6 +289,11 @@ impl StoreModel for Redis {
                 node.waiters.rebuilt(out);
                 true
             }
+            Fault::MemoryFull => {
+                let longest = Duration::from_millis([200, 3000][rng.below(2)]);
+                self.full_until = node.at + rng.between(Duration::ZERO, longest);
+                true
+            }
             Fault::Planted => node.plant(&self.keys, rng),
             Fault::LastWritesLost => node.forget_last(rng),
             Fault::AllLost => {
@@ -288,6 +310,7 @@ impl StoreModel for Redis {
     }
 
     fn heal(&mut self, out: &mut Outbox) {
+        self.full_until = Duration::ZERO;
         self.node.heal(out);
     }
 }
