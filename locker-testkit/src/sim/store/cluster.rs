@@ -109,6 +109,7 @@ impl Cluster {
             self.locks.note();
         }
         let answer = self.locks.ledger.apply(now, asked.op, false);
+        self.locks.clock.told(asked.op, &answer);
         if let Some(key) = released(asked.op, answer.as_ref().ok().map(|reply| &reply.value)) {
             self.locks.waiters.wake(&key, |_| true, out);
         }

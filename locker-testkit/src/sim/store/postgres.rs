@@ -165,6 +165,7 @@ impl Postgres {
         }
         let mut after = self.committed().clone();
         let mut answer = after.apply(now, op, true);
+        self.node.clock.told(op, &answer);
         if waited && matches!(op, Op::Settle(..)) {
             out.marks.push(Mark::SettledBehindACommit);
         }

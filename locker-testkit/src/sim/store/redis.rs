@@ -199,6 +199,7 @@ pub(super) fn step(node: &mut Node, asked: Asked<'_>, out: &mut Outbox) {
         _ => Vec::new(),
     };
     let answer = node.ledger.apply(now, asked.op, true);
+    node.clock.told(asked.op, &answer);
     let lives = |process: &ProcessHash| node.ledger.life(now, process).is_some();
     if let Some(key) = released(asked.op, answer.as_ref().ok().map(|reply| &reply.value)) {
         node.waiters.wake(&key, lives, out);

@@ -1,7 +1,9 @@
 //! A server's wall clock: it drifts, and it may be stepped, which A3 bounds in one direction only.
 
+use crate::sim::op::{Answer, Op, Value};
 use crate::sim::plan::timing;
 use crate::sim::rng::Rng;
+use locker_core::backend::Settlement;
 use std::time::Duration;
 
 /// 2026-01-01 00:00:00 UTC, in microseconds.
@@ -15,6 +17,8 @@ pub(super) struct ServerClock {
     offset: i64,
     /// The lowest offset there was: A3 counts a forward step from there.
     lowest: i64,
+    /// Until when claims may land that the store has called over. It does not go back behind that (A6).
+    over: u64,
 }
 
 /// How far a history takes a clock back, all together: less than L leaves of the time to heal.
@@ -27,6 +31,7 @@ impl ServerClock {
             at: Duration::ZERO,
             offset: 0,
             lowest: 0,
+            over: 0,
         }
     }
 
@@ -48,9 +53,20 @@ impl ServerClock {
         Duration::from_micros(passed.saturating_mul(1000).div_ceil(self.rate_permille))
     }
 
+    /// Has been read for this answer.
+    pub(super) fn told(&mut self, op: &Op, answer: &Answer) {
+        if let Op::Settle(_, until) = op
+            && let Ok(reply) = answer
+            && matches!(reply.value, Value::Settled(Settlement::Final(_)))
+        {
+            self.over = self.over.max(until.as_micros());
+        }
+    }
+
     /// Is stepped back. Answers whether it may go back any farther.
     pub(super) fn step_back(&mut self, rng: &mut Rng) -> bool {
-        let left = FARTHEST_BACK + self.lowest;
+        let shown_since = i64::try_from(self.now().saturating_sub(self.over)).unwrap_or(i64::MAX);
+        let left = (FARTHEST_BACK + self.lowest).min(shown_since - 1);
         if left <= 0 {
             return false;
         }
