@@ -246,6 +246,14 @@ mod tests {
 
     const SECRET: &str = "hunter2";
 
+    #[test]
+    fn a_url_in_the_wrong_place_is_not_repeated() {
+        let url = format!("--store=redis://u:{SECRET}@h");
+        let error = Cli::understand(&["locker".into(), "help".into(), url.into()]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::UnknownArgument);
+        assert!(!error.to_string().contains(SECRET), "{error}");
+    }
+
     /// One argument, or two that belong together.
     fn piece() -> impl Strategy<Value = Vec<OsString>> {
         const WORDS: [&str; 32] = [

@@ -191,6 +191,18 @@ impl Postgres {
         })
     }
 
+    /// Withdraws the enrolments that the connection before this one has left behind.
+    async fn pay_debts(&self, lanes: &Lanes) {
+        let Some(taken) = self.debts.take() else {
+            return;
+        };
+        let withdrawal = waiting::withdrawal(&taken);
+        match lanes.ask(|s| &s.withdraw, withdrawal, Then::Nothing).await {
+            Ok(_) => taken.paid(),
+            Err(error) => tracing::debug!(%error, "enrolments could not be withdrawn yet"),
+        }
+    }
+
     async fn dedicated(&self) -> Result<PgConnection, BackendError> {
         self.options
             .connect()
@@ -205,8 +217,8 @@ fn has_misplaced_at(url: &str) -> bool {
     let (_, rest) = url.split_once("://").unwrap_or(("", url));
     let behind = rest.find(['/', '?', '#']).map_or("", |end| &rest[end..]);
     let (path, query) = behind.split_once('?').unwrap_or((behind, ""));
-    let names = query.split('&').filter_map(|word| word.split('=').next());
-    path.contains('@') || names.into_iter().any(|name| name.contains('@'))
+    let mut names = query.split('&').filter_map(|word| word.split('=').next());
+    path.contains('@') || names.any(|name| name.contains('@'))
 }
 
 /// The URL without the locker's own parameters, and these.
@@ -270,14 +282,9 @@ impl Connect for Postgres {
                  crash_detection=session needs one",
             ));
         }
-        // Enrolments that the connection before this one has left behind.
-        if let Some(taken) = self.debts.take() {
-            let withdrawal = waiting::withdrawal(&taken);
-            let paid = lanes.ask(|s| &s.withdraw, withdrawal, Then::Nothing);
-            match paid.await {
-                Ok(_) => taken.paid(),
-                Err(error) => tracing::debug!(%error, "enrolments could not be withdrawn yet"),
-            }
+        // A report must not wait for it.
+        if side == Side::Caller {
+            self.pay_debts(&lanes).await;
         }
         let waiting = (!pooled).then(|| {
             let debts = Arc::clone(&self.debts);

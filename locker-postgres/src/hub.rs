@@ -35,8 +35,8 @@ pub(crate) struct Debts {
 }
 
 impl Debts {
-    fn owe(&self, enrolments: impl IntoIterator<Item = Enrolment>) {
-        self.owed().extend(enrolments);
+    fn owe(&self, enrolment: Enrolment) {
+        self.owed().push(enrolment);
         self.news.notify_one();
     }
 
@@ -91,6 +91,8 @@ impl Drop for Taken {
 #[derive(Debug)]
 struct Slot {
     enrolment: Enrolment,
+    /// Whether there may be a row of it.
+    written: bool,
     hint: Option<Hint>,
     waker: Option<Waker>,
 }
@@ -110,6 +112,7 @@ impl Hub {
         let id = enrolment.id;
         let slot = Slot {
             enrolment,
+            written: false,
             hint: None,
             waker: None,
         };
@@ -120,10 +123,18 @@ impl Hub {
         }
     }
 
+    /// To be asked before an enrolment is sent: whether anybody still wants it. From then on its stream
+    /// leaves a debt.
+    pub(crate) fn is_to_be_written(&self, id: i64) -> bool {
+        let mut slots = self.lock();
+        let slot = slots.get_mut(&id);
+        slot.map(|slot| slot.written = true).is_some()
+    }
+
     /// What was enrolled for a stream that has gone is owed.
     pub(crate) fn owe_unless_open(&self, enrolment: Enrolment) {
         if !self.lock().contains_key(&enrolment.id) {
-            self.debts.owe([enrolment]);
+            self.debts.owe(enrolment);
         }
     }
 
@@ -186,12 +197,18 @@ impl Hub {
     /// Ends all streams: nobody listens for them any more.
     pub(crate) fn end_all(&self) {
         let slots = std::mem::take(&mut *self.lock());
-        let (enrolments, wakers): (Vec<_>, Vec<_>) = slots
-            .into_values()
-            .map(|slot| (slot.enrolment, slot.waker))
-            .unzip();
-        self.debts.owe(enrolments);
-        wakers.into_iter().flatten().for_each(Waker::wake);
+        for slot in slots.into_values() {
+            self.leave(slot.enrolment, slot.written);
+            slot.waker.into_iter().for_each(Waker::wake);
+        }
+    }
+
+    /// An enrolment whose stream is gone. Where none was ever sent nothing is owed: an outage that is
+    /// waited out must not leave one for every try.
+    fn leave(&self, enrolment: Enrolment, written: bool) {
+        if written {
+            self.debts.owe(enrolment);
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<i64, Slot>> {
@@ -226,7 +243,7 @@ impl Drop for Hints {
     fn drop(&mut self) {
         let slot = self.hub.lock().remove(&self.id);
         if let Some(slot) = slot {
-            self.hub.debts.owe([slot.enrolment]);
+            self.hub.leave(slot.enrolment, slot.written);
         }
     }
 }
@@ -304,7 +321,9 @@ mod tests {
         assert_eq!(hint(&mut hints), Poll::Ready(None));
         drop(hints);
         assert!(debts.take().is_none());
-        drop(hub.open(enrolment(8)));
+        let hints = hub.open(enrolment(8));
+        assert!(hub.is_to_be_written(8));
+        drop(hints);
         assert_eq!(owed(&debts), [8]);
     }
 
@@ -312,6 +331,7 @@ mod tests {
     fn what_was_enrolled_is_owed_until_it_is_paid() {
         let (hub, debts) = hub();
         let mut hints = hub.open(enrolment(7));
+        assert!(hub.is_to_be_written(7));
         hub.end_all();
         assert_eq!(hint(&mut hints), Poll::Ready(None));
         drop(hints);
@@ -319,5 +339,15 @@ mod tests {
         assert_eq!(owed(&debts), [7], "it was not paid");
         debts.take().unwrap().paid();
         assert!(debts.take().is_none());
+    }
+
+    #[test]
+    fn what_was_never_sent_is_not_owed() {
+        let (hub, debts) = hub();
+        drop(hub.open(enrolment(7)));
+        let _open = hub.open(enrolment(8));
+        hub.end_all();
+        assert!(debts.take().is_none());
+        assert!(!hub.is_to_be_written(7));
     }
 }

@@ -188,10 +188,7 @@ impl Listening {
                     Ok(())
                 }
                 Event::Enrol(Enrol { enrolment, done }) => {
-                    let enrolled = self.ear.enrol(&mut line, &enrolment).await;
-                    // Its stream may have gone meanwhile, and another connection been quicker to
-                    // withdraw it than this one to write it.
-                    self.hub.owe_unless_open(enrolment);
+                    let enrolled = self.enrol(&mut line, enrolment).await;
                     let broken = matches!(&enrolled, Err(e) if e.kind().breaks_connection());
                     drop(done.send(enrolled));
                     if broken { Err(()) } else { Ok(()) }
@@ -216,6 +213,18 @@ impl Listening {
                 _ = round.tick() => Event::Round,
             };
         }
+    }
+
+    /// Writes an enrolment, unless its stream has gone.
+    async fn enrol(&self, line: &mut Line, enrolment: Enrolment) -> Result<(), BackendError> {
+        if !self.hub.is_to_be_written(enrolment.id) {
+            return Ok(());
+        }
+        let enrolled = self.ear.enrol(line, &enrolment).await;
+        // Its stream may have gone meanwhile, and another connection been quicker to withdraw it than
+        // this one to write it.
+        self.hub.owe_unless_open(enrolment);
+        enrolled
     }
 
     /// Deletes the enrolments that are owed, as many as there are.
@@ -278,7 +287,7 @@ impl Listening {
     async fn try_rebuild(&self) -> Result<Line, BackendError> {
         let mut line = self.ear.listen().await?;
         for enrolment in self.hub.enrolments() {
-            self.ear.enrol(&mut line, &enrolment).await?;
+            self.enrol(&mut line, enrolment).await?;
         }
         self.withdraw(&mut line).await?;
         Ok(line)

@@ -24,24 +24,6 @@ BEGIN
         WHERE f.key = keys[1]
           AND (f.owner IS NULL OR f.owner = owners[1] OR f.expires <= begun)
         FOR UPDATE;
-        t := clock();
-        -- Almost always it is free, and was held before. That is done here, in a third of the time;
-        -- whatever is not as plain as that goes on below, where all cases are.
-        IF own.key IS NOT NULL AND own.owner IS NULL AND deadlines[1] >= t
-           AND EXISTS (SELECT FROM processes p WHERE p.process = claimants[1] AND p.expires > t)
-        THEN
-            UPDATE locks f SET
-                token = greatest(f.token + 1, t), format = 1, owner = owners[1],
-                process = claimants[1], acquired_at = t, extended_at = t, expires = t + ttls[1],
-                marked = false
-            WHERE f.key = keys[1]
-            RETURNING * INTO own;
-            RETURN NEXT ROW (
-                1, 'granted', t, own.key, own.token, own.format, own.owner, own.process,
-                own.acquired_at, own.extended_at, own.expires, own.marked, NULL, NULL
-            )::answer;
-            RETURN;
-        END IF;
         locked := ARRAY[own.key];
     ELSE
         SELECT array_agg(f.key) INTO locked FROM (
@@ -53,6 +35,23 @@ BEGIN
         ) f;
     END IF;
     t := clock();
+    -- Almost always a lone lock is free, and was held before. That is done here, in less time; whatever
+    -- is not as plain as that goes on below, where all cases are.
+    IF own.key IS NOT NULL AND own.owner IS NULL AND deadlines[1] >= t
+       AND EXISTS (SELECT FROM processes p WHERE p.process = claimants[1] AND p.expires > t)
+    THEN
+        UPDATE locks f SET
+            token = greatest(f.token + 1, t), format = 1, owner = owners[1],
+            process = claimants[1], acquired_at = t, extended_at = t, expires = t + ttls[1],
+            marked = false
+        WHERE f.key = keys[1]
+        RETURNING * INTO own;
+        RETURN NEXT ROW (
+            1, 'granted', t, own.key, own.token, own.format, own.owner, own.process,
+            own.acquired_at, own.extended_at, own.expires, own.marked, NULL, NULL
+        )::answer;
+        RETURN;
+    END IF;
     RETURN QUERY
     WITH m AS MATERIALIZED (
         SELECT u.place::integer AS member, u.key, u.owner, u.claimant, u.ttl,

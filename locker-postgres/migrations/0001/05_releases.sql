@@ -19,20 +19,6 @@ BEGIN
         SELECT * INTO own FROM locks f
         WHERE f.key = keys[1] AND f.owner = owners[1]
         FOR UPDATE;
-        t := clock();
-        -- Almost always it is the asker's still: see `try_create`.
-        IF own.format = 1 AND own.expires > t THEN
-            UPDATE locks f SET
-                format = NULL, owner = NULL, process = NULL, acquired_at = NULL, extended_at = NULL,
-                expires = NULL, marked = false
-            WHERE f.key = keys[1];
-            RETURN NEXT ROW (
-                1, CASE WHEN own.wanted THEN 'wanted' ELSE 'done' END, t, own.key, own.token,
-                own.format, own.owner, own.process, own.acquired_at, own.extended_at, own.expires,
-                own.marked, NULL, NULL
-            )::answer;
-            RETURN;
-        END IF;
         locked := ARRAY[own.key];
     ELSE
         SELECT array_agg(f.key) INTO locked FROM (
@@ -43,6 +29,19 @@ BEGIN
         ) f;
     END IF;
     t := clock();
+    -- Almost always a lone lock is the asker's still: see `try_create`.
+    IF own.format = 1 AND own.expires > t THEN
+        UPDATE locks f SET
+            format = NULL, owner = NULL, process = NULL, acquired_at = NULL, extended_at = NULL,
+            expires = NULL, marked = false
+        WHERE f.key = keys[1];
+        RETURN NEXT ROW (
+            1, CASE WHEN own.wanted THEN 'wanted' ELSE 'done' END, t, own.key, own.token,
+            own.format, own.owner, own.process, own.acquired_at, own.extended_at, own.expires,
+            own.marked, NULL, NULL
+        )::answer;
+        RETURN;
+    END IF;
     RETURN QUERY
     WITH m AS MATERIALIZED (
         SELECT u.place::integer AS member, u.key, u.owner, u.key = ANY (locked) AS locked
