@@ -121,6 +121,8 @@ impl Postgres {
     #[must_use]
     pub fn namespace(mut self, namespace: &str) -> Self {
         namespace.clone_into(&mut self.schema);
+        // A value that was cloned before owes nothing in this schema.
+        self.debts = Arc::default();
         self
     }
 

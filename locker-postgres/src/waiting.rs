@@ -193,7 +193,9 @@ impl Listening {
                     drop(done.send(enrolled));
                     if broken { Err(()) } else { Ok(()) }
                 }
-                Event::Owed => lost(self.withdraw(&mut line).await),
+                Event::Owed => tokio::time::timeout(PATIENCE, self.withdraw(&mut line))
+                    .await
+                    .map_or(Err(()), lost),
                 Event::Round => self.go_round(&mut line).await,
                 Event::Lost => Err(()),
                 Event::End => return,
@@ -289,7 +291,10 @@ impl Listening {
         for enrolment in self.hub.enrolments() {
             self.enrol(&mut line, enrolment).await?;
         }
-        self.withdraw(&mut line).await?;
+        // The connection is good, whatever becomes of what is only tidied up.
+        if lost(self.withdraw(&mut line).await).is_err() {
+            return Err(error::unavailable("the new connection for wake-ups broke"));
+        }
         Ok(line)
     }
 }
