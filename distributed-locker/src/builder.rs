@@ -87,13 +87,8 @@ impl LockerBuilder {
             self.time.clone(),
             self.timing.request_timeout,
         );
-        let opening = self
-            .time
-            .timeout(self.timing.start_timeout, caller.open())
-            .await;
-        let backend = opening
-            .unwrap_or_else(|| Err(locker_core::BackendError::timeout()))
-            .map_err(StartError::Store)?;
+        let opening = caller.open(self.timing.start_timeout).await;
+        let backend = opening.map_err(StartError::Store)?;
         let limits = backend.limits();
         let timing = self.timing.for_store(&limits)?;
         drop(backend);

@@ -1,15 +1,20 @@
 //! One side's connection to the store: opened when it is needed, closed after a time-out, and every
 //! request on it bounded in time.
 
+mod openings;
+
 use crate::time::Time;
 use futures_util::FutureExt;
 use locker_core::backend::{Connect, Side};
 use locker_core::{Backend, BackendError, Effect, ErrorKind};
+use openings::{Openings, PATIENCE};
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::runtime::Handle;
-use tokio::task::JoinHandle;
+
+/// What opening a connection comes to.
+type Opened = Result<Arc<dyn Backend>, BackendError>;
 
 /// A connection that is rebuilt after it failed.
 ///
@@ -25,7 +30,7 @@ pub(crate) struct Link {
     timeout: Duration,
     current: Mutex<Current>,
     /// Held by the one who opens a connection.
-    opening: tokio::sync::Mutex<()>,
+    openings: tokio::sync::Mutex<Openings>,
 }
 
 #[derive(Debug, Default)]
@@ -50,7 +55,7 @@ impl Link {
             time,
             timeout,
             current: Mutex::default(),
-            opening: tokio::sync::Mutex::default(),
+            openings: tokio::sync::Mutex::default(),
         }
     }
 
@@ -68,59 +73,55 @@ impl Link {
         F: Future<Output = Result<T, BackendError>>,
     {
         let deadline = self.time.now() + self.timeout;
-        let opened = self.time.timeout(self.timeout, self.backend()).await;
-        let (backend, generation) = opened.unwrap_or_else(|| {
-            Err(BackendError::new(
-                ErrorKind::Timeout,
-                Effect::NotApplied,
-                "the store could not be connected within the request timeout",
-            ))
-        })?;
+        let was_open = self.opened().is_some();
+        let opened = self
+            .time
+            .timeout(self.timeout, self.backend(self.timeout * PATIENCE))
+            .await;
+        let (backend, generation) = opened.unwrap_or_else(|| Err(not_in_time()))?;
         let left = deadline
             .since(self.time.now())
             .max(Duration::from_millis(1));
         // A bug in a client must not end the Reporter, and with it every lock of the process. The
         // connection is closed below, so nothing that the panic has left broken is used again.
         let request = AssertUnwindSafe(async move { request(backend).await }).catch_unwind();
-        let answer = match self.time.timeout(left, request).await {
-            Some(Ok(answer)) => answer,
-            Some(Err(_)) => Err(BackendError::new(
-                ErrorKind::Unavailable,
-                Effect::Unknown,
-                "the store's client has panicked",
-            )),
-            None => Err(BackendError::timeout()),
+        let (answer, may_be_sound) = match self.time.timeout(left, request).await {
+            Some(Ok(answer)) => (answer, false),
+            Some(Err(_)) => {
+                let text = "the store's client has panicked";
+                let error = BackendError::new(ErrorKind::Unavailable, Effect::Unknown, text);
+                (Err(error), false)
+            }
+            // A request that shared its time with the opening had little, and proves nothing.
+            None => (Err(BackendError::timeout()), !was_open),
         };
         if let Err(error) = &answer
             && error.kind().breaks_connection()
+            && !may_be_sound
         {
             self.reset(generation);
         }
         answer
     }
 
-    /// The connection, opened if there is none.
-    async fn backend(&self) -> Result<(Arc<dyn Backend>, u64), BackendError> {
+    /// The connection; if there is none, one that is opened within `limit`.
+    async fn backend(&self, limit: Duration) -> Result<(Arc<dyn Backend>, u64), BackendError> {
         if let Some(open) = self.opened() {
             return Ok(open);
         }
-        let _alone = self.opening.lock().await;
+        let mut openings = self.openings.lock().await;
         if let Some(open) = self.opened() {
             return Ok(open);
         }
-        let connect = Arc::clone(&self.connect);
-        let side = self.side;
-        let mut opening = Opening(
-            self.runtime
-                .spawn(async move { connect.connect(side).await }),
-        );
-        let backend = (&mut opening.0).await.unwrap_or_else(|_| {
-            Err(BackendError::new(
-                ErrorKind::Unavailable,
-                Effect::NotApplied,
-                "the runtime on which the locker was started has ended",
-            ))
-        })?;
+        let begin = || {
+            let (connect, side) = (Arc::clone(&self.connect), self.side);
+            let time = self.time.clone();
+            self.runtime.spawn(async move {
+                let opened = time.timeout(limit, connect.connect(side)).await;
+                opened.unwrap_or_else(|| Err(not_in_time()))
+            })
+        };
+        let backend = openings.first(self.time.now(), self.timeout, begin).await?;
         let mut current = self.current();
         current.generation += 1;
         current.backend = Some(Arc::clone(&backend));
@@ -150,18 +151,16 @@ impl Link {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Opens the connection now.
-    pub(crate) async fn open(&self) -> Result<Arc<dyn Backend>, BackendError> {
-        self.backend().await.map(|(backend, _)| backend)
+    /// Opens the connection, within `limit`.
+    pub(crate) async fn open(&self, limit: Duration) -> Opened {
+        self.backend(limit).await.map(|(backend, _)| backend)
     }
 }
 
-/// A connection that is being opened. Whoever gives up waiting for it gives it up: the next one
-/// would come on top of it.
-struct Opening(JoinHandle<Result<Arc<dyn Backend>, BackendError>>);
-
-impl Drop for Opening {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
+fn not_in_time() -> BackendError {
+    BackendError::new(
+        ErrorKind::Timeout,
+        Effect::NotApplied,
+        "the store could not be connected in time",
+    )
 }

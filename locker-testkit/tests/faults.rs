@@ -96,10 +96,11 @@ fn keeps_the_promises(names: &[&str]) {
     let bad: Vec<String> = reports
         .iter()
         .filter(|report| report.outcome != Outcome::Passed)
-        .map(|report| format!("{} {}", report.deployment, report.name))
+        .map(|report| {
+            let (failures, replay) = (report.failures.join("; "), &report.replay);
+            let (where_, what) = (report.deployment, &report.name);
+            format!("{where_} {what}: {failures}\n    again: {replay}")
+        })
         .collect();
-    assert!(
-        bad.is_empty(),
-        "{bad:?}; the table above says why, and how to run them again"
-    );
+    assert!(bad.is_empty(), "{}", bad.join("\n"));
 }

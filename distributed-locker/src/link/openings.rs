@@ -1,0 +1,213 @@
+//! Connections that are being opened.
+//!
+//! *Why does an opening outlive the request that it was begun for?* It takes several round trips
+//! (TLS, a password, a look at the schema), and a request has to follow in what is left of its time.
+//! On a network that is slow, and quick enough for requests, every try would be cut short, and a
+//! connection that broke once would never come back (F12). So whoever runs out of time leaves its
+//! opening to the next one, who finds it further on.
+//!
+//! *Why is it not the only one?* What it waits for may have been lost on the way, and never come. So
+//! once the youngest is a request timeout old, another is begun beside it. Each ends after
+//! [`PATIENCE`] request timeouts, so that there are never more than that, and no more are begun than
+//! if each were given up for the next. The first to get through is the connection; the others are
+//! given up.
+
+use super::Opened;
+use futures_util::FutureExt;
+use locker_core::{BackendError, Effect, ErrorKind, Instant};
+use std::future::poll_fn;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::task::JoinHandle;
+
+/// How many request timeouts an opening may take.
+pub(super) const PATIENCE: u32 = 4;
+
+/// Those of one link, the oldest first.
+#[derive(Debug, Default)]
+pub(super) struct Openings(Vec<Opening>);
+
+#[derive(Debug)]
+struct Opening {
+    begun: Instant,
+    task: JoinHandle<Opened>,
+}
+
+impl Openings {
+    /// The first that gets through, or fails from now on. Another one is begun at `now`, unless one
+    /// was less than a request timeout ago.
+    ///
+    /// # Cancel safety
+    ///
+    /// What was begun goes on when it is dropped.
+    pub(super) async fn first(
+        &mut self,
+        now: Instant,
+        timeout: Duration,
+        begin: impl FnOnce() -> JoinHandle<Opened>,
+    ) -> Opened {
+        // What failed while nobody looked is no news any more.
+        let through = poll_fn(|context| {
+            while let Poll::Ready(ended) = self.poll(context) {
+                if ended.is_ok() {
+                    return Poll::Ready(Some(ended));
+                }
+            }
+            Poll::Ready(None)
+        });
+        if let Some(through) = through.await {
+            self.0.clear();
+            return through;
+        }
+        let youngest = self.0.last();
+        if youngest.is_none_or(|opening| now.since(opening.begun) >= timeout) {
+            let task = begin();
+            self.0.push(Opening { begun: now, task });
+        }
+        let ended = poll_fn(|context| self.poll(context)).await;
+        if ended.is_ok() {
+            self.0.clear();
+        }
+        ended
+    }
+
+    /// Takes out one that has ended.
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Opened> {
+        for place in 0..self.0.len() {
+            if let Poll::Ready(ended) = self.0[place].task.poll_unpin(context) {
+                self.0.remove(place);
+                return Poll::Ready(ended.unwrap_or_else(|_| Err(runtime_ended())));
+            }
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for Opening {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+fn runtime_ended() -> BackendError {
+    BackendError::new(
+        ErrorKind::Unavailable,
+        Effect::NotApplied,
+        "the runtime on which the locker was started has ended",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Link;
+    use crate::time::{BootClock, Time};
+    use async_trait::async_trait;
+    use locker_core::backend::{Connect, Side};
+    use locker_core::memory::Memory;
+    use locker_core::{Backend, BackendError, ErrorKind, Key};
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
+
+    const TIMEOUT: Duration = Duration::from_millis(60);
+
+    /// A store whose n-th connection takes so many request timeouts, and for ever where none is said.
+    #[derive(Debug)]
+    struct Slow {
+        takes: Vec<f64>,
+        begun: AtomicUsize,
+        open: Arc<AtomicUsize>,
+        most: AtomicUsize,
+    }
+
+    struct Under(Arc<AtomicUsize>);
+
+    impl Drop for Under {
+        fn drop(&mut self) {
+            self.0.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+
+    #[async_trait]
+    impl Connect for Slow {
+        async fn connect(&self, side: Side) -> Result<Arc<dyn Backend>, BackendError> {
+            let number = self.begun.fetch_add(1, Ordering::SeqCst);
+            let under = self.open.fetch_add(1, Ordering::SeqCst) + 1;
+            self.most.fetch_max(under, Ordering::SeqCst);
+            let _under = Under(Arc::clone(&self.open));
+            match self.takes.get(number) {
+                Some(timeouts) => tokio::time::sleep(TIMEOUT.mul_f64(*timeouts)).await,
+                None => std::future::pending().await,
+            }
+            Memory::new(Arc::new(BootClock::new())).connect(side).await
+        }
+    }
+
+    fn slow(takes: &[f64]) -> (Link, Arc<Slow>) {
+        let slow = Arc::new(Slow {
+            takes: takes.to_vec(),
+            begun: AtomicUsize::new(0),
+            open: Arc::default(),
+            most: AtomicUsize::new(0),
+        });
+        let time = Time::Boot(BootClock::new());
+        let link = Link::new(Arc::clone(&slow) as _, Side::Caller, time, TIMEOUT);
+        (link, slow)
+    }
+
+    /// Which request is the first that is answered.
+    async fn first_answered(link: &Link) -> usize {
+        let key = Key::new("k").unwrap();
+        for request in 1..=12 {
+            match link.call(async |store| store.read_lock(&key).await).await {
+                Ok(_) => return request,
+                Err(error) => assert_eq!(error.kind(), ErrorKind::Timeout, "{error}"),
+            }
+        }
+        usize::MAX
+    }
+
+    /// F12: without the time that earlier requests have waited, none would ever be answered.
+    #[tokio::test]
+    async fn a_connection_that_takes_longer_than_a_request_is_had_in_the_end() {
+        let (link, slow) = slow(&[2.5; 12]);
+        let request = first_answered(&link).await;
+        assert!((2..=4).contains(&request), "{request}");
+        assert!(slow.begun.load(Ordering::SeqCst) <= 4);
+    }
+
+    /// What the first waits for was lost.
+    #[tokio::test]
+    async fn one_that_hangs_does_not_keep_another_from_getting_through() {
+        let (link, slow) = slow(&[1000.0, 0.1]);
+        let request = first_answered(&link).await;
+        assert!((2..=3).contains(&request), "{request}");
+        tokio::task::yield_now().await;
+        assert_eq!(slow.open.load(Ordering::SeqCst), 0, "the first is given up");
+    }
+
+    #[tokio::test]
+    async fn there_are_never_more_than_a_few_and_none_outlives_its_link() {
+        let (link, slow) = slow(&[]);
+        assert_eq!(first_answered(&link).await, usize::MAX);
+        let most = slow.most.load(Ordering::SeqCst);
+        assert!((2..=super::PATIENCE as usize).contains(&most), "{most}");
+        drop(link);
+        tokio::time::sleep(TIMEOUT / 4).await;
+        assert_eq!(slow.open.load(Ordering::SeqCst), 0);
+    }
+
+    /// The request that had to wait for the connection has no time left, and the connection is good.
+    #[tokio::test]
+    async fn a_request_that_shared_its_time_does_not_cost_the_new_connection() {
+        let (link, slow) = slow(&[0.7]);
+        let late = async |_store: Arc<dyn Backend>| {
+            tokio::time::sleep(TIMEOUT.mul_f64(0.6)).await;
+            Ok(())
+        };
+        let shared = link.call(late).await;
+        assert_eq!(shared.unwrap_err().kind(), ErrorKind::Timeout);
+        link.call(late).await.unwrap();
+        assert_eq!(slow.begun.load(Ordering::SeqCst), 1);
+    }
+}
