@@ -46,6 +46,10 @@ impl Invariant for Orphans {
                 self.exited.insert((format!("p{process}"), *boot));
             }
         }
+        // A request that lands late may bring back what was gone: that is a new record.
+        let holders = view.keys.iter().filter_map(|key| view.store.holder(key));
+        let present: BTreeSet<Box<str>> = holders.map(|it| it.owner.as_str().into()).collect();
+        self.unwanted.retain(|owner, _| present.contains(owner));
         for key in view.keys {
             // What a clone leaves under the name of both is nobody's (A6); it dies with the name.
             let known = |holder: &Holder| holder.alive && !view.is_cloned(&holder.owner);
