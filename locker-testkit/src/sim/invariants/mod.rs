@@ -14,6 +14,7 @@ mod idempotence;
 mod identity;
 mod liveness;
 mod orphans;
+mod promptness;
 mod scope;
 mod stalls;
 mod sticky;
@@ -70,6 +71,7 @@ pub fn all() -> Vec<Box<dyn Invariant>> {
         Box::<storms::Storms>::default(),
         Box::new(stalls::Stalls),
         Box::<dead_holders::DeadHolders>::default(),
+        Box::<promptness::Promptness>::default(),
         Box::new(liveness::Liveness),
         Box::<orphans::Orphans>::default(),
     ]

@@ -48,6 +48,7 @@ impl Process {
                 watching: Watching::No,
                 life_by,
                 hinted: false,
+                hint: None,
                 refused: false,
             }),
         };
@@ -126,7 +127,10 @@ impl Process {
         let Stage::Asking(asking) = &mut hand.stage else {
             return;
         };
+        env.note(self.index, format_args!("Hand({id}) hears {hint:?}"));
         if hand.in_flight.is_some() || !asking.machine.as_ref().is_some_and(Acquire::is_waiting) {
+            // A stream keeps the newest until it is asked for.
+            asking.hint = Some(hint);
             return;
         }
         asking.hinted = true;
@@ -224,8 +228,12 @@ impl Process {
         if let Some(hand) = self.hands.get_mut(&id)
             && let Stage::Asking(asking) = &mut hand.stage
         {
+            let waiting = machine.is_waiting();
             asking.machine = Some(machine);
             hand.due = Some(until);
+            if waiting && let Some(hint) = asking.hint.take() {
+                return self.on_hint(env, id, hint);
+            }
             self.wake_at(env, Part::Hand(id), until);
         }
     }

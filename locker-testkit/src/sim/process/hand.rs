@@ -4,6 +4,7 @@
 //! nothing of it is left: an acquisition, a held lock, or a lock on its way back.
 
 use super::super::op::Ticket;
+use locker_core::backend::Hint;
 use locker_core::deadline::Deadline;
 use locker_core::machine::{Acquire, Release, Tenure};
 use locker_core::{Instant, OwnerHash, ProcessHash, StoreTime, Token};
@@ -63,6 +64,8 @@ pub struct Asking {
     pub life_by: Instant,
     /// Whether a hint has reached it.
     pub hinted: bool,
+    /// The newest hint that came while a request was under way.
+    pub hint: Option<Hint>,
     /// Whether its last take-over was refused by the store.
     pub refused: bool,
 }
@@ -112,6 +115,11 @@ pub struct Leaving {
 }
 
 impl Hand {
+    /// Whether it waits, and the store has confirmed that it will be told.
+    pub fn is_told(&self) -> bool {
+        matches!(&self.stage, Stage::Asking(asking) if asking.watching == Watching::Yes)
+    }
+
     /// The tenure, if the lock is held.
     pub fn tenure(&self) -> Option<&Arc<Tenure>> {
         match &self.stage {

@@ -4,11 +4,13 @@
 use super::super::agenda::{Call, Part};
 use super::super::env::Env;
 use super::super::fault::Fault;
+use super::super::invariants::HandRef;
 use super::Process;
-use super::hand::Stage;
-use locker_core::Instant;
+use super::hand::{Hand, Stage};
 use locker_core::machine::Acquire;
+use locker_core::{Instant, OwnerHash};
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A lock that a task wants.
@@ -186,6 +188,33 @@ impl Process {
         };
         let mut hands = self.hands.values();
         self.up && hands.any(|hand| hand.owner.key() == key && waits(hand))
+    }
+
+    /// Who waits for this key, is told by the store that it is free, and can do something about it at
+    /// once. In the driver only the first of a process is enrolled; where more are, this one is none.
+    pub fn told_of(&self, key: &locker_core::Key, at: Duration) -> Option<(HandRef, &OwnerHash)> {
+        let mut asking = self
+            .hands
+            .iter()
+            .filter(|(_, hand)| hand.owner.key() == key && matches!(hand.stage, Stage::Asking(_)));
+        let (id, hand) = match (asking.next(), asking.next()) {
+            (Some(only), None) => only,
+            _ => return None,
+        };
+        let runs = self.stopped_until.max(self.stalled_until[1 + hand.task]) <= at;
+        let ready = runs && hand.in_flight.is_none() && self.is_told((self.boot, *id));
+        ready.then(|| (HandRef::new(self.index, self.boot, *id), &hand.owner))
+    }
+
+    /// Whether this hand still waits, by an incarnation that goes on, and is told by the store.
+    pub fn is_told(&self, (boot, hand): (u32, u32)) -> bool {
+        let lives = |hand: &&Hand| {
+            let life = self.reporter.life.as_ref();
+            life.is_some_and(|life| Arc::ptr_eq(life, &hand.life))
+        };
+        let same = self.up && self.boot == boot;
+        let hand = self.hands.get(&hand).filter(|_| same);
+        hand.filter(lives).is_some_and(Hand::is_told)
     }
 
     pub(super) fn wake_task(&mut self, env: &mut Env, task: usize) {

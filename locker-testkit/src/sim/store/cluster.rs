@@ -242,6 +242,10 @@ impl StoreModel for Cluster {
         })
     }
 
+    fn in_line(&self, key: &Key) -> usize {
+        self.locks.waiters.in_line(key)
+    }
+
     fn is_alive(&self, process: &ProcessHash) -> bool {
         let (ledger, now) = (&self.processes.ledger, self.processes.now());
         ledger.life(now, process).is_some()

@@ -116,6 +116,10 @@ impl StoreModel for Embedded {
         })
     }
 
+    fn in_line(&self, _: &Key) -> usize {
+        self.watchers.len()
+    }
+
     fn is_alive(&self, process: &ProcessHash) -> bool {
         now(self.memory.read_process(process))
             .is_ok_and(|reply| matches!(reply.value, Liveness::Alive(_)))

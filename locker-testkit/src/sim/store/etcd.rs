@@ -406,6 +406,10 @@ impl StoreModel for Etcd {
         })
     }
 
+    fn in_line(&self, key: &Key) -> usize {
+        self.waiters.in_line(key)
+    }
+
     fn is_alive(&self, process: &ProcessHash) -> bool {
         self.processes.contains_key(process)
     }

@@ -61,6 +61,9 @@ pub trait StoreModel: fmt::Debug {
     /// The truth about a key, at its own present time: what the next request would meet.
     fn holder(&self, key: &Key) -> Option<Holder>;
 
+    /// How many stand in the line of this key, at most.
+    fn in_line(&self, key: &Key) -> usize;
+
     /// The truth about a process.
     fn is_alive(&self, process: &ProcessHash) -> bool;
 

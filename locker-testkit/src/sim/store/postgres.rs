@@ -346,6 +346,10 @@ impl StoreModel for Postgres {
         ledger.holder(now, key, |process| self.is_alive(process))
     }
 
+    fn in_line(&self, key: &Key) -> usize {
+        self.node.waiters.in_line(key)
+    }
+
     fn is_alive(&self, process: &ProcessHash) -> bool {
         self.committed().life(self.node.now(), process).is_some()
     }

@@ -253,6 +253,10 @@ impl StoreModel for Redis {
         ledger.holder(now, key, |process| ledger.life(now, process).is_some())
     }
 
+    fn in_line(&self, key: &Key) -> usize {
+        self.node.waiters.in_line(key)
+    }
+
     fn is_alive(&self, process: &ProcessHash) -> bool {
         self.node.ledger.life(self.node.now(), process).is_some()
     }

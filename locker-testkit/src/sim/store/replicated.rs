@@ -95,6 +95,10 @@ impl StoreModel for Replicated {
         ledger.holder(now, key, |process| ledger.life(now, process).is_some())
     }
 
+    fn in_line(&self, key: &Key) -> usize {
+        self.master.waiters.in_line(key)
+    }
+
     fn is_alive(&self, process: &ProcessHash) -> bool {
         let (ledger, now) = (&self.master.ledger, self.master.now());
         ledger.life(now, process).is_some()

@@ -22,6 +22,11 @@ impl Waiters {
         }
     }
 
+    /// How many stand in the line of this key.
+    pub(super) fn in_line(&self, key: &Key) -> usize {
+        self.0.get(key).map_or(0, Vec::len)
+    }
+
     /// Tells everybody in the line, with his place; the dead are forgotten and take none.
     pub(super) fn wake(
         &mut self,
