@@ -65,6 +65,8 @@ pub struct Flight {
     /// Whether no answer of it may come back, or one is on its way already: whoever doubles a
     /// request hears the answer to the first copy, or none.
     pub mute: bool,
+    /// Whether a copy of it was sent as well.
+    pub doubled: bool,
 }
 
 impl Env {
@@ -119,6 +121,7 @@ impl Env {
             answer: None,
             over: false,
             mute,
+            doubled: fate.again.is_some(),
         });
         if fate.refused {
             let error = BackendError::new(
@@ -141,6 +144,11 @@ impl Env {
     pub fn send_back(&mut self, ticket: Ticket, answer: Answer) {
         let weather = self.weather();
         let flight = &mut self.flights[ticket.0];
+        // One of two copies cannot say for both that nothing happened.
+        let did_nothing = |error: &BackendError| error.effect() == Effect::NotApplied;
+        if flight.doubled && answer.as_ref().is_err_and(did_nothing) {
+            return;
+        }
         if flight.over || std::mem::replace(&mut flight.mute, true) {
             return;
         }

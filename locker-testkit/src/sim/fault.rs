@@ -46,6 +46,7 @@ counted! {
         CommitDelayed => "commit delayed",
         CommitsStalled => "all commits stalled",
         RowLocked => "request at a locked row",
+        SessionEnded => "session ended, its process alive",
         LeaderChanged => "leader changed",
         LastWritesLost => "last writes lost (against A2)",
         AllLost => "all data lost (against A2)",

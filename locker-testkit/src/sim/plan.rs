@@ -15,6 +15,9 @@ pub fn timing() -> Timing {
     }
 }
 
+/// For how long a session is believed that nothing was heard of, where sessions count.
+pub const BELIEVED: Duration = Duration::from_secs(3);
+
 /// How long a cluster may take to heal, where no assumption was broken.
 const HEALED_WITHIN: Duration = Duration::from_millis(4000);
 
@@ -41,6 +44,8 @@ pub struct Plan {
     pub seed: u64,
     /// How often in a thousand a commit takes its time.
     pub slow_commits: u32,
+    /// Whether an ended session has to show that a process is dead, on a store that can tell.
+    pub sessions: bool,
     /// Which assumption breaks, once, and when.
     pub breach: Option<Fault>,
     /// When it does.
@@ -160,6 +165,7 @@ impl Plan {
             kind,
             seed,
             slow_commits: [0, 30, 150][rng.below(3)],
+            sessions: kind == Kind::Postgres && rng.chance(500),
             breach: None,
             breach_at: rng.between(Duration::from_millis(300), heals_at),
             stall_only: false,
@@ -191,6 +197,7 @@ impl Plan {
         plan.weather = Weather::default();
         plan.outages.clear();
         plan.slow_commits = 0;
+        plan.sessions = false;
         plan.breach = None;
         plan
     }
@@ -222,7 +229,12 @@ impl Plan {
             Some(_) => self.timing.lock_ttl + self.timing.liveness_ttl,
             None => Duration::ZERO,
         };
-        HEALED_WITHIN + losses
+        let believed = if self.sessions {
+            BELIEVED
+        } else {
+            Duration::ZERO
+        };
+        HEALED_WITHIN + losses + believed
     }
 
     /// The names of the keys.

@@ -23,7 +23,7 @@ mod success;
 mod take_over;
 
 use super::agenda::Part;
-use super::op::{Answer, Op, Value};
+use super::op::{Answer, Op, Subscription, Value};
 use super::plan::Plan;
 use super::process::Process;
 use super::store::{Holder, Kind, StoreModel};
@@ -209,6 +209,15 @@ impl HandRef {
             process,
             boot,
             hand,
+        }
+    }
+
+    /// As whom the store knows it, if it waits.
+    fn subscription(self) -> Subscription {
+        Subscription {
+            process: self.process,
+            boot: self.boot,
+            hand: self.hand,
         }
     }
 }

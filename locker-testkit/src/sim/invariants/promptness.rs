@@ -47,12 +47,16 @@ impl Invariant for Promptness {
                 by: Some(Op::Release(_) | Op::Settle(..)),
             } = fact
             {
+                let key_name = &view.keys[*key];
+                let line = view.store.line(key_name);
+                let stands = |hand: &HandRef| line.contains(&hand.subscription());
                 let processes = view.processes.iter();
-                let told = processes.filter_map(|it| it.told_of(&view.keys[*key], view.at));
+                let told = processes.filter_map(|it| it.told_of(key_name, view.at));
+                let told = told.filter(|(hand, _)| stands(hand));
                 let waiting = told.map(|(hand, owner)| (hand, owner.process().clone()));
                 let free = Free {
                     since: view.at,
-                    in_line: u32::try_from(view.store.in_line(&view.keys[*key])).unwrap_or(0),
+                    in_line: u32::try_from(line.len()).unwrap_or(0),
                     waiting: waiting.collect(),
                 };
                 self.free.insert(*key, free);

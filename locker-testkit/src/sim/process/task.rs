@@ -197,9 +197,8 @@ impl Process {
             .hands
             .iter()
             .filter(|(_, hand)| hand.owner.key() == key && matches!(hand.stage, Stage::Asking(_)));
-        let (id, hand) = match (asking.next(), asking.next()) {
-            (Some(only), None) => only,
-            _ => return None,
+        let (Some((id, hand)), None) = (asking.next(), asking.next()) else {
+            return None;
         };
         let runs = self.stopped_until.max(self.stalled_until[1 + hand.task]) <= at;
         let ready = runs && hand.in_flight.is_none() && self.is_told((self.boot, *id));

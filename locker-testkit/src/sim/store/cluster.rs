@@ -10,7 +10,7 @@ use super::redis::{Node, released, turned_away, writes};
 use super::{Asked, Holder, StoreModel, timeless};
 use crate::sim::fault::Fault;
 use crate::sim::mark::Mark;
-use crate::sim::op::{Answer, Op, Outbox, Ticket, Value};
+use crate::sim::op::{Answer, Op, Outbox, Subscription, Ticket, Value};
 use crate::sim::plan::Plan;
 use crate::sim::rng::Rng;
 use locker_core::backend::{Claimed, Held, Liveness, Observed, Reply};
@@ -242,8 +242,8 @@ impl StoreModel for Cluster {
         })
     }
 
-    fn in_line(&self, key: &Key) -> usize {
-        self.locks.waiters.in_line(key)
+    fn line(&self, key: &Key) -> Vec<Subscription> {
+        self.locks.waiters.line(key)
     }
 
     fn is_alive(&self, process: &ProcessHash) -> bool {

@@ -116,8 +116,8 @@ impl StoreModel for Embedded {
         })
     }
 
-    fn in_line(&self, _: &Key) -> usize {
-        self.watchers.len()
+    fn line(&self, _: &Key) -> Vec<Subscription> {
+        self.watchers.iter().map(|(who, _)| *who).collect()
     }
 
     fn is_alive(&self, process: &ProcessHash) -> bool {

@@ -12,7 +12,7 @@ use super::waiters::Waiters;
 use super::{Asked, Holder, StoreModel, refusal, timeless};
 use crate::sim::fault::Fault;
 use crate::sim::mark::Mark;
-use crate::sim::op::{Op, Outbox, Ticket, Value};
+use crate::sim::op::{Op, Outbox, Subscription, Ticket, Value};
 use crate::sim::plan::Plan;
 use crate::sim::rng::Rng;
 use locker_core::backend::{
@@ -406,8 +406,8 @@ impl StoreModel for Etcd {
         })
     }
 
-    fn in_line(&self, key: &Key) -> usize {
-        self.waiters.in_line(key)
+    fn line(&self, key: &Key) -> Vec<Subscription> {
+        self.waiters.line(key)
     }
 
     fn is_alive(&self, process: &ProcessHash) -> bool {

@@ -4,6 +4,7 @@
 //! memory store of the core: that one is the model of the embedded store. A record is an unexpired
 //! one only by the time that is given; a token outlives its record.
 
+use super::sessions::Sessions;
 use super::{Holder, refusal};
 use crate::sim::op::{Answer, Op, Value};
 use locker_core::backend::{
@@ -22,6 +23,8 @@ pub(super) struct Ledger {
     pub(super) processes: BTreeMap<ProcessHash, Life>,
     /// Keys under which something was found that is no record.
     pub(super) planted: BTreeSet<Key>,
+    /// Who is believed without a report; nobody but on Postgres.
+    pub(super) sessions: Sessions,
 }
 
 /// A key that was granted at least once.
@@ -44,7 +47,7 @@ pub(super) struct Life {
     pub(super) expires: u64,
 }
 
-fn micros(ttl: Duration) -> u64 {
+pub(super) fn micros(ttl: Duration) -> u64 {
     u64::try_from(ttl.as_nanos().div_ceil(1000)).unwrap_or(u64::MAX)
 }
 
@@ -62,6 +65,12 @@ impl Ledger {
     pub(super) fn life(&self, now: u64, process: &ProcessHash) -> Option<Life> {
         let life = self.processes.get(process).copied();
         life.filter(|life| life.expires > now)
+    }
+
+    /// When this process is dead for others, if it is not yet.
+    pub(super) fn dead_at(&self, now: u64, process: &ProcessHash) -> Option<u64> {
+        let reported = self.life(now, process).map(|life| life.expires);
+        reported.or_else(|| self.sessions.believed(now, process))
     }
 
     /// The holder of a key; `lives` judges processes.
@@ -135,16 +144,9 @@ impl Ledger {
         let mut left = record.expires - now;
         let holder = here.then(|| {
             let process = record.data.process();
-            match self.life(now, process) {
-                None => {
-                    left = 0;
-                    Liveness::Dead
-                }
-                Some(life) => {
-                    left = left.min(life.expires - now);
-                    alive(process, life)
-                }
-            }
+            let dead_at = self.dead_at(now, process);
+            left = left.min(dead_at.map_or(0, |dead_at| dead_at - now));
+            self.liveness(now, process)
         });
         let token = record.data.token.get();
         Some(Held {
@@ -244,8 +246,9 @@ impl Ledger {
     }
 
     pub(super) fn liveness(&self, now: u64, process: &ProcessHash) -> Liveness {
-        let life = self.life(now, process);
-        life.map_or(Liveness::Dead, |life| alive(process, life))
+        let life = self.processes.get(process);
+        let living = life.filter(|_| self.dead_at(now, process).is_some());
+        living.map_or(Liveness::Dead, |life| alive(process, *life))
     }
 
     /// S11: whether this key holds what is no record.

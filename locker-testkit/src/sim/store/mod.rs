@@ -22,6 +22,7 @@ mod postgres;
 mod redis;
 mod replicated;
 mod server_clock;
+mod sessions;
 mod waiters;
 
 pub use cluster::Cluster;
@@ -32,7 +33,7 @@ pub use redis::Redis;
 pub use replicated::Replicated;
 
 use super::fault::Fault;
-use super::op::{Answer, Op, Outbox, Ticket, Value};
+use super::op::{Answer, Op, Outbox, Subscription, Ticket, Value};
 use super::plan::Plan;
 use super::rng::Rng;
 use locker_core::backend::Reply;
@@ -61,8 +62,8 @@ pub trait StoreModel: fmt::Debug {
     /// The truth about a key, at its own present time: what the next request would meet.
     fn holder(&self, key: &Key) -> Option<Holder>;
 
-    /// How many stand in the line of this key, at most.
-    fn in_line(&self, key: &Key) -> usize;
+    /// Who stands in the line of this key, and perhaps others.
+    fn line(&self, key: &Key) -> Vec<Subscription>;
 
     /// The truth about a process.
     fn is_alive(&self, process: &ProcessHash) -> bool;

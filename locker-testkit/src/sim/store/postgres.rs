@@ -4,20 +4,22 @@
 //!   locked, and then waits for whoever has it; the clock is read after that.
 //! * What it writes is there for others only when it is committed, which may take long: a disk, a
 //!   synchronous standby. Its answer comes then.
+//! * In every other history a process is dead only when its session has ended as well, or when nothing
+//!   was heard of it for long.
 //! * A wait ends after `lock_timeout`, a crash rolls back what was not committed.
 //!
 //! Within the assumptions its clock may be stepped and its server may crash; against them a standby
 //! that has not got the last commits is promoted, or the clock leaps.
 
-use super::ledger::{Ledger, Life, Lock, corrupt};
+use super::ledger::{Ledger, Life, Lock, corrupt, micros};
 use super::redis::{Node, released, turned_away};
 use super::{Asked, Holder, StoreModel, refusal, timeless};
 use crate::sim::fault::Fault;
 use crate::sim::mark::Mark;
-use crate::sim::op::{Answer, Op, Outbox, Ticket, Value};
-use crate::sim::plan::Plan;
+use crate::sim::op::{Answer, Op, Outbox, Subscription, Ticket, Value};
+use crate::sim::plan::{BELIEVED, Plan};
 use crate::sim::rng::Rng;
-use locker_core::backend::{Reply, Standing};
+use locker_core::backend::{Birth, Renewal, Reply, Standing};
 use locker_core::{ErrorKind, Key, OwnerHash, ProcessHash};
 use std::time::Duration;
 
@@ -31,6 +33,8 @@ pub struct Postgres {
     node: Node,
     at: Duration,
     rng: Rng,
+    /// For how long a session is believed without a report, where it is.
+    believed: Option<u64>,
     /// How often in a thousand a commit takes its time.
     slow_commits: u32,
     commits_stall_until: Duration,
@@ -77,6 +81,7 @@ impl Postgres {
             node: Node::new(plan.store_rate, plan),
             at: Duration::ZERO,
             rng: Rng::new(plan.seed),
+            believed: plan.sessions.then(|| micros(BELIEVED)),
             slow_commits: plan.slow_commits,
             commits_stall_until: Duration::ZERO,
             open: Vec::new(),
@@ -166,6 +171,7 @@ impl Postgres {
         let mut after = self.committed().clone();
         let mut answer = after.apply(now, op, true);
         self.node.clock.told(op, &answer);
+        self.keep_session(op, &answer);
         if waited && matches!(op, Op::Settle(..)) {
             out.marks.push(Mark::SettledBehindACommit);
         }
@@ -195,7 +201,7 @@ impl Postgres {
         }
         let judged = rows.process.clone().filter(|_| rows.shared);
         let victim = judged
-            .filter(|process| before.life(now, process).is_none())
+            .filter(|process| before.dead_at(now, process).is_none())
             .map(|process| (process.clone(), before.processes.get(&process).copied()));
         let mut commits_at = self.at;
         if waited {
@@ -222,6 +228,22 @@ impl Postgres {
             self.open.push(transaction);
         } else {
             self.commit(transaction, out);
+        }
+    }
+
+    /// A session's lock is taken at once, whatever becomes of the transaction.
+    fn keep_session(&mut self, op: &Op, answer: &Answer) {
+        let reported = answer.as_ref().is_ok_and(|reply| {
+            matches!(
+                reply.value,
+                Value::Born(Birth::Created { .. }) | Value::Renewed(Renewal::Renewed { .. })
+            )
+        });
+        if let Op::CreateProcess(process, _) | Op::RenewProcess(process, _) = op
+            && reported
+            && self.believed.is_some()
+        {
+            self.node.ledger.sessions.keep(process);
         }
     }
 
@@ -265,6 +287,13 @@ impl Postgres {
         };
         out.judged_dead = done.victim.filter(unchanged).map(|(process, _)| process);
         let ledger = &mut self.node.ledger;
+        if let Some((process, life)) = &done.life {
+            match (self.believed, &done.op) {
+                (Some(_), Op::RetireProcess(_)) => ledger.sessions.forget(process),
+                (Some(believed), _) => ledger.sessions.believe(process, life.alive_at + believed),
+                (None, _) => {}
+            }
+        }
         ledger.locks.extend(done.locks);
         ledger.processes.extend(done.life);
         for key in freed {
@@ -346,12 +375,19 @@ impl StoreModel for Postgres {
         ledger.holder(now, key, |process| self.is_alive(process))
     }
 
-    fn in_line(&self, key: &Key) -> usize {
-        self.node.waiters.in_line(key)
+    fn line(&self, key: &Key) -> Vec<Subscription> {
+        self.node.waiters.line(key)
     }
 
     fn is_alive(&self, process: &ProcessHash) -> bool {
-        self.committed().life(self.node.now(), process).is_some()
+        self.committed().dead_at(self.node.now(), process).is_some()
+    }
+
+    fn crashed(&mut self, process: &ProcessHash) {
+        // Unless its machine has vanished with it.
+        if self.rng.chance(700) {
+            self.node.ledger.sessions.end(process);
+        }
     }
 
     fn troubles(&self) -> &'static [Fault] {
@@ -359,6 +395,7 @@ impl StoreModel for Postgres {
             Fault::CommitsStalled,
             Fault::CommitsStalled,
             Fault::StoreCrashed,
+            Fault::SessionEnded,
             Fault::ClockSteppedBack,
             Fault::ClockSteppedForward,
             Fault::Planted,
@@ -382,8 +419,11 @@ impl StoreModel for Postgres {
                 self.queue.clear();
                 self.node.goes_down(rng);
                 self.node.waiters.rebuilt(out);
-                fault == Fault::StoreCrashed || self.node.forget_last(rng)
+                let survived = fault == Fault::StoreCrashed || self.node.forget_last(rng);
+                self.node.ledger.sessions.end_all();
+                survived
             }
+            Fault::SessionEnded => self.node.ledger.sessions.end_one(rng),
             Fault::ClockSteppedBack => self.node.clock.step_back(rng),
             Fault::ClockSteppedForward => self.node.clock.step_forward(rng),
             Fault::ClockLeapt => {

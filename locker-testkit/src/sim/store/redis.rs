@@ -10,7 +10,7 @@ use super::server_clock::ServerClock;
 use super::waiters::Waiters;
 use super::{Asked, Holder, StoreModel, refusal, timeless};
 use crate::sim::fault::Fault;
-use crate::sim::op::{Op, Outbox, Value};
+use crate::sim::op::{Op, Outbox, Subscription, Value};
 use crate::sim::plan::Plan;
 use crate::sim::rng::Rng;
 use locker_core::backend::{Released, Settlement};
@@ -253,8 +253,8 @@ impl StoreModel for Redis {
         ledger.holder(now, key, |process| ledger.life(now, process).is_some())
     }
 
-    fn in_line(&self, key: &Key) -> usize {
-        self.node.waiters.in_line(key)
+    fn line(&self, key: &Key) -> Vec<Subscription> {
+        self.node.waiters.line(key)
     }
 
     fn is_alive(&self, process: &ProcessHash) -> bool {

@@ -10,7 +10,7 @@ use super::redis::{Node, step, turned_away, writes};
 use super::{Asked, Holder, StoreModel, refusal};
 use crate::sim::fault::Fault;
 use crate::sim::mark::Mark;
-use crate::sim::op::{Op, Outbox};
+use crate::sim::op::{Op, Outbox, Subscription};
 use crate::sim::plan::Plan;
 use crate::sim::rng::Rng;
 use locker_core::{ErrorKind, Key, ProcessHash};
@@ -95,8 +95,8 @@ impl StoreModel for Replicated {
         ledger.holder(now, key, |process| ledger.life(now, process).is_some())
     }
 
-    fn in_line(&self, key: &Key) -> usize {
-        self.master.waiters.in_line(key)
+    fn line(&self, key: &Key) -> Vec<Subscription> {
+        self.master.waiters.line(key)
     }
 
     fn is_alive(&self, process: &ProcessHash) -> bool {

@@ -22,9 +22,10 @@ impl Waiters {
         }
     }
 
-    /// How many stand in the line of this key.
-    pub(super) fn in_line(&self, key: &Key) -> usize {
-        self.0.get(key).map_or(0, Vec::len)
+    /// Who stands in the line of this key.
+    pub(super) fn line(&self, key: &Key) -> Vec<Subscription> {
+        let line = self.0.get(key).into_iter().flatten();
+        line.map(|(who, _)| *who).collect()
     }
 
     /// Tells everybody in the line, with his place; the dead are forgotten and take none.
