@@ -229,12 +229,15 @@ impl Plan {
             Some(_) => self.timing.lock_ttl + self.timing.liveness_ttl,
             None => Duration::ZERO,
         };
-        let believed = if self.sessions {
-            BELIEVED
-        } else {
-            Duration::ZERO
-        };
-        HEALED_WITHIN + losses + believed
+        HEALED_WITHIN + losses + self.believed()
+    }
+
+    /// For how long a process is believed of which nothing is heard.
+    pub fn believed(&self) -> Duration {
+        match self.sessions {
+            true => BELIEVED,
+            false => Duration::ZERO,
+        }
     }
 
     /// The names of the keys.

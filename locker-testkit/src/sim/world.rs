@@ -371,7 +371,7 @@ impl World {
                 self.check()?;
             }
         }
-        self.env.at += self.env.plan.timing.liveness_ttl * 2;
+        self.env.at += self.env.plan.timing.liveness_ttl * 2 + self.env.plan.believed();
         self.store.advance(self.env.at);
         let view = View {
             at: self.env.at,

@@ -87,7 +87,7 @@ impl Etcd {
     /// An empty cluster.
     pub fn new(plan: &Plan) -> Self {
         Self {
-            clock: ServerClock::new(plan.store_rate),
+            clock: ServerClock::new(plan.store_rate, plan),
             at: Duration::ZERO,
             rng: Rng::new(plan.seed),
             slow_steps: plan.weather.slow > 0,

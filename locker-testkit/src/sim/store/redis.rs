@@ -34,7 +34,7 @@ impl Node {
     pub(super) fn new(rate: u32, plan: &Plan) -> Self {
         Self {
             ledger: Ledger::default(),
-            clock: ServerClock::new(rate),
+            clock: ServerClock::new(rate, plan),
             waiters: Waiters::default(),
             at: Duration::ZERO,
             down_until: Duration::ZERO,

@@ -1,7 +1,8 @@
 //! A server's wall clock: it drifts, and it may be stepped, which A3 bounds in one direction only.
 
+use crate::sim::fault::Fault;
 use crate::sim::op::{Answer, Op, Value};
-use crate::sim::plan::timing;
+use crate::sim::plan::{Plan, timing};
 use crate::sim::rng::Rng;
 use locker_core::backend::Settlement;
 use std::time::Duration;
@@ -19,19 +20,22 @@ pub(super) struct ServerClock {
     lowest: i64,
     /// Until when claims may land that the store has called over. It does not go back behind that (A6).
     over: u64,
+    /// A store that will lose its data does not step its clock back besides (A6).
+    loses_data: bool,
 }
 
 /// How far a history takes a clock back, all together: less than L leaves of the time to heal.
 const FARTHEST_BACK: i64 = 500_000;
 
 impl ServerClock {
-    pub(super) fn new(rate_permille: u32) -> Self {
+    pub(super) fn new(rate_permille: u32, plan: &Plan) -> Self {
         Self {
             rate_permille: u64::from(rate_permille),
             at: Duration::ZERO,
             offset: 0,
             lowest: 0,
             over: 0,
+            loses_data: plan.breach.is_some_and(Fault::forgets),
         }
     }
 
@@ -65,6 +69,9 @@ impl ServerClock {
 
     /// Is stepped back. Answers whether it may go back any farther.
     pub(super) fn step_back(&mut self, rng: &mut Rng) -> bool {
+        if self.loses_data {
+            return false;
+        }
         let shown_since = i64::try_from(self.now().saturating_sub(self.over)).unwrap_or(i64::MAX);
         let left = (FARTHEST_BACK + self.lowest).min(shown_since - 1);
         if left <= 0 {
