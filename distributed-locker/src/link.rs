@@ -13,9 +13,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::runtime::Handle;
 
-/// What opening a connection comes to.
-type Opened = Result<Arc<dyn Backend>, BackendError>;
-
 /// A connection that is rebuilt after it failed.
 ///
 /// The old connection is closed before the next one is opened: the link gives up its own hold, and
@@ -28,7 +25,7 @@ pub(crate) struct Link {
     runtime: Handle,
     time: Time,
     timeout: Duration,
-    current: Mutex<Current>,
+    current: Arc<Mutex<Current>>,
     /// Held by the one who opens a connection.
     openings: tokio::sync::Mutex<Openings>,
 }
@@ -54,7 +51,7 @@ impl Link {
             runtime,
             time,
             timeout,
-            current: Mutex::default(),
+            current: Arc::default(),
             openings: tokio::sync::Mutex::default(),
         }
     }
@@ -110,22 +107,41 @@ impl Link {
             return Ok(open);
         }
         let mut openings = self.openings.lock().await;
+        openings.forget_ended();
         if let Some(open) = self.opened() {
             return Ok(open);
         }
-        let begin = || {
-            let (connect, side) = (Arc::clone(&self.connect), self.side);
-            let time = self.time.clone();
-            self.runtime.spawn(async move {
-                let opened = time.timeout(limit, connect.connect(side)).await;
-                opened.unwrap_or_else(|| Err(not_in_time()))
-            })
-        };
-        let backend = openings.first(self.time.now(), self.timeout, begin).await?;
-        let mut current = self.current();
-        current.generation += 1;
-        current.backend = Some(Arc::clone(&backend));
-        Ok((backend, current.generation))
+        let (now, timeout) = (self.time.now(), self.timeout);
+        let begin = || self.runtime.spawn(self.opening(limit));
+        openings.first(now, timeout, begin).await?;
+        self.opened().ok_or_else(|| {
+            let text = "the new connection to the store broke at once";
+            BackendError::new(ErrorKind::Unavailable, Effect::NotApplied, text)
+        })
+    }
+
+    /// Opens a connection, which is this link's from then on if it has none.
+    fn opening(
+        &self,
+        limit: Duration,
+    ) -> impl Future<Output = Result<(), BackendError>> + Send + 'static {
+        let (connect, side, time) = (Arc::clone(&self.connect), self.side, self.time.clone());
+        let current = Arc::clone(&self.current);
+        async move {
+            let opened = time.timeout(limit, connect.connect(side)).await;
+            let backend = opened.unwrap_or_else(|| Err(not_in_time()))?;
+            // What is one too many is dropped after the lock.
+            let _spare = {
+                let mut current = lock(&current);
+                if current.backend.is_none() {
+                    current.generation += 1;
+                    current.backend.replace(backend)
+                } else {
+                    Some(backend)
+                }
+            };
+            Ok(())
+        }
     }
 
     fn opened(&self) -> Option<(Arc<dyn Backend>, u64)> {
@@ -148,13 +164,17 @@ impl Link {
     }
 
     fn current(&self) -> MutexGuard<'_, Current> {
-        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.current)
     }
 
     /// Opens the connection, within `limit`.
-    pub(crate) async fn open(&self, limit: Duration) -> Opened {
+    pub(crate) async fn open(&self, limit: Duration) -> Result<Arc<dyn Backend>, BackendError> {
         self.backend(limit).await.map(|(backend, _)| backend)
     }
+}
+
+fn lock(current: &Mutex<Current>) -> MutexGuard<'_, Current> {
+    current.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn not_in_time() -> BackendError {

@@ -4,15 +4,15 @@
 //! (TLS, a password, a look at the schema), and a request has to follow in what is left of its time.
 //! On a network that is slow, and quick enough for requests, every try would be cut short, and a
 //! connection that broke once would never come back (F12). So whoever runs out of time leaves its
-//! opening to the next one, who finds it further on.
+//! opening to itself: when it gets through, it becomes the connection of its link, whether or not
+//! anybody asks.
 //!
 //! *Why is it not the only one?* What it waits for may have been lost on the way, and never come. So
 //! once the youngest is a request timeout old, another is begun beside it. Each ends after
 //! [`PATIENCE`] request timeouts, so that there are never more than that, and no more are begun than
 //! if each were given up for the next. The first to get through is the connection; the others are
-//! given up.
+//! given up, or close what they opened.
 
-use super::Opened;
 use futures_util::FutureExt;
 use locker_core::{BackendError, Effect, ErrorKind, Instant};
 use std::future::poll_fn;
@@ -30,12 +30,17 @@ pub(super) struct Openings(Vec<Opening>);
 #[derive(Debug)]
 struct Opening {
     begun: Instant,
-    task: JoinHandle<Opened>,
+    task: JoinHandle<Result<(), BackendError>>,
 }
 
 impl Openings {
-    /// The first that gets through, or fails from now on. Another one is begun at `now`, unless one
-    /// was less than a request timeout ago.
+    /// Forgets those that have ended: what failed while nobody looked is no news any more.
+    pub(super) fn forget_ended(&mut self) {
+        self.0.retain(|opening| !opening.task.is_finished());
+    }
+
+    /// Resolves when the first gets through, or fails. Another one is begun at `now`, unless one was
+    /// less than a request timeout ago.
     ///
     /// # Cancel safety
     ///
@@ -44,21 +49,8 @@ impl Openings {
         &mut self,
         now: Instant,
         timeout: Duration,
-        begin: impl FnOnce() -> JoinHandle<Opened>,
-    ) -> Opened {
-        // What failed while nobody looked is no news any more.
-        let through = poll_fn(|context| {
-            while let Poll::Ready(ended) = self.poll(context) {
-                if ended.is_ok() {
-                    return Poll::Ready(Some(ended));
-                }
-            }
-            Poll::Ready(None)
-        });
-        if let Some(through) = through.await {
-            self.0.clear();
-            return through;
-        }
+        begin: impl FnOnce() -> JoinHandle<Result<(), BackendError>>,
+    ) -> Result<(), BackendError> {
         let youngest = self.0.last();
         if youngest.is_none_or(|opening| now.since(opening.begun) >= timeout) {
             let task = begin();
@@ -72,7 +64,7 @@ impl Openings {
     }
 
     /// Takes out one that has ended.
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Opened> {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BackendError>> {
         for place in 0..self.0.len() {
             if let Poll::Ready(ended) = self.0[place].task.poll_unpin(context) {
                 self.0.remove(place);
@@ -105,8 +97,8 @@ mod tests {
     use locker_core::backend::{Connect, Side};
     use locker_core::memory::Memory;
     use locker_core::{Backend, BackendError, ErrorKind, Key};
-    use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::{Arc, Mutex, Weak};
     use std::time::Duration;
 
     const TIMEOUT: Duration = Duration::from_millis(60);
@@ -118,6 +110,15 @@ mod tests {
         begun: AtomicUsize,
         open: Arc<AtomicUsize>,
         most: AtomicUsize,
+        opened: Mutex<Vec<Weak<dyn Backend>>>,
+    }
+
+    impl Slow {
+        /// How many connections are kept.
+        fn kept(&self) -> usize {
+            let opened = self.opened.lock().unwrap();
+            opened.iter().filter(|it| it.strong_count() > 0).count()
+        }
     }
 
     struct Under(Arc<AtomicUsize>);
@@ -139,7 +140,10 @@ mod tests {
                 Some(timeouts) => tokio::time::sleep(TIMEOUT.mul_f64(*timeouts)).await,
                 None => std::future::pending().await,
             }
-            Memory::new(Arc::new(BootClock::new())).connect(side).await
+            let memory = Memory::new(Arc::new(BootClock::new()));
+            let backend = memory.connect(side).await?;
+            self.opened.lock().unwrap().push(Arc::downgrade(&backend));
+            Ok(backend)
         }
     }
 
@@ -149,6 +153,7 @@ mod tests {
             begun: AtomicUsize::new(0),
             open: Arc::default(),
             most: AtomicUsize::new(0),
+            opened: Mutex::default(),
         });
         let time = Time::Boot(BootClock::new());
         let link = Link::new(Arc::clone(&slow) as _, Side::Caller, time, TIMEOUT);
@@ -195,6 +200,23 @@ mod tests {
         drop(link);
         tokio::time::sleep(TIMEOUT / 4).await;
         assert_eq!(slow.open.load(Ordering::SeqCst), 0);
+    }
+
+    /// Nobody asks any more when they get through: one stays, and no other is kept.
+    #[tokio::test]
+    async fn of_openings_that_get_through_unasked_one_is_the_connection() {
+        let (link, slow) = slow(&[2.6, 1.8, 0.9]);
+        let key = Key::new("k").unwrap();
+        for _ in 0..2 {
+            let answer = link.call(async |store| store.read_lock(&key).await).await;
+            assert_eq!(answer.unwrap_err().kind(), ErrorKind::Timeout);
+        }
+        assert!(slow.begun.load(Ordering::SeqCst) >= 2);
+        tokio::time::sleep(TIMEOUT * 2).await;
+        assert_eq!(slow.open.load(Ordering::SeqCst), 0, "all have ended");
+        assert_eq!(slow.kept(), 1, "one is kept");
+        let asked = link.call(async |store| store.read_lock(&key).await).await;
+        asked.expect("it is the connection");
     }
 
     /// The request that had to wait for the connection has no time left, and the connection is good.
