@@ -1,10 +1,11 @@
 //! The watch stream of a connection: one stream, however many keys are waited for, with one watch
-//! for each of them.
+//! for each of them and one for its line.
 //!
 //! A watch is opened from now on: one that begins at a past revision is served only every 100 ms.
-//! What happened before it was confirmed is found by one more try, which the driver makes. Only
-//! deletions are asked for. A lock goes by its owner's release, by an operator's hand, or with its
-//! process's lease, and each of these deletes its key; so the process's own record needs no watch.
+//! What happened before it was confirmed is found by one more try, which the driver makes. A lock
+//! goes by its owner's release, by an operator's hand, or with its process's lease, and each of
+//! these deletes its key; so the process's own record needs no watch. Of a line only the deletions
+//! are asked for.
 //!
 //! The stream belongs to a task. When it breaks, or the connection is dropped, the streams of hints
 //! end, and whoever waits subscribes anew on the next connection: what happened in between is
@@ -12,9 +13,11 @@
 
 use crate::connection::Connection;
 use crate::error::{self, Request, from_client};
+use crate::line::View;
+use crate::names::Range;
 use crate::shared::{Seat, Shared};
 use etcd_client::{
-    Compare, CompareOp, EventType, KvClient, Txn, TxnOp, WatchClient, WatchFilterType,
+    Compare, CompareOp, Event, EventType, KvClient, Txn, TxnOp, WatchClient, WatchFilterType,
     WatchOptions, WatchResponse, WatchStream,
 };
 use locker_core::BackendError;
@@ -30,28 +33,40 @@ const FIRST_ID: i64 = 1;
 /// The hub of one connection. Dropping it ends every stream of hints.
 #[derive(Debug)]
 pub(crate) struct Hub {
-    orders: mpsc::UnboundedSender<Order>,
-    next_id: AtomicI64,
+    orders: Orders,
     task: JoinHandle<()>,
+}
+
+/// By which the task of a hub is told what to do.
+#[derive(Debug, Clone)]
+pub(crate) struct Orders {
+    sender: mpsc::UnboundedSender<Order>,
+    next_id: Arc<AtomicI64>,
 }
 
 /// One watch. Dropping it cancels it.
 #[derive(Debug)]
 pub(crate) struct Watching {
     id: i64,
-    orders: mpsc::UnboundedSender<Order>,
-    /// One signal waits at most: a newer one says all that an older one did.
-    signals: mpsc::Receiver<()>,
+    orders: Orders,
 }
 
-/// What the task is told to do.
+/// What is watched.
+#[derive(Debug)]
+pub(crate) enum Watched {
+    /// The record of a lock: what is put, and what is deleted.
+    Lock(Vec<u8>),
+    /// The enrolments of a lock: what is deleted.
+    Line(Range),
+}
+
 #[derive(Debug)]
 enum Order {
     Watch {
         id: i64,
-        name: Vec<u8>,
+        watched: Watched,
+        view: Arc<View>,
         confirmed: oneshot::Sender<Result<(), BackendError>>,
-        signals: mpsc::Sender<()>,
     },
     Cancel(i64),
     /// There are enrolments to withdraw.
@@ -61,7 +76,7 @@ enum Order {
 impl Hub {
     /// Starts the task, on the current runtime. The stream is opened when it is needed.
     pub(crate) fn start(connection: &Connection, shared: &Arc<Shared>) -> Self {
-        let (orders, incoming) = mpsc::unbounded_channel();
+        let (sender, incoming) = mpsc::unbounded_channel();
         let task = Task {
             client: connection.watch(),
             kv: connection.kv(),
@@ -69,40 +84,20 @@ impl Hub {
             stream: None,
             watches: HashMap::new(),
         };
+        let orders = Orders {
+            sender,
+            next_id: Arc::new(AtomicI64::new(FIRST_ID)),
+        };
         // What the connection before this one could not withdraw.
-        let _ = orders.send(Order::Withdraw);
+        orders.withdraw();
         Self {
             orders,
-            next_id: AtomicI64::new(FIRST_ID),
             task: tokio::spawn(task.run(incoming)),
         }
     }
 
-    /// Watches for the deletion of a key. It resolves when etcd has confirmed it.
-    pub(crate) async fn watch(&self, name: Vec<u8>) -> Result<Watching, BackendError> {
-        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        let (confirmed, confirmation) = oneshot::channel();
-        let (signals, received) = mpsc::channel(1);
-        let watching = Watching {
-            id,
-            orders: self.orders.clone(),
-            signals: received,
-        };
-        let order = Order::Watch {
-            id,
-            name,
-            confirmed,
-            signals,
-        };
-        let closed = || error::unavailable("the watch stream of etcd has ended");
-        self.orders.send(order).map_err(|_| closed())?;
-        confirmation.await.map_err(|_| closed())??;
-        Ok(watching)
-    }
-
-    /// How a dropped enrolment tells that it is to be withdrawn.
-    pub(crate) fn withdrawals(&self) -> Withdrawals {
-        Withdrawals(self.orders.clone())
+    pub(crate) fn orders(&self) -> &Orders {
+        &self.orders
     }
 }
 
@@ -112,31 +107,41 @@ impl Drop for Hub {
     }
 }
 
-impl Watching {
-    /// Waits for the next deletion; `None` when the watch has ended.
-    ///
-    /// # Cancel safety
-    ///
-    /// No signal is lost.
-    pub(crate) async fn deleted(&mut self) -> Option<()> {
-        self.signals.recv().await
+impl Orders {
+    /// Watches, and lets `view` know what happens; and when the watch ends. It resolves when etcd
+    /// has confirmed it.
+    pub(crate) async fn watch(
+        &self,
+        watched: Watched,
+        view: &Arc<View>,
+    ) -> Result<Watching, BackendError> {
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let (confirmed, confirmation) = oneshot::channel();
+        let watching = Watching {
+            id,
+            orders: self.clone(),
+        };
+        let order = Order::Watch {
+            id,
+            watched,
+            view: Arc::clone(view),
+            confirmed,
+        };
+        let closed = || error::unavailable("the watch stream of etcd has ended");
+        self.sender.send(order).map_err(|_| closed())?;
+        confirmation.await.map_err(|_| closed())??;
+        Ok(watching)
+    }
+
+    /// Sees to it that what is owed is withdrawn: now, or on the next connection.
+    pub(crate) fn withdraw(&self) {
+        let _ = self.sender.send(Order::Withdraw);
     }
 }
 
 impl Drop for Watching {
     fn drop(&mut self) {
-        let _ = self.orders.send(Order::Cancel(self.id));
-    }
-}
-
-/// See [`Hub::withdrawals`].
-#[derive(Debug, Clone)]
-pub(crate) struct Withdrawals(mpsc::UnboundedSender<Order>);
-
-impl Withdrawals {
-    /// Sees to it that what is owed is withdrawn: now, or on the next connection.
-    pub(crate) fn poke(&self) {
-        let _ = self.0.send(Order::Withdraw);
+        let _ = self.orders.sender.send(Order::Cancel(self.id));
     }
 }
 
@@ -153,7 +158,15 @@ struct Task {
 struct Watch {
     /// Who waits for the confirmation; `None` afterwards.
     confirmed: Option<oneshot::Sender<Result<(), BackendError>>>,
-    signals: mpsc::Sender<()>,
+    watched: Watched,
+    view: Arc<View>,
+}
+
+/// However a watch ends, its wait ends with it.
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.view.end();
+    }
 }
 
 impl Task {
@@ -184,22 +197,24 @@ impl Task {
         match order {
             Order::Watch {
                 id,
-                name,
+                watched,
+                view,
                 confirmed,
-                signals,
             } => {
                 if confirmed.is_closed() {
                     // Who asked for it is gone: it was never sent.
                     return;
                 }
+                let opened = self.open(id, &watched).await;
                 self.watches.insert(
                     id,
                     Watch {
                         confirmed: Some(confirmed),
-                        signals,
+                        watched,
+                        view,
                     },
                 );
-                if let Err(error) = self.open(id, name).await {
+                if let Err(error) = opened {
                     self.end(Some(error));
                 }
             }
@@ -216,10 +231,15 @@ impl Task {
         }
     }
 
-    async fn open(&mut self, id: i64, name: Vec<u8>) -> Result<(), BackendError> {
-        let options = WatchOptions::new()
-            .with_watch_id(id)
-            .with_filters([WatchFilterType::NoPut]);
+    async fn open(&mut self, id: i64, watched: &Watched) -> Result<(), BackendError> {
+        let options = WatchOptions::new().with_watch_id(id);
+        let (name, options) = match watched {
+            Watched::Lock(name) => (&**name, options),
+            Watched::Line((from, to)) => {
+                let deletions = options.with_filters([WatchFilterType::NoPut]);
+                (&**from, deletions.with_range(&**to))
+            }
+        };
         let opened = match &mut self.stream {
             Some(stream) => stream.watch(name, Some(options)).await,
             None => match self.client.watch(name, Some(options)).await {
@@ -245,16 +265,16 @@ impl Task {
                 )
             };
             match self.watches.remove(&id) {
-                Some(Watch {
-                    confirmed: Some(confirmed),
-                    ..
-                }) => {
-                    let _ = confirmed.send(Err(refused()));
+                // Its wait ends with it.
+                Some(mut watch) => {
+                    if let Some(confirmed) = watch.confirmed.take() {
+                        let _ = confirmed.send(Err(refused()));
+                    }
                 }
                 // Some releases refuse a watch without saying which.
                 None if id < FIRST_ID => self.end(Some(refused())),
-                // Its stream of hints ends with it; or it was cancelled from here.
-                Some(_) | None => {}
+                // It was cancelled from here.
+                None => {}
             }
             return;
         }
@@ -266,10 +286,8 @@ impl Task {
         {
             let _ = confirmed.send(Ok(()));
         }
-        let deleted = |event: &etcd_client::Event| event.event_type() == EventType::Delete;
-        if response.events().iter().any(deleted) {
-            // A signal that is already there says the same.
-            let _ = watch.signals.try_send(());
+        for event in response.events() {
+            watch.heard(event);
         }
     }
 
@@ -277,8 +295,8 @@ impl Task {
     fn end(&mut self, error: Option<BackendError>) {
         self.stream = None;
         let mut error = error;
-        for (_, watch) in self.watches.drain() {
-            if let Some(confirmed) = watch.confirmed {
+        for (_, mut watch) in self.watches.drain() {
+            if let Some(confirmed) = watch.confirmed.take() {
                 let told = error
                     .take()
                     .unwrap_or_else(|| error::unavailable("the watch stream of etcd has ended"));
@@ -306,6 +324,19 @@ impl Task {
                 owed.seats.pop();
             }
         });
+    }
+}
+
+impl Watch {
+    fn heard(&self, event: &Event) {
+        let deleted = event.event_type() == EventType::Delete;
+        match (&self.watched, event.kv()) {
+            (Watched::Lock(_), _) => self.view.lock_is_free(deleted),
+            (Watched::Line(_), Some(seat)) if deleted => {
+                self.view.has_left(seat.key(), seat.mod_revision());
+            }
+            (Watched::Line(_), _) => {}
+        }
     }
 }
 

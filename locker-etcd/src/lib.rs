@@ -14,7 +14,7 @@
 //! | `gather` | what several tasks ask for at the same time is one transaction |
 //! | `names`, `record` | keys and leases; values, and their total decoding |
 //! | `locks`, `processes`, `base`, `listing` | the transactions themselves |
-//! | `hub`, `waiters` | the watch stream, and the order of those who wait |
+//! | `hub`, `line`, `waiters` | the watch stream, and the order of those who wait |
 //! | `backend` | the contract, method by method |
 //! | `error` | the one mapping of etcd's errors |
 
@@ -25,6 +25,7 @@ mod connection;
 mod error;
 mod gather;
 mod hub;
+mod line;
 mod listing;
 mod locks;
 mod names;

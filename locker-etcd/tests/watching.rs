@@ -35,9 +35,9 @@ fn metric(server: &Server, name: &str) -> u64 {
     server.member().metric(name).unwrap().parse().unwrap()
 }
 
-/// L8, attack 37a: one stream, and one watch for each key that is waited for.
+/// L8, attack 37a: one stream; and for each wait one watch of the lock, and one of its line.
 #[tokio::test]
-async fn a_process_has_one_stream_and_one_watch_for_each_wait() {
+async fn a_process_has_one_stream_and_two_watches_for_each_wait() {
     let server = server();
     let b = open(&server).await;
     let process = born(&b, 1).await;
@@ -47,10 +47,10 @@ async fn a_process_has_one_stream_and_one_watch_for_each_wait() {
     }
     let streams = || metric(&server, "etcd_debugging_mvcc_watch_stream_total");
     let watches = || metric(&server, "etcd_debugging_mvcc_watcher_total");
-    assert_eq!((streams(), watches()), (1, 20));
+    assert_eq!((streams(), watches()), (1, 40));
     assert_eq!(enrolments(&server).await, 20);
     waits.truncate(5);
-    until(async || watches() == 5 && enrolments(&server).await == 5).await;
+    until(async || watches() == 10 && enrolments(&server).await == 5).await;
     drop(waits);
     until(async || watches() == 0 && enrolments(&server).await == 0).await;
     drop(b);
@@ -67,6 +67,55 @@ async fn the_end_of_a_lease_wakes_the_waiter() {
     let mut hints = wait_for(&b, "k", &waiter).await;
     assert_eq!(next(&mut hints).await, Some(Hint::Free { place: 0 }));
     acquire(&b, &owner("k", &waiter, 1)).await;
+}
+
+/// F31: whoever leaves the line while the lock is free makes place for the next one, at once, and not
+/// only when the next one's turn has come.
+#[tokio::test]
+async fn the_next_is_told_when_the_first_leaves_a_free_lock() {
+    let server = server();
+    let (a, b, c) = (
+        open(&server).await,
+        open(&server).await,
+        open(&server).await,
+    );
+    let (holder, first, second) = (born(&a, 1).await, born(&b, 2).await, born(&c, 3).await);
+    let mine = owner("k", &holder, 1);
+    acquire(&a, &mine).await;
+    let mut before = wait_for(&b, "k", &first).await;
+    let mut behind = wait_for(&c, "k", &second).await;
+    a.release(&mine).await.unwrap();
+    assert_eq!(next(&mut before).await, Some(Hint::Free { place: 0 }));
+    assert_eq!(next(&mut behind).await, Some(Hint::Free { place: 1 }));
+    drop(before);
+    assert_eq!(next(&mut behind).await, Some(Hint::Free { place: 0 }));
+}
+
+/// The place in the line is known when the lock goes: nothing is asked between its release and the
+/// hint.
+#[tokio::test]
+async fn a_waiter_knows_its_place_without_asking() {
+    let server = server();
+    let stores = [open(&server).await, open(&server).await];
+    let (holder, mine) = (born(&stores[0], 1).await, born(&stores[0], 2).await);
+    let mut before = Vec::new();
+    for n in 3..8 {
+        let other = born(&stores[1], n).await;
+        before.push(wait_for(&stores[1], "k", &other).await);
+    }
+    let mut hints = wait_for(&stores[0], "k", &mine).await;
+    let reads = || metric(&server, "etcd_debugging_mvcc_range_total");
+    for place in (0..=5).rev() {
+        let held = owner("k", &holder, u64::from(place));
+        acquire(&stores[0], &held).await;
+        until(async || enrolments(&server).await == i64::from(place) + 1).await;
+        let seen = reads();
+        stores[0].release(&held).await.unwrap();
+        assert_eq!(next(&mut hints).await, Some(Hint::Free { place }));
+        // Those of the release: whose the lock is.
+        assert!(reads() <= seen + 2, "{} reads", reads() - seen);
+        before.pop();
+    }
 }
 
 /// A waiter whose own process has lapsed is told so, before it waits and while it does.
