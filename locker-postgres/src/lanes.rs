@@ -313,7 +313,7 @@ impl Lane {
     fn next(mut self) -> Option<(Self, Job)> {
         let shared = Arc::clone(&self.shared);
         // Dropped after the lock.
-        let (mut left, mut lent) = (Vec::new(), None);
+        let (mut left, mut given_back) = (Vec::new(), None);
         let mut queue = shared.queue();
         let next = loop {
             match queue.jobs.pop_front() {
@@ -327,14 +327,14 @@ impl Lane {
             None => {
                 // A pool may need its connection elsewhere.
                 if shared.source.pool.is_some() {
-                    lent = self.session.take();
+                    given_back = self.session.take();
                 }
                 queue.idle.push(self);
                 (None, None)
             }
         };
         drop(queue);
-        drop((left, lent, closed));
+        drop((left, given_back, closed));
         next
     }
 
