@@ -30,10 +30,13 @@ async fn claimed_after_a_wait(
     meanwhile: impl AsyncFnOnce(&mut PgConnection),
 ) -> Claimed {
     let mut keeper = fixture.raw().await;
-    let mut kept = keeper.begin().await.unwrap();
+    let mut kept = keeper.begin().await.expect("an answer");
     let keep = "SELECT key FROM locks WHERE key = $1 AND owner IS NULL FOR UPDATE";
     let keep = sqlx::query(keep).bind(claim.key().as_str());
-    assert_eq!(keep.fetch_all(&mut *kept).await.unwrap().len(), 1);
+    assert_eq!(
+        keep.fetch_all(&mut *kept).await.expect("an answer").len(),
+        1
+    );
     let asking = Arc::clone(somebody);
     let asking = tokio::spawn(async move { asking.backend.try_create(&claim).await });
     let mut raw = fixture.raw().await;
@@ -42,7 +45,7 @@ async fn claimed_after_a_wait(
     loop {
         let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE $1";
         let waiting = sqlx::query_scalar::<_, i64>(waiting).bind(&waits);
-        let waiting = waiting.fetch_one(&mut raw).await.unwrap();
+        let waiting = waiting.fetch_one(&mut raw).await.expect("an answer");
         if waiting > 0 && now(&mut raw).await > begun + LATE {
             break;
         }
@@ -50,8 +53,8 @@ async fn claimed_after_a_wait(
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     meanwhile(&mut raw).await;
-    kept.rollback().await.unwrap();
-    asking.await.unwrap().expect("an answer").value
+    kept.rollback().await.expect("an answer");
+    asking.await.expect("a task").expect("an answer").value
 }
 
 /// S7: otherwise a claim could land after its settlement has answered that none can any more.
