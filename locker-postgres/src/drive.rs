@@ -3,43 +3,64 @@
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Mutex;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 /// What is left of a request.
 pub(crate) type Rest = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// The request itself says to its caller what came of it; here it only goes on.
 pub(crate) struct Drive {
-    /// `None` when it has ended, or was taken. Locked while it is being polled, so whoever takes it
-    /// waits for that; and nobody may do so under a lock that it needs itself.
-    rest: Mutex<Option<Rest>>,
+    /// Locked while the request is being polled, so whoever takes it waits for that; and nobody may do
+    /// so under a lock that it needs itself.
+    hands: Mutex<Hands>,
+}
+
+#[derive(Default)]
+struct Hands {
+    /// `None` when it has ended, or was taken.
+    rest: Option<Rest>,
+    /// Who is to be told that it was taken.
+    caller: Option<Waker>,
 }
 
 impl Drive {
     pub(crate) fn new(request: impl Future<Output = ()> + Send + 'static) -> Self {
+        let rest: Rest = Box::pin(request);
         Self {
-            rest: Mutex::new(Some(Box::pin(request))),
+            hands: Mutex::new(Hands {
+                rest: Some(rest),
+                caller: None,
+            }),
         }
     }
 
-    /// The caller is being polled.
-    pub(crate) fn go_on(&self, context: &mut Context<'_>) {
+    /// The caller is being polled. Ready when the request has ended, or was taken; only then the caller
+    /// waits for the answer: a task that is woken by its own request is polled once more for nothing,
+    /// and wakes a thread for that.
+    pub(crate) fn go_on(&self, context: &mut Context<'_>) -> Poll<()> {
         // Poisoned: it has panicked, and its caller was told by that.
-        let Ok(mut rest) = self.rest.lock() else {
-            return;
+        let Ok(mut hands) = self.hands.lock() else {
+            return Poll::Ready(());
         };
-        let ended = match rest.as_mut() {
-            Some(rest) => rest.as_mut().poll(context),
-            None => return,
-        };
-        if ended == Poll::Ready(()) {
-            *rest = None;
+        let Hands { rest, caller } = &mut *hands;
+        if let Some(going) = rest {
+            if going.as_mut().poll(context) == Poll::Pending {
+                match caller {
+                    Some(caller) => caller.clone_from(context.waker()),
+                    None => *caller = Some(context.waker().clone()),
+                }
+                return Poll::Pending;
+            }
+            *hands = Hands::default();
         }
+        Poll::Ready(())
     }
 
     /// Takes it out of its caller's hands, to be polled by somebody else from now on.
     pub(crate) fn take(&self) -> Option<Rest> {
-        self.rest.lock().ok()?.take()
+        let taken = std::mem::take(&mut *self.hands.lock().ok()?);
+        taken.caller.into_iter().for_each(Waker::wake);
+        taken.rest
     }
 }
 

@@ -30,7 +30,6 @@ use sqlx::postgres::PgRow;
 use std::collections::VecDeque;
 use std::fmt;
 use std::future::poll_fn;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
@@ -144,7 +143,6 @@ impl Lanes {
                 sent: false,
             },
         };
-        let mut answer = answer;
         let answered = match self.shared.submit(job) {
             None => answer.await,
             Some(drive) => {
@@ -152,11 +150,8 @@ impl Lanes {
                     shared: &self.shared,
                     drive,
                 };
-                poll_fn(|context| {
-                    driving.drive.go_on(context);
-                    Pin::new(&mut answer).poll(context)
-                })
-                .await
+                poll_fn(|context| driving.drive.go_on(context)).await;
+                answer.await
             }
         };
         answered.unwrap_or_else(|_| Err(ended()))
