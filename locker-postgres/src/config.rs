@@ -13,6 +13,7 @@ use crate::waiting::{self, Waiting};
 use async_trait::async_trait;
 use locker_core::backend::Side;
 use locker_core::{Backend, BackendError, Connect};
+use percent_encoding::percent_decode_str;
 use sqlx::postgres::{PgConnectOptions, PgPool};
 use sqlx::{ConnectOptions, PgConnection};
 use std::fmt;
@@ -58,7 +59,8 @@ impl Postgres {
     ///
     /// # Errors
     ///
-    /// `Config` when it is no such URL. The text of the error does not contain it.
+    /// `Config` when it is no such URL, or has a parameter that nobody knows, which is named. The text
+    /// of the error contains nothing else of the URL.
     pub fn from_url(url: &str) -> Result<Self, BackendError> {
         if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
             return Err(error::config("the URL does not begin with postgres://"));
@@ -69,6 +71,7 @@ impl Postgres {
                  percent-encoded (`/` is %2F, `?` is %3F, `#` is %23), and so is an `@` (%40)",
             ));
         }
+        refuse_unknown_parameters(url)?;
         let (url, own) = parameters(url);
         let word = |name| own.iter().find(|(n, _)| *n == name).map(|(_, word)| *word);
         // The cause is not kept: it may quote the URL, and with it a password.
@@ -221,6 +224,58 @@ fn has_misplaced_at(url: &str) -> bool {
     let (path, query) = behind.split_once('?').unwrap_or((behind, ""));
     let mut names = query.split('&').filter_map(|word| word.split('=').next());
     path.contains('@') || names.any(|name| name.contains('@'))
+}
+
+/// The parameters of [`PgConnectOptions`] besides `options[…]`, and then the locker's own.
+const PARAMETERS: &[&str] = &[
+    "sslmode",
+    "ssl-mode",
+    "sslrootcert",
+    "ssl-root-cert",
+    "ssl-ca",
+    "sslcert",
+    "ssl-cert",
+    "sslkey",
+    "ssl-key",
+    "statement-cache-capacity",
+    "host",
+    "hostaddr",
+    "port",
+    "dbname",
+    "user",
+    "password",
+    "application_name",
+    "options",
+    "crash_detection",
+    "grace",
+    "between",
+];
+
+/// The client writes a parameter that it does not know to the log, *with its value*, and goes on. A
+/// password under a wrong name would be there for all to read.
+fn refuse_unknown_parameters(url: &str) -> Result<(), BackendError> {
+    let query = url.split_once('?').map_or("", |(_, query)| query);
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        let raw = pair.split_once('=').map_or(pair, |(name, _)| name);
+        let name = percent_decode_str(raw).decode_utf8_lossy();
+        let is_option = name.starts_with("options[") && name.ends_with(']');
+        if is_option || PARAMETERS.contains(&&*name) {
+            continue;
+        }
+        // With an `@` behind it, it may be a piece of a password.
+        if query.contains('@') {
+            return Err(error::config(
+                "the URL has a parameter that is not known; if it is a piece of the password: what \
+                 is special there is percent-encoded (`?` is %3F, `&` is %26), and so is an `@` (%40)",
+            ));
+        }
+        let shown: String = name.chars().take(40).collect();
+        return Err(error::config(format!(
+            "the parameter `{}` of the URL is not known",
+            shown.escape_debug()
+        )));
+    }
+    Ok(())
 }
 
 /// The URL without the locker's own parameters, and these.

@@ -5,6 +5,7 @@ use locker_core::Key;
 use locker_core::backend::{Hint, Watcher};
 use std::collections::HashMap;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use tokio::sync::Notify;
@@ -14,6 +15,9 @@ use tokio::sync::Notify;
 pub(crate) struct Enrolment {
     pub(crate) key: Key,
     pub(crate) id: i64,
+    /// Which of the enrolments of this locker it is: of two that one process has for one key, the
+    /// later one counts.
+    pub(crate) turn: i64,
     pub(crate) watcher: Watcher,
 }
 
@@ -32,9 +36,16 @@ pub(crate) struct Hub {
 pub(crate) struct Debts {
     owed: Mutex<Vec<Enrolment>>,
     news: Notify,
+    /// How many enrolments this locker has asked for.
+    turns: AtomicI64,
 }
 
 impl Debts {
+    /// Which enrolment of this locker the next one is.
+    pub(crate) fn next_turn(&self) -> i64 {
+        self.turns.fetch_add(1, Ordering::Relaxed)
+    }
+
     fn owe(&self, enrolment: Enrolment) {
         self.owed().push(enrolment);
         self.news.notify_one();
@@ -187,11 +198,20 @@ impl Hub {
     }
 
     /// Ends the stream of an enrolment that the store has removed.
-    fn end(&self, id: i64) {
+    pub(crate) fn end(&self, id: i64) {
         let slot = self.lock().remove(&id);
         slot.and_then(|slot| slot.waker)
             .into_iter()
             .for_each(Waker::wake);
+    }
+
+    /// Ends the stream of an enrolment that could not be written again. The former one may be there.
+    pub(crate) fn give_up(&self, id: i64) {
+        let slot = self.lock().remove(&id);
+        if let Some(slot) = slot {
+            self.leave(slot.enrolment, slot.written);
+            slot.waker.into_iter().for_each(Waker::wake);
+        }
     }
 
     /// Ends all streams: nobody listens for them any more.
@@ -268,6 +288,7 @@ mod tests {
         Enrolment {
             key: Key::new("k").unwrap(),
             id,
+            turn: id,
             watcher: Watcher::Observer,
         }
     }

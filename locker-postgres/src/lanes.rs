@@ -1,19 +1,26 @@
 //! The connections of one side, and the queue before them.
 //!
-//! A lane is a task that owns a connection and sends one request at a time. Requests wait in one
-//! queue for all lanes. The first lane is there from the start; another is opened when a request
-//! finds all of them busy, up to a limit. A lone request never waits.
+//! A lane is a connection that carries one request at a time. Requests wait in one queue for all
+//! lanes. The first lane is there from the start; another is opened when a request finds all of them
+//! busy, up to a limit. A lone request never waits.
 //!
-//! *Why not send the request in the caller's future?* Because it may be dropped at any moment, and
-//! because a wake-up that belongs to a release must follow even then.
+//! *Who sends a request?* Whoever asks, while it is being polled: if it finds an idle lane, it has the
+//! lane for as long as the request takes. Every other way leads through another task, which costs two
+//! wake-ups, often of another thread, as much as a third of a request.
 //!
 //! *What if the caller goes away?* Before its request was sent it is withdrawn, and never sent
-//! (attack 2). Afterwards its answer is read and dropped.
+//! (attack 2). Afterwards a task takes over what is left of it ([`Drive`]): its answer is read, a
+//! wake-up that belongs to a release follows, and then the lane is free for others.
+//!
+//! *What if the caller stays and does not go on?* It may hold its future in a `select!` and await
+//! something else. So as soon as anybody has to wait for a lane, all requests that are in their
+//! callers' hands are taken over in the same way: a caller that does not go on delays itself only.
 //!
 //! *What if a lane goes away?* Its connection broke, or its runtime was shut down. The request that
 //! was under way has an unknown effect; what still waits goes to another lane, or was not applied.
 
 use crate::arguments::Value;
+use crate::drive::Drive;
 use crate::error;
 use crate::session::{Session, Source};
 use crate::statement::{Statement, Statements};
@@ -21,9 +28,11 @@ use locker_core::{BackendError, Effect, ErrorKind};
 use sqlx::Row;
 use sqlx::postgres::PgRow;
 use std::collections::VecDeque;
+use std::fmt;
+use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 
 /// The way to the connections of one side. When it is dropped they are closed.
 #[derive(Debug)]
@@ -47,10 +56,13 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Queue {
     jobs: VecDeque<Job>,
-    /// Lanes that wait for a job; the last that became idle is the first to be woken, so that few
+    /// Lanes that wait for a job; the last that became idle is the first to be used, so that few
     /// connections do the work of few callers.
-    idle: Vec<Arc<Notify>>,
+    idle: Vec<Lane>,
+    /// What is in the hands of callers.
+    driven: Vec<Arc<Drive>>,
     lanes: usize,
+    closed: bool,
 }
 
 /// What has to follow a request once it is known to have happened, whether or not its caller still
@@ -93,8 +105,10 @@ impl Lanes {
             closed,
             queue: Mutex::default(),
         });
-        shared.queue().lanes = 1;
-        shared.spawn(Some(first));
+        let mut queue = shared.queue();
+        queue.lanes = 1;
+        queue.idle.push(Lane::new(&shared, Some(first)));
+        drop(queue);
         let lanes = Self {
             shared,
             _open: open,
@@ -129,8 +143,46 @@ impl Lanes {
                 sent: false,
             },
         };
-        self.shared.submit(job);
-        answer.await.unwrap_or_else(|_| Err(ended()))
+        let answered = match self.shared.submit(job) {
+            None => answer.await,
+            Some(drive) => {
+                let driving = Driving {
+                    shared: &self.shared,
+                    drive,
+                };
+                poll_fn(|context| driving.drive.go_on(context)).await;
+                answer.await
+            }
+        };
+        answered.unwrap_or_else(|_| Err(ended()))
+    }
+}
+
+/// The idle lanes go at once, the others as soon as their tasks are polled.
+impl Drop for Lanes {
+    fn drop(&mut self) {
+        let mut queue = self.shared.queue();
+        queue.closed = true;
+        let idle = std::mem::take(&mut queue.idle);
+        drop(queue);
+        drop(idle);
+    }
+}
+
+/// A request in the hands of its caller. Its drop leaves what is left of it to a task.
+struct Driving<'l> {
+    shared: &'l Arc<Shared>,
+    drive: Arc<Drive>,
+}
+
+impl Drop for Driving<'_> {
+    fn drop(&mut self) {
+        let mut queue = self.shared.queue();
+        queue
+            .driven
+            .retain(|drive| !Arc::ptr_eq(drive, &self.drive));
+        drop(queue);
+        self.shared.take_over(&self.drive);
     }
 }
 
@@ -139,103 +191,152 @@ impl Shared {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn submit(self: &Arc<Self>, job: Job) {
+    /// Finds a lane for a request. If there is an idle one, its caller has to drive it.
+    fn submit(self: &Arc<Self>, job: Job) -> Option<Arc<Drive>> {
         let mut queue = self.queue();
-        queue.jobs.push_back(job);
-        if let Some(idle) = queue.idle.pop() {
-            idle.notify_one();
-        } else if queue.lanes < self.limit {
-            queue.lanes += 1;
-            drop(queue);
-            self.spawn(None);
+        match queue.idle.pop() {
+            Some(lane) if lane.session.is_some() => {
+                let drive = Arc::new(Drive::new(lane.carry(job)));
+                queue.driven.push(Arc::clone(&drive));
+                return Some(drive);
+            }
+            // A connection is opened, or lent by a pool. Whoever is free earlier takes the job.
+            Some(lane) => {
+                queue.jobs.push_back(job);
+                drop(queue);
+                self.spawn(lane.serve());
+            }
+            None if queue.lanes < self.limit => {
+                queue.jobs.push_back(job);
+                queue.lanes += 1;
+                drop(queue);
+                self.spawn(Lane::new(self, None).serve());
+            }
+            None => {
+                queue.jobs.push_back(job);
+                let driven = std::mem::take(&mut queue.driven);
+                drop(queue);
+                for drive in driven {
+                    self.take_over(&drive);
+                }
+            }
+        }
+        None
+    }
+
+    /// What is left of a request goes on without its caller.
+    fn take_over(self: &Arc<Self>, drive: &Drive) {
+        if let Some(rest) = drive.take() {
+            self.spawn(rest);
         }
     }
 
-    fn spawn(self: &Arc<Self>, session: Option<Session>) {
-        let lane = Lane {
-            shared: Arc::clone(self),
-            kick: Arc::new(Notify::new()),
-            failure: None,
-        };
-        self.runtime.spawn(lane.run(session));
+    /// Runs it as a task, until the lanes are dropped.
+    fn spawn(self: &Arc<Self>, task: impl Future<Output = ()> + Send + 'static) {
+        let mut closed = self.closed.clone();
+        self.runtime.spawn(async move {
+            tokio::select! {
+                biased;
+                // The sender is gone: what was under way is given up with its connection.
+                _ = closed.changed() => {}
+                () = task => {}
+            }
+        });
     }
 }
 
-/// One task with one connection.
+/// A connection, or the place of one that is to be opened.
 struct Lane {
     shared: Arc<Shared>,
-    kick: Arc<Notify>,
+    session: Option<Session>,
     /// Why there is no connection.
     failure: Option<BackendError>,
 }
 
+/// Without what it shares, which contains it.
+impl fmt::Debug for Lane {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lane")
+            .field("session", &self.session)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Lane {
-    async fn run(mut self, session: Option<Session>) {
-        let mut closed = self.shared.closed.clone();
-        tokio::select! {
-            biased;
-            // The sender is gone: what was under way is given up with its connection.
-            _ = closed.changed() => {}
-            () = self.serve(session) => {}
+    fn new(shared: &Arc<Shared>, session: Option<Session>) -> Self {
+        Self {
+            shared: Arc::clone(shared),
+            session,
+            failure: None,
         }
     }
 
-    async fn serve(&mut self, mut session: Option<Session>) {
-        loop {
-            let mut open = match self.connection(session.take()).await {
-                Ok(open) => open,
+    /// Opens the connection, and does what waits.
+    async fn serve(mut self) {
+        if self.session.is_none() {
+            let opened = match &self.shared.source.pool {
+                Some(pool) => self.shared.source.lend(pool).await,
+                None => self.shared.source.open().await,
+            };
+            match opened {
+                Ok(session) => self.session = Some(session),
                 Err(failure) => {
                     self.failure = Some(failure);
                     return;
                 }
-            };
-            while let Some(job) = self.next() {
-                if !self.work(&mut open, job).await {
-                    open.abandon();
-                    return;
-                }
             }
-            // A pool may need its connection elsewhere.
-            session = match (open, &self.shared.source.pool) {
-                (open, Some(_)) => {
-                    open.close().await;
-                    None
-                }
-                (open, None) => Some(open),
-            };
-            self.kick.notified().await;
+        }
+        let mut next = self.next();
+        while let Some((lane, job)) = next {
+            next = lane.work(job).await.and_then(Self::next);
         }
     }
 
-    async fn connection(&self, session: Option<Session>) -> Result<Session, BackendError> {
-        match (session, &self.shared.source.pool) {
-            (Some(session), _) => Ok(session),
-            (None, Some(pool)) => self.shared.source.lend(pool).await,
-            (None, None) => self.shared.source.open().await,
+    /// Does one request. If others wait, a task goes on with them.
+    async fn carry(self, job: Job) {
+        if let Some((lane, job)) = self.work(job).await.and_then(Self::next) {
+            let shared = Arc::clone(&lane.shared);
+            shared.spawn(async move {
+                if let Some(lane) = lane.work(job).await {
+                    lane.serve().await;
+                }
+            });
         }
     }
 
     /// The next request whose caller still waits. If there is none, this lane is idle from now on.
-    fn next(&self) -> Option<Job> {
-        let mut left = Vec::new();
-        let mut queue = self.shared.queue();
+    fn next(mut self) -> Option<(Self, Job)> {
+        let shared = Arc::clone(&self.shared);
+        // Dropped after the lock.
+        let (mut left, mut given_back) = (Vec::new(), None);
+        let mut queue = shared.queue();
         let next = loop {
             match queue.jobs.pop_front() {
                 Some(job) if job.ticket.is_gone() => left.push(job),
-                Some(job) => break Some(job),
-                None => {
-                    queue.idle.push(Arc::clone(&self.kick));
-                    break None;
+                next => break next,
+            }
+        };
+        let (next, closed) = match next {
+            Some(job) => (Some((self, job)), None),
+            None if queue.closed => (None, Some(self)),
+            None => {
+                // A pool may need its connection elsewhere.
+                if shared.source.pool.is_some() {
+                    given_back = self.session.take();
                 }
+                queue.idle.push(self);
+                (None, None)
             }
         };
         drop(queue);
-        drop(left);
+        drop((left, given_back, closed));
         next
     }
 
-    /// Does one request; `false` when the connection is not to be used again.
-    async fn work(&self, session: &mut Session, mut job: Job) -> bool {
+    /// Does one request; `None` when the connection is not to be used again.
+    async fn work(mut self, mut job: Job) -> Option<Self> {
+        // Without one the request was not sent.
+        let mut session = self.session.take()?;
         job.ticket.sent = true;
         let answer = session
             .ask((job.of)(&self.shared.source.statements), job.arguments)
@@ -246,10 +347,16 @@ impl Lane {
             .is_none_or(|error| !error.kind().breaks_connection());
         if let Ok(rows) = &answer {
             // Before the answer: the process may end right after it.
-            sound = self.follow(session, rows, job.then).await;
+            sound = self.follow(&mut session, rows, job.then).await;
         }
         job.ticket.answer(answer);
-        sound
+        if sound {
+            self.session = Some(session);
+            Some(self)
+        } else {
+            session.abandon();
+            None
+        }
     }
 
     /// Does what belongs to a request that has happened. It may fail: hints are hints.
@@ -296,7 +403,6 @@ fn unwoken(error: &BackendError) -> bool {
 impl Drop for Lane {
     fn drop(&mut self) {
         let mut queue = self.shared.queue();
-        queue.idle.retain(|idle| !Arc::ptr_eq(idle, &self.kick));
         queue.lanes -= 1;
         let abandoned = if queue.lanes == 0 {
             std::mem::take(&mut queue.jobs)

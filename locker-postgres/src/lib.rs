@@ -10,7 +10,7 @@
 //! | `statement`, `arguments` | the calls of those functions, and what is bound to them |
 //! | `session` | one connection, examined; one request on it at a time |
 //! | `pooler` | whether a connection has a session of its own |
-//! | `lanes` | the connections of one side, and the queue before them |
+//! | `lanes`, `drive` | the connections of one side, and the queue before them; a request in its caller's hands |
 //! | `gather` | what is asked for meanwhile travels in one statement |
 //! | `row` | total decoding of what is answered |
 //! | `hub`, `waiting` | hints: their streams, and the connection on which they come |
@@ -24,6 +24,7 @@ mod backend;
 mod config;
 mod confirm;
 mod crash;
+mod drive;
 mod error;
 mod gather;
 mod hub;

@@ -147,7 +147,7 @@ statements! {
     list_processes(2);
     held_by(1);
     wake(2);
-    enrol(4);
+    enrol(5);
     withdraw(2);
     go_on_looking(3);
     confirm(3);

@@ -10,16 +10,19 @@
 use crate::arguments::{self, Value, micros};
 use crate::error::{self, Stage};
 use crate::hub::{Debts, Enrolment, Hub, Taken};
+use crate::row::foreign;
 use crate::statement::{Statement, Statements};
 use locker_core::BackendError;
 use locker_core::Key;
 use locker_core::backend::{Hint, HintStream, Watcher};
-use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
+use sqlx::Row;
+use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions, PgRow};
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 /// How long an observer's enrolment lasts unless it is renewed.
 const LOOK: Duration = Duration::from_secs(120);
@@ -98,6 +101,7 @@ impl Waiting {
         let enrolment = Enrolment {
             key: key.clone(),
             id: new_id()?,
+            turn: self.debts.next_turn(),
             watcher: watcher.clone(),
         };
         let (hub, enrol) = self.running();
@@ -179,7 +183,7 @@ impl Listening {
 
     async fn listen_on(&mut self, mut line: Line, first: Enrol) {
         let mut next = Event::Enrol(first);
-        let mut round = tokio::time::interval_at(tokio::time::Instant::now() + ROUND, ROUND);
+        let mut round = tokio::time::interval_at(Instant::now() + ROUND, ROUND);
         round.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let done = match next {
@@ -193,9 +197,7 @@ impl Listening {
                     drop(done.send(enrolled));
                     if broken { Err(()) } else { Ok(()) }
                 }
-                Event::Owed => tokio::time::timeout(PATIENCE, self.withdraw(&mut line))
-                    .await
-                    .map_or(Err(()), lost),
+                Event::Owed => lost(in_time(self.withdraw(&mut line)).await),
                 Event::Round => self.go_round(&mut line).await,
                 Event::Lost => Err(()),
                 Event::End => return,
@@ -223,6 +225,7 @@ impl Listening {
             return Ok(());
         }
         let enrolled = self.ear.enrol(line, &enrolment).await;
+        let enrolled = enrolled.map(|ended| ended.into_iter().for_each(|id| self.hub.end(id)));
         // Its stream may have gone meanwhile, and another connection been quicker to withdraw it than
         // this one to write it.
         self.hub.owe_unless_open(enrolment);
@@ -252,8 +255,7 @@ impl Listening {
                 .await?;
             self.withdraw(line).await
         };
-        let asked = tokio::time::timeout(PATIENCE, round).await;
-        asked.map_or(Err(()), lost)
+        lost(in_time(round).await)
     }
 
     /// Opens the connection again and again, until everything is enrolled on the new one.
@@ -261,10 +263,9 @@ impl Listening {
         let mut pause = PAUSE;
         loop {
             // Whoever asks meanwhile is told that the server cannot be reached, and polls.
-            let failure = match tokio::time::timeout(PATIENCE, self.try_rebuild()).await {
-                Ok(Ok(line)) => return Some(line),
-                Ok(Err(failure)) => failure,
-                Err(_) => error::unavailable("the server does not answer"),
+            let failure = match self.try_rebuild().await {
+                Ok(line) => return Some(line),
+                Err(failure) => failure,
             };
             tracing::debug!(error = %failure, "listening is tried again");
             // Jittered, because a server that comes back has lost everybody at once.
@@ -287,12 +288,25 @@ impl Listening {
     }
 
     async fn try_rebuild(&self) -> Result<Line, BackendError> {
-        let mut line = self.ear.listen().await?;
+        let mut line = in_time(self.ear.listen()).await?;
+        // Whoever asks for the first time waits meanwhile, so it is not tried for ever.
+        let until = Instant::now() + PATIENCE;
         for enrolment in self.hub.enrolments() {
-            self.enrol(&mut line, enrolment).await?;
+            let id = enrolment.id;
+            if Instant::now() >= until {
+                self.hub.give_up(id);
+                continue;
+            }
+            // That somebody else keeps the row of one lock is no reason for the others to hear
+            // nothing. Its stream ends, and whoever waits for it enrols anew.
+            match in_time(self.enrol(&mut line, enrolment)).await {
+                Err(failure) if failure.kind().breaks_connection() => return Err(failure),
+                Err(_) => self.hub.give_up(id),
+                Ok(()) => {}
+            }
         }
         // The connection is good, whatever becomes of what is only tidied up.
-        if lost(self.withdraw(&mut line).await).is_err() {
+        if lost(in_time(self.withdraw(&mut line)).await).is_err() {
             return Err(error::unavailable("the new connection for wake-ups broke"));
         }
         Ok(line)
@@ -319,7 +333,12 @@ impl Ear {
         Ok(line)
     }
 
-    async fn enrol(&self, line: &mut Line, enrolment: &Enrolment) -> Result<(), BackendError> {
+    /// Answers which enrolments do not count any more.
+    async fn enrol(
+        &self,
+        line: &mut Line,
+        enrolment: &Enrolment,
+    ) -> Result<Vec<i64>, BackendError> {
         let process = match &enrolment.watcher {
             Watcher::Waiter(process) => Some(process.as_str().to_owned()),
             Watcher::Observer => None,
@@ -328,9 +347,13 @@ impl Ear {
             enrolment.key.as_str().into(),
             enrolment.id.into(),
             Value::Text(process),
+            enrolment.turn.into(),
             micros(LOOK).into(),
         ];
-        line.ask(&self.statements.enrol, arguments).await
+        let rows = line.ask(&self.statements.enrol, arguments).await?;
+        rows.iter()
+            .map(|row| row.try_get(0).map_err(foreign))
+            .collect()
     }
 }
 
@@ -363,11 +386,10 @@ impl Line {
         &mut self,
         statement: &Statement,
         arguments: Vec<Value>,
-    ) -> Result<(), BackendError> {
+    ) -> Result<Vec<PgRow>, BackendError> {
         sqlx::query_with(statement.bound(), arguments::bind(arguments)?)
-            .execute(self.listener()?)
+            .fetch_all(self.listener()?)
             .await
-            .map(|_| ())
             .map_err(|cause| error::from_sqlx(cause, Stage::Sent))
     }
 }
@@ -387,6 +409,14 @@ impl Drop for Line {
             Err(_) => drop(listener),
         }
     }
+}
+
+/// A server that does not answer for so long has broken the connection.
+async fn in_time<T>(
+    asked: impl Future<Output = Result<T, BackendError>>,
+) -> Result<T, BackendError> {
+    let asked = tokio::time::timeout(PATIENCE, asked).await;
+    asked.unwrap_or_else(|_| Err(error::unavailable("the server does not answer")))
 }
 
 /// Whether the connection is to be given up; another failure is the next round's.

@@ -8,6 +8,9 @@ use futures_util::StreamExt;
 use locker_core::backend::{Claim, Hint, HintStream, Side, Watcher};
 use locker_core::{Backend, Connect};
 use locker_testkit::Fixture;
+use locker_testkit::servers::postgres::Server;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use sqlx::postgres::PgArguments;
 use sqlx::query::QueryScalar;
 use sqlx::{Connection, Postgres};
@@ -151,4 +154,124 @@ async fn a_process_stands_in_a_line_once() {
     line.owner.backend.release(&line.claim.owner).await.unwrap();
     assert_eq!(hints.next().await, Some(Hint::Free { place: 0 }));
     assert_eq!(next.next().await, Some(Hint::Free { place: 1 }));
+}
+
+/// A request that lies in the socket of a connection that was given up may still be executed, when the
+/// server gets to it. By then the same process may have enrolled anew for the same key, on the next
+/// connection; that is the enrolment that it listens for.
+#[tokio::test]
+async fn an_enrolment_that_lands_late_does_not_take_the_place_of_a_newer_one() {
+    let server = Server::start(&["fsync = off"]);
+    let server = server.unwrap_or_else(|missing| panic!("there is no store: {missing}"));
+    let store = locker_postgres::Postgres::from_url(server.url()).unwrap();
+    store.migrate().await.unwrap();
+    let owner = Somebody::over(&store).await;
+    let claim = owner.acquire("k").await;
+    let other = owner.acquire("other").await;
+    let waiter = Somebody::over(&store).await;
+    let watcher = Watcher::Waiter(waiter.process.clone());
+
+    let given_up = store.connect(Side::Caller).await.unwrap();
+    let _open = given_up.watch(other.key(), &watcher).await.unwrap();
+    let listens =
+        "SELECT pid FROM pg_stat_activity WHERE query LIKE '%.enrol(%' AND pid <> pg_backend_pid()";
+    let session = server.sql(listens).unwrap();
+    let session = Pid::from_raw(session.trim().parse().expect("one session"));
+    kill(session, Signal::SIGSTOP).unwrap();
+    let late = given_up.watch(claim.key(), &watcher);
+    let unanswered = tokio::time::timeout(Duration::from_millis(300), late).await;
+    assert!(unanswered.is_err(), "the session stands still");
+    drop(given_up);
+
+    let next = store.connect(Side::Caller).await.unwrap();
+    let mut hints = next.watch(claim.key(), &watcher).await.unwrap();
+    let enrolled = "SELECT id FROM locker.waiters WHERE key = 'k'";
+    let newer = server.sql(enrolled).unwrap();
+    kill(session, Signal::SIGCONT).unwrap();
+    // It does what lies in its socket, and then finds that nobody is there.
+    until("the session ends", async || {
+        let there = format!("SELECT FROM pg_stat_activity WHERE pid = {session}");
+        let there = format!("SELECT count(*) FROM ({there}) s");
+        server.sql(&there).unwrap().trim() == "0"
+    })
+    .await;
+    assert_eq!(server.sql(enrolled).unwrap(), newer);
+    owner.backend.release(&claim.owner).await.unwrap();
+    let heard = tokio::time::timeout(LONG, hints.next()).await.unwrap();
+    assert_eq!(heard, Some(Hint::Free { place: 0 }));
+}
+
+/// Of two streams of one process for one key the older one says that it has ended, so that nobody
+/// listens to it in vain.
+#[tokio::test]
+async fn an_enrolment_that_a_newer_one_has_replaced_ends_its_stream() {
+    let line = line().await;
+    let waiter = Somebody::over(&line.fixture.store()).await;
+    let mut old = line.watch(&*waiter.backend, &waiter).await;
+    let mut hints = line.watch(&*waiter.backend, &waiter).await;
+    let heard = tokio::time::timeout(LONG, old.next()).await.unwrap();
+    assert_eq!(heard, None);
+    line.owner.backend.release(&line.claim.owner).await.unwrap();
+    assert_eq!(hints.next().await, Some(Hint::Free { place: 0 }));
+}
+
+/// Somebody keeps the row of one lock while the connection is rebuilt. That lock's stream ends, and
+/// the others hear again.
+#[tokio::test]
+async fn a_lock_whose_row_is_kept_does_not_make_the_others_deaf() {
+    let line = line().await;
+    let waiter = Somebody::over(&line.fixture.store()).await;
+    let other = line.owner.acquire("other").await;
+    let watcher = Watcher::Waiter(waiter.process.clone());
+    let mut kept = line.watch(&*waiter.backend, &waiter).await;
+    let mut hints = waiter.backend.watch(other.key(), &watcher).await.unwrap();
+    let mut raw = line.fixture.raw().await;
+    let mut held = raw.begin().await.unwrap();
+    let lock = "SELECT key FROM locks WHERE key = $1 FOR UPDATE";
+    let lock = sqlx::query(lock).bind(line.claim.key().as_str());
+    lock.execute(&mut *held).await.unwrap();
+    line.cut().await;
+    let told = tokio::time::timeout(LONG / 6, hints.next()).await;
+    assert_eq!(told.expect("the row is kept"), Some(Hint::Rebuilt));
+    assert_eq!(kept.next().await, None);
+    line.owner.backend.release(&other.owner).await.unwrap();
+    assert_eq!(hints.next().await, Some(Hint::Free { place: 0 }));
+    held.rollback().await.unwrap();
+    drop((kept, hints));
+    line.until_nobody_waits().await;
+}
+
+/// Two who withdraw the same enrolments in different orders would otherwise wait for each other.
+#[tokio::test]
+async fn what_is_withdrawn_is_locked_in_the_order_of_the_keys() {
+    let line = line().await;
+    let waiter = Somebody::over(&line.fixture.store()).await;
+    let other = line.owner.acquire("a").await;
+    let watcher = Watcher::Waiter(waiter.process.clone());
+    let _last = line.watch(&*waiter.backend, &waiter).await;
+    let _first = waiter.backend.watch(other.key(), &watcher).await.unwrap();
+    let mut first = line.fixture.raw().await;
+    let mut first = first.begin().await.unwrap();
+    let lock = "SELECT id FROM waiters WHERE key = 'a' FOR UPDATE";
+    sqlx::query(lock).execute(&mut *first).await.unwrap();
+    let mut raw = line.fixture.raw().await;
+    let withdrawing = tokio::spawn(async move {
+        let all = "SELECT withdraw(array_agg(key ORDER BY key DESC), array_agg(id ORDER BY key DESC)) FROM waiters";
+        sqlx::query(all).execute(&mut raw).await
+    });
+    let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'SELECT withdraw(%'";
+    until("it waits", async || {
+        line.number(sqlx::query_scalar(waits)).await == 1
+    })
+    .await;
+    let free = "SELECT id FROM waiters WHERE key = 'k' FOR UPDATE NOWAIT";
+    let mut raw = line.fixture.raw().await;
+    let free = sqlx::query(free).execute(&mut raw);
+    free.await
+        .expect("it waits for the first and keeps no other");
+    first.rollback().await.unwrap();
+    withdrawing
+        .await
+        .unwrap()
+        .expect("nobody is in its way any more");
 }

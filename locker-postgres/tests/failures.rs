@@ -76,6 +76,35 @@ async fn a_url_that_is_none_is_refused_without_showing_it() {
     }
 }
 
+/// The client would write it to the log together with its value, and go on without it.
+#[test]
+fn a_parameter_that_nobody_knows_is_refused_by_its_name_without_its_value() {
+    for (url, name) in [
+        ("postgres://h/d?passwd=s3cret", "`passwd`"),
+        ("postgres://h/d?sslmode=disable&%70asswd=s3cret", "`passwd`"),
+        ("postgres://h/d?passwd=s3cret&between=sessions", "`passwd`"),
+        ("postgres://h/d?Password=s3cret", "`Password`"),
+        ("postgres://h/d?options[=s3cret", "`options[`"),
+        ("postgres://h/d?=s3cret", "``"),
+        // What may be a piece of a password is not shown.
+        ("postgres://u:1?s3cret=x@h/d", "percent-encoded"),
+        ("postgres://u:1?s3cret&x=y@h/d", "percent-encoded"),
+    ] {
+        let error = Postgres::from_url(url).expect_err("nobody knows it");
+        told(&error, ErrorKind::Config, &[name]);
+        assert!(!format!("{error:?}").contains("s3cret"), "{error:?}");
+    }
+    for known in [
+        "sslmode=disable&application_name=x&statement-cache-capacity=7",
+        "options=-c%20work_mem%3D1MB&options[lock_timeout]=1s&options%5Bwork_mem%5D=1MB",
+        "password=p%40ss&user=u&dbname=d&between=sessions&crash_detection=session&grace=3s",
+        "hostaddr=127.0.0.1&port=5432&",
+        "",
+    ] {
+        Postgres::from_url(&format!("postgres://h/d?{known}")).expect(known);
+    }
+}
+
 #[tokio::test]
 async fn a_missing_schema_names_the_command_that_creates_it() {
     let store = fixture().await.store().namespace("nobody made this");

@@ -104,7 +104,7 @@ impl Place {
                 ("ca", Some(tls)) => tls.ca = Some(value.into()),
                 ("cert", Some(tls)) => tls.cert = Some(value.into()),
                 ("key", Some(tls)) => tls.key = Some(value.into()),
-                ("ca" | "cert" | "key", None) => {
+                ("ca" | "cert" | "key", None) if !query.contains('@') => {
                     return Err(error::config(format!(
                         "the option `{name}` belongs to TLS; the scheme of TLS is `rediss`"
                     )));
@@ -113,7 +113,7 @@ impl Place {
                 ("sentinel_password", _) if kind == Some("sentinel") => {
                     sentinel.password = Some(Secret(value));
                 }
-                _ => return Err(unknown_option(name)),
+                _ => return Err(unknown_option(name, query)),
             }
         }
         check(tls.as_ref())?;
@@ -258,10 +258,15 @@ fn unknown_scheme(scheme: &str) -> BackendError {
     ))
 }
 
-fn unknown_option(name: &str) -> BackendError {
-    // A password with a `?` that nobody escaped leads here as well; it has the host behind it.
+fn unknown_option(name: &str, query: &str) -> BackendError {
+    // A password with a `?` that nobody escaped leads here as well. It has an `@` and the host behind
+    // it, and any name before that may be a piece of it.
     let is_plain = name.len() <= 20 && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
-    let name = if is_plain { name } else { "this" };
+    let name = if is_plain && !query.contains('@') {
+        name
+    } else {
+        "this"
+    };
     error::config(format!(
         "`{name}` is not an option of this URL; these are: ca, cert, key (with TLS), \
          sentinel_user, sentinel_password (with sentinels)"
@@ -371,6 +376,23 @@ mod tests {
             let shown = format!("{error} {error:?}");
             assert!(!shown.contains("hunter2"), "{url}: {shown}");
         }
+    }
+
+    /// The piece before the `@` is a name of its own when the password contains a `&` or a `=`.
+    #[test]
+    fn no_piece_of_a_password_that_was_not_escaped_is_taken_for_an_option_and_shown() {
+        for url in [
+            "redis://u:1?hunter&x@h",
+            "redis://u:1?hunter=x@h",
+            "redis://u:1?ca=&hunter@h",
+            "rediss://u:1?hunter&x@h",
+            "redis+sentinel://u:1?hunter&x@h/m",
+        ] {
+            let shown = format!("{:?}", Place::parse(url).unwrap_err());
+            assert!(!shown.contains("hunter"), "{url}: {shown}");
+        }
+        let shown = Place::parse("redis://h?hunter=x").unwrap_err().to_string();
+        assert!(shown.contains("`hunter`"), "without an `@` it is: {shown}");
     }
 
     #[test]

@@ -59,6 +59,8 @@ CREATE TABLE waiters (
     id bigint NOT NULL,
     place bigint GENERATED ALWAYS AS IDENTITY,
     process text COLLATE "C",
+    -- Which of the enrolments of its process this is, in the order in which they were asked for.
+    turn bigint NOT NULL,
     expires bigint,
     PRIMARY KEY (key, id)
 ) WITH (

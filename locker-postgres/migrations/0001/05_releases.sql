@@ -10,16 +10,35 @@ SET plan_cache_mode = force_generic_plan SET jit = off
 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 AS $$
 DECLARE
+    begun bigint := clock();
     t bigint;
     locked text[];
-    own locks%ROWTYPE;
+    freed bigint;
+    is_wanted boolean;
 BEGIN
-    PERFORM sound();
+    IF NOT plain() THEN
+        PERFORM sound();
+    END IF;
+    -- Almost always a lone lock is the asker's still: see `try_create`. It was so when this began, and
+    -- until the row was locked nobody has changed it, or it would not be found.
     IF patient AND cardinality(keys) = 1 THEN
-        SELECT * INTO own FROM locks f
-        WHERE f.key = keys[1] AND f.owner = owners[1]
-        FOR UPDATE;
-        locked := ARRAY[own.key];
+        UPDATE locks f SET
+            format = NULL, owner = NULL, process = NULL, acquired_at = NULL, extended_at = NULL,
+            expires = NULL, marked = false
+        WHERE f.key = keys[1] AND f.owner = owners[1] AND f.format = 1 AND f.expires > begun
+        RETURNING f.token, f.wanted INTO freed, is_wanted;
+        IF freed IS NOT NULL THEN
+            RETURN NEXT ROW (
+                1, CASE WHEN is_wanted THEN 'wanted' ELSE 'done' END, clock(), keys[1], freed,
+                NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+            )::answer;
+            RETURN;
+        END IF;
+    END IF;
+    IF patient AND cardinality(keys) = 1 THEN
+        SELECT array_agg(f.key) INTO locked FROM (
+            SELECT l.key FROM locks l WHERE l.key = keys[1] AND l.owner = owners[1] FOR UPDATE
+        ) f;
     ELSE
         SELECT array_agg(f.key) INTO locked FROM (
             SELECT l.key FROM unnest(keys, owners) AS u(key, owner)
@@ -29,24 +48,11 @@ BEGIN
         ) f;
     END IF;
     t := clock();
-    -- Almost always a lone lock is the asker's still: see `try_create`.
-    IF own.format = 1 AND own.expires > t THEN
-        UPDATE locks f SET
-            format = NULL, owner = NULL, process = NULL, acquired_at = NULL, extended_at = NULL,
-            expires = NULL, marked = false
-        WHERE f.key = keys[1];
-        RETURN NEXT ROW (
-            1, CASE WHEN own.wanted THEN 'wanted' ELSE 'done' END, t, own.key, own.token,
-            own.format, own.owner, own.process, own.acquired_at, own.extended_at, own.expires,
-            own.marked, NULL, NULL
-        )::answer;
-        RETURN;
-    END IF;
     RETURN QUERY
     WITH m AS MATERIALIZED (
         SELECT u.place::integer AS member, u.key, u.owner, u.key = ANY (locked) AS locked
         FROM unnest(keys, owners) WITH ORDINALITY AS u(key, owner, place)
-    ), freed AS (
+    ), done AS (
         UPDATE locks l SET
             format = NULL, owner = NULL, process = NULL, acquired_at = NULL, extended_at = NULL,
             expires = NULL, marked = false
@@ -66,7 +72,7 @@ BEGIN
            t, l.key, l.token, l.format, l.owner, l.process, l.acquired_at, l.extended_at,
            l.expires, l.marked, NULL::bigint, NULL::bigint
     FROM m
-    LEFT JOIN freed f ON f.member = m.member
+    LEFT JOIN done f ON f.member = m.member
     LEFT JOIN locks l ON l.key = m.key;
 END
 $$;

@@ -3,8 +3,12 @@
 -- Enrols somebody who waits (of_process) or only looks (NULL, for so many microseconds). It is written
 -- under the lock of the lock's row: a release that comes later sees it, and after one that came
 -- earlier the lock is free. A process stands in a line once: its newest enrolment is the one that it
--- listens for, also when an older one came late, or could not be withdrawn.
-CREATE FUNCTION enrol(wanted_key text, new_id bigint, of_process text, ttl bigint) RETURNS void
+-- listens for, also when an older one comes late, on a connection that was given up, or could not be
+-- withdrawn. Which is newer is said by the process. Answers the enrolments that do not count because
+-- of this one, or this one itself.
+CREATE FUNCTION enrol(
+    wanted_key text, new_id bigint, of_process text, new_turn bigint, ttl bigint
+) RETURNS SETOF bigint
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path FROM CURRENT SET lock_timeout = '1s'
 SET plan_cache_mode = force_generic_plan SET jit = off SET enable_seqscan = off
@@ -13,20 +17,35 @@ BEGIN
     PERFORM sound();
     INSERT INTO locks AS l (key, token, wanted) VALUES (wanted_key, clock(), true)
     ON CONFLICT (key) DO UPDATE SET wanted = true WHERE NOT l.wanted;
+    IF EXISTS (
+        SELECT FROM waiters w
+        WHERE w.key = wanted_key AND w.process = of_process AND w.turn > new_turn
+    ) THEN
+        RETURN NEXT new_id;
+        RETURN;
+    END IF;
+    RETURN QUERY
     DELETE FROM waiters w
-    WHERE w.key = wanted_key AND w.process = of_process AND w.id <> new_id;
-    INSERT INTO waiters (key, id, process, expires)
-    VALUES (wanted_key, new_id, of_process, CASE WHEN of_process IS NULL THEN clock() + ttl END)
+    WHERE w.key = wanted_key AND w.process = of_process AND w.id <> new_id
+    RETURNING w.id;
+    INSERT INTO waiters (key, id, process, turn, expires)
+    VALUES (
+        wanted_key, new_id, of_process, new_turn,
+        CASE WHEN of_process IS NULL THEN clock() + ttl END
+    )
     ON CONFLICT (key, id) DO UPDATE SET expires = excluded.expires;
 END
 $$;
 
+-- In one order, so that two who withdraw, or go on looking, cannot wait for each other.
 CREATE FUNCTION withdraw(keys text[], ids bigint[]) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path FROM CURRENT SET lock_timeout = '1s'
 SET plan_cache_mode = force_generic_plan SET jit = off SET enable_seqscan = off
 AS $$
 BEGIN
+    PERFORM FROM waiters w JOIN unnest(keys, ids) AS u(key, id) ON w.key = u.key AND w.id = u.id
+    ORDER BY w.key, w.id FOR UPDATE OF w;
     DELETE FROM waiters w USING unnest(keys, ids) AS u(key, id) WHERE w.key = u.key AND w.id = u.id;
 END
 $$;
@@ -38,6 +57,8 @@ SET search_path FROM CURRENT SET lock_timeout = '1s'
 SET plan_cache_mode = force_generic_plan SET jit = off SET enable_seqscan = off
 AS $$
 BEGIN
+    PERFORM FROM waiters w JOIN unnest(keys, ids) AS u(key, id) ON w.key = u.key AND w.id = u.id
+    ORDER BY w.key, w.id FOR UPDATE OF w;
     UPDATE waiters w SET expires = clock() + ttl
     FROM unnest(keys, ids) AS u(key, id)
     WHERE w.key = u.key AND w.id = u.id AND w.process IS NULL;
@@ -96,14 +117,17 @@ BEGIN
     LOOP
         PERFORM pg_notify(channel, message);
     END LOOP;
-    -- The dead have no place a second time.
+    -- The dead have no place a second time. Whose row is locked is being removed by somebody else.
     FOR dead IN
-        WITH d AS (
-            DELETE FROM waiters w
+        WITH found AS MATERIALIZED (
+            SELECT w.key, w.id FROM waiters w
             WHERE w.key = ANY (keys)
               AND coalesce(
                       (SELECT p.expires FROM processes p WHERE p.process = w.process),
                       w.expires, 0) <= t
+            FOR UPDATE OF w SKIP LOCKED
+        ), d AS (
+            DELETE FROM waiters w USING found f WHERE w.key = f.key AND w.id = f.id
             RETURNING w.id
         ), numbered AS (SELECT id, row_number() OVER () / 300 AS part FROM d)
         SELECT array_agg(id) FROM numbered GROUP BY part

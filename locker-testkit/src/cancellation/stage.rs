@@ -283,6 +283,11 @@ impl<F: Fixture> Stage<F> {
             if Self::tasks() <= self.tasks_at_rest {
                 return None;
             }
+            // Connections that were being opened when nobody asked any more are kept for the next
+            // request, which takes one of them and gives up the others.
+            if let Some(locker) = &self.locker {
+                drop(self.world.during(locker.read_lock_data(KEY)).await);
+            }
             self.pass_a_moment().await;
         }
         let (before, now) = (self.tasks_at_rest, Self::tasks());
@@ -301,6 +306,8 @@ impl<F: Fixture> Stage<F> {
                 for look in self.world.during(join_all(looks)).await {
                     look.expect("the store answers");
                 }
+                // Nor does it listen before somebody waits.
+                drop(self.world.during(locker.on_release(KEY)).await);
             }
             let tasks = Self::tasks();
             quiet_looks = if tasks == self.tasks_at_rest {

@@ -1,0 +1,72 @@
+//! Whoever asks drives its request while it is being polled. It may be dropped at any moment, and it
+//! may stop being polled; neither does harm to anybody else.
+
+mod fixture;
+
+use fixture::{PostgresFixture, Somebody};
+use futures_util::{FutureExt, StreamExt};
+use locker_core::Key;
+use locker_core::backend::{Hint, Side, Watcher};
+use locker_core::{Connect, LockData};
+use locker_testkit::Fixture;
+use std::pin::pin;
+use std::time::Duration;
+
+const LONG: Duration = Duration::from_secs(60);
+
+async fn fixture() -> PostgresFixture {
+    let fixture = PostgresFixture::open().await;
+    fixture.unwrap_or_else(|missing| panic!("there is no store: {missing}"))
+}
+
+/// The wake-up follows in a statement of its own, and belongs to the release all the same.
+#[tokio::test]
+async fn who_waits_is_woken_also_when_the_caller_of_the_release_is_dropped() {
+    let fixture = fixture().await;
+    let owner = Somebody::over(&fixture.store()).await;
+    let waiter = Somebody::over(&fixture.store()).await;
+    let watcher = Watcher::Waiter(waiter.process.clone());
+    // The first round prepares statements, which takes round trips before the request itself.
+    for _ in 0..3 {
+        let claim = owner.acquire("k").await;
+        let mut hints = waiter.backend.watch(claim.key(), &watcher).await.unwrap();
+        let mut release = Box::pin(owner.backend.release(&claim.owner));
+        assert!(release.as_mut().now_or_never().is_none(), "it is sent");
+        drop(release);
+        let told = tokio::time::timeout(LONG, hints.next()).await;
+        assert_eq!(told.expect("a wake-up"), Some(Hint::Free { place: 0 }));
+    }
+}
+
+/// As many callers as there are connections, and more, hold futures that they do not poll.
+#[tokio::test]
+async fn callers_that_do_not_go_on_keep_no_connection_from_others() {
+    let fixture = fixture().await;
+    let owner = Somebody::over(&fixture.store()).await;
+    let claim = owner.acquire("k").await;
+    let store = fixture.store();
+    let backend = store.connect(Side::Caller).await.unwrap();
+    let key = Key::new("k").unwrap();
+    // All connections are there.
+    let reads = (0..8).map(|_| backend.read_lock(&key));
+    for read in futures_util::future::join_all(reads).await {
+        assert!(read.unwrap().value.is_some());
+    }
+    let mut unpolled: Vec<_> = (0..6).map(|_| backend.read_lock(&key)).collect();
+    for read in &mut unpolled {
+        assert!(read.as_mut().now_or_never().is_none());
+    }
+    let read = tokio::time::timeout(LONG / 6, backend.read_lock(&key)).await;
+    let held = read.expect("the connections are kept").unwrap().value;
+    let owner_of = |data: LockData| data.owner;
+    assert_eq!(
+        held.map(|held| owner_of(held.data)),
+        Some(claim.owner.clone())
+    );
+    // And those who come back later find their answers.
+    for read in unpolled {
+        let mut read = pin!(read);
+        let held = tokio::time::timeout(LONG, read.as_mut()).await.unwrap();
+        assert!(held.unwrap().value.is_some());
+    }
+}

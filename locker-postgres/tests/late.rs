@@ -1,0 +1,95 @@
+//! A claim of a free lock is written first and judged then, by a clock that is read after the lock of
+//! the row was had. Whatever has become too late while it waited for that leaves nothing behind.
+
+mod fixture;
+
+use fixture::{PostgresFixture, Somebody};
+use locker_core::StoreTime;
+use locker_core::backend::{Claim, Claimed};
+use locker_testkit::Fixture;
+use sqlx::{Connection, PgConnection};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Until when it is not too late, in microseconds; and when the row is given back. Both shorter than
+/// the functions wait for a row (1 s).
+const SOON: i64 = 400_000;
+const LATE: i64 = 600_000;
+
+async fn now(raw: &mut PgConnection) -> i64 {
+    let now = sqlx::query_scalar("SELECT clock()");
+    now.fetch_one(raw).await.expect("an answer")
+}
+
+/// Claims a free lock whose row somebody else keeps until it is later than `SOON`, and something else
+/// has happened.
+async fn claimed_after_a_wait(
+    fixture: &PostgresFixture,
+    somebody: &Arc<Somebody>,
+    claim: Claim,
+    meanwhile: impl AsyncFnOnce(&mut PgConnection),
+) -> Claimed {
+    let mut keeper = fixture.raw().await;
+    let mut kept = keeper.begin().await.expect("an answer");
+    let keep = "SELECT key FROM locks WHERE key = $1 AND owner IS NULL FOR UPDATE";
+    let keep = sqlx::query(keep).bind(claim.key().as_str());
+    assert_eq!(
+        keep.fetch_all(&mut *kept).await.expect("an answer").len(),
+        1
+    );
+    let asking = Arc::clone(somebody);
+    let asking = tokio::spawn(async move { asking.backend.try_create(&claim).await });
+    let mut raw = fixture.raw().await;
+    let begun = now(&mut raw).await;
+    let waits = format!("%{}%try_create(%", fixture.schema());
+    loop {
+        let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE $1";
+        let waiting = sqlx::query_scalar::<_, i64>(waiting).bind(&waits);
+        let waiting = waiting.fetch_one(&mut raw).await.expect("an answer");
+        if waiting > 0 && now(&mut raw).await > begun + LATE {
+            break;
+        }
+        assert!(!asking.is_finished(), "it waits for the row");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    meanwhile(&mut raw).await;
+    kept.rollback().await.expect("an answer");
+    asking.await.expect("a task").expect("an answer").value
+}
+
+/// S7: otherwise a claim could land after its settlement has answered that none can any more.
+#[tokio::test]
+async fn a_claim_that_is_too_late_when_it_has_the_row_is_undone() {
+    let fixture = PostgresFixture::open().await;
+    let fixture = fixture.unwrap_or_else(|missing| panic!("there is no store: {missing}"));
+    let somebody = Arc::new(Somebody::over(&fixture.store()).await);
+    let before = somebody.acquire("k").await;
+    somebody.backend.release(&before.owner).await.unwrap();
+    let mut claim = somebody.claim("k");
+    let not_after = now(&mut fixture.raw().await).await + SOON;
+    claim.not_after = StoreTime::from_micros(not_after.unsigned_abs());
+    let claimed = claimed_after_a_wait(&fixture, &somebody, claim, async |_| {}).await;
+    assert!(matches!(claimed, Claimed::TooLate), "{claimed:?}");
+    assert!(somebody.read("k").await.is_none(), "nothing is left of it");
+    somebody.acquire("k").await;
+}
+
+/// The same for a claimant whose process ends meanwhile.
+#[tokio::test]
+async fn a_claim_of_a_process_that_is_dead_when_it_has_the_row_is_undone() {
+    let fixture = PostgresFixture::open().await;
+    let fixture = fixture.unwrap_or_else(|missing| panic!("there is no store: {missing}"));
+    let somebody = Arc::new(Somebody::over(&fixture.store()).await);
+    let other = Somebody::over(&fixture.store()).await;
+    let before = somebody.acquire("k").await;
+    somebody.backend.release(&before.owner).await.unwrap();
+    let claim = somebody.claim("k");
+    let process = somebody.process.clone();
+    let retire = async |raw: &mut PgConnection| {
+        let retire = sqlx::query("SELECT retire_process($1)").bind(process.as_str());
+        retire.execute(raw).await.unwrap();
+    };
+    let claimed = claimed_after_a_wait(&fixture, &somebody, claim, retire).await;
+    assert!(matches!(claimed, Claimed::OwnerDead), "{claimed:?}");
+    assert!(other.read("k").await.is_none(), "nothing is left of it");
+}
