@@ -5,10 +5,10 @@ mod fixture;
 
 use fixture::{PostgresFixture, Somebody};
 use locker_core::backend::{
-    Claimed, Hint, Liveness, Released, Renewal, Reply, Settlement, Watcher,
+    Birth, Claimed, Hint, Liveness, Released, Renewal, Reply, Settlement, Watcher,
 };
 use locker_core::{BackendError, ErrorKind, Key, StoreTime, Token};
-use locker_postgres::ConfirmError;
+use locker_postgres::{ConfirmError, CrashDetection};
 use locker_testkit::Fixture;
 use sqlx::{Connection, PgConnection, Row};
 use std::time::Duration;
@@ -437,4 +437,38 @@ async fn a_lock_is_confirmed_under_its_own_token_only() {
         .confirm_in_tx(&mut transaction, &claim.owner, token)
         .await;
     right.expect("it is the owner's");
+}
+
+/// Attacks 5, 7: a birth that lands late finds its name dead. It must not keep a session for it, which
+/// would put off its death once more, and take the session from a name that lives.
+#[tokio::test]
+async fn a_second_birth_does_not_keep_a_session_for_the_dead() {
+    let fixture = fixture().await;
+    let store = fixture.store().crash_detection(CrashDetection::SESSION);
+    let [first, late, other] = [
+        Somebody::unborn(&store).await,
+        Somebody::unborn(&store).await,
+        Somebody::unborn(&store).await,
+    ];
+    let born = first.backend.create_process(&first.process, BRIEF).await;
+    assert!(matches!(born.unwrap().value, Birth::Created { .. }));
+    let read = async || {
+        let read = other.backend.read_process(&first.process).await;
+        read.unwrap().value
+    };
+    tokio::time::sleep(BRIEF + BRIEF / 2).await;
+    assert!(
+        matches!(read().await, Liveness::Alive(_)),
+        "its session stands"
+    );
+    let name = first.process.clone();
+    drop(first.backend);
+    let limit = tokio::time::Instant::now() + LONG / 10;
+    while matches!(read().await, Liveness::Alive(_)) {
+        assert!(tokio::time::Instant::now() < limit, "its session has ended");
+        tokio::time::sleep(BRIEF / 40).await;
+    }
+    let again = late.backend.create_process(&name, BRIEF).await;
+    assert_eq!(again.unwrap().value, Birth::Exists);
+    assert_eq!(read().await, Liveness::Dead);
 }

@@ -1,15 +1,23 @@
 -- How a process lives and ends.
 
--- Makes sure that this session keeps the advisory lock that stands for a process, and no other's;
--- answers its number. It is the connection of the Reporter's reports that asks, each time: after it
--- was broken, the next report brings the lock to the new session. If the server has not yet noticed
--- the end of the old one, the report after that does.
-CREATE FUNCTION keep_session(of_process text) RETURNS bigint
+-- The number of the advisory lock that stands for a process.
+CREATE FUNCTION session_of(of_process text) RETURNS bigint
+LANGUAGE sql STABLE
+SET search_path FROM CURRENT
+AS $$
+    SELECT hashtextextended('locker process ' || current_schema() || ' ' || of_process, 0);
+$$;
+
+-- Makes sure that this session keeps the advisory lock that stands for a process, and no other's. It
+-- is the connection of the Reporter's reports that asks, each time: after it was broken, the next
+-- report brings the lock to the new session. If the server has not yet noticed the end of the old one,
+-- the report after that does.
+CREATE FUNCTION keep_session(of_process text) RETURNS void
 LANGUAGE plpgsql
 SET search_path FROM CURRENT
 AS $$
 DECLARE
-    session bigint := hashtextextended('locker process ' || current_schema() || ' ' || of_process, 0);
+    session bigint := session_of(of_process);
 BEGIN
     IF current_setting('locker.keeps', true) IS DISTINCT FROM session::text THEN
         PERFORM pg_advisory_unlock_all();
@@ -17,12 +25,13 @@ BEGIN
             PERFORM set_config('locker.keeps', session::text, false);
         END IF;
     END IF;
-    RETURN session;
 END
 $$;
 
 -- Begins the life of a process. Where its session counts, that is believed for so long (0: it does
--- not count). Verdicts: created, exists.
+-- not count). One that exists keeps the session that it has: a birth that lands late would otherwise
+-- take it from whoever has it now, and put off the death of a name that nobody uses (S3). Verdicts:
+-- created, exists.
 CREATE FUNCTION create_process(of_process text, ttl bigint, believed bigint)
 RETURNS SETOF process_answer
 LANGUAGE plpgsql SECURITY DEFINER
@@ -31,19 +40,23 @@ SET plan_cache_mode = force_generic_plan SET jit = off SET enable_seqscan = off
 AS $$
 DECLARE
     t bigint;
-    kept bigint;
+    counts boolean := believed > 0;
+    verdict text := 'exists';
 BEGIN
     PERFORM sound();
-    IF believed > 0 THEN
-        kept := keep_session(of_process);
-    END IF;
     t := clock();
     INSERT INTO processes (process, alive_at, expires, session, lapses)
-    VALUES (of_process, t, t + ttl, kept, CASE WHEN believed > 0 THEN t + believed END)
+    VALUES (
+        of_process, t, t + ttl,
+        CASE WHEN counts THEN session_of(of_process) END, CASE WHEN counts THEN t + believed END)
     ON CONFLICT (process) DO NOTHING;
-    RETURN NEXT ROW (
-        CASE WHEN FOUND THEN 'created' ELSE 'exists' END, t, of_process, t, t + ttl
-    )::process_answer;
+    IF FOUND THEN
+        verdict := 'created';
+        IF counts THEN
+            PERFORM keep_session(of_process);
+        END IF;
+    END IF;
+    RETURN NEXT ROW (verdict, t, of_process, t, t + ttl)::process_answer;
 END
 $$;
 
