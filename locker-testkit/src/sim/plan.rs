@@ -234,9 +234,10 @@ impl Plan {
 
     /// For how long a process is believed of which nothing is heard.
     pub fn believed(&self) -> Duration {
-        match self.sessions {
-            true => BELIEVED,
-            false => Duration::ZERO,
+        if self.sessions {
+            BELIEVED
+        } else {
+            Duration::ZERO
         }
     }
 
