@@ -226,7 +226,7 @@ fn has_misplaced_at(url: &str) -> bool {
     path.contains('@') || names.any(|name| name.contains('@'))
 }
 
-/// The parameters of [`PgConnectOptions`] besides `options[…]`, and then the locker's own.
+/// The parameters of [`PgConnectOptions`] besides `options[…]`.
 const PARAMETERS: &[&str] = &[
     "sslmode",
     "ssl-mode",
@@ -246,10 +246,9 @@ const PARAMETERS: &[&str] = &[
     "password",
     "application_name",
     "options",
-    "crash_detection",
-    "grace",
-    "between",
 ];
+/// The locker's own.
+const OWN: &[&str] = &["crash_detection", "grace", "between"];
 
 /// The client writes a parameter that it does not know to the log, *with its value*, and goes on. A
 /// password under a wrong name would be there for all to read.
@@ -262,8 +261,17 @@ fn refuse_unknown_parameters(url: &str) -> Result<(), BackendError> {
         if is_option || PARAMETERS.contains(&&*name) {
             continue;
         }
-        // With an `@` behind it, it may be a piece of a password.
-        if query.contains('@') {
+        if OWN.contains(&&*name) {
+            // The client would get it, and not know it.
+            if raw != name || !pair.contains('=') {
+                return Err(error::config(format!(
+                    "the parameter `{name}` of the URL is written as `{name}=` and its value"
+                )));
+            }
+            continue;
+        }
+        // With an `@` behind it, or a password before it, it may be a piece of one.
+        if query.contains('@') || query.contains("password=") || !pair.contains('=') {
             return Err(error::config(
                 "the URL has a parameter that is not known; if it is a piece of the password: what \
                  is special there is percent-encoded (`?` is %3F, `&` is %26), and so is an `@` (%40)",
@@ -284,7 +292,7 @@ fn parameters(url: &str) -> (String, Vec<(&str, &str)>) {
         return (url.to_owned(), Vec::new());
     };
     let pairs = after.split('&').map(|pair| (pair, pair.split_once('=')));
-    let is_own = |name: &str| ["crash_detection", "grace", "between"].contains(&name);
+    let is_own = |name: &str| OWN.contains(&name);
     let (own, others): (Vec<_>, Vec<_>) =
         pairs.partition(|(_, pair)| pair.is_some_and(|(name, _)| is_own(name)));
     let others: Vec<&str> = others.into_iter().map(|(text, _)| text).collect();

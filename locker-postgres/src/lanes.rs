@@ -14,7 +14,8 @@
 //!
 //! *What if the caller stays and does not go on?* It may hold its future in a `select!` and await
 //! something else. So as soon as anybody has to wait for a lane, all requests that are in their
-//! callers' hands are taken over in the same way: a caller that does not go on delays itself only.
+//! callers' hands are taken over in the same way: a caller that does not go on keeps no connection
+//! from others. A wake-up that belongs to its release waits with it; whom it is for polls.
 //!
 //! *What if a lane goes away?* Its connection broke, or its runtime was shut down. The request that
 //! was under way has an unknown effect; what still waits goes to another lane, or was not applied.
@@ -105,9 +106,16 @@ impl Lanes {
             closed,
             queue: Mutex::default(),
         });
+        // A pool may need its connection elsewhere until there is a request.
+        let first = if shared.source.pool.is_some() {
+            first.close().await;
+            None
+        } else {
+            Some(first)
+        };
         let mut queue = shared.queue();
         queue.lanes = 1;
-        queue.idle.push(Lane::new(&shared, Some(first)));
+        queue.idle.push(Lane::new(&shared, first));
         drop(queue);
         let lanes = Self {
             shared,
@@ -206,16 +214,16 @@ impl Shared {
                 drop(queue);
                 self.spawn(lane.serve());
             }
-            None if queue.lanes < self.limit => {
-                queue.jobs.push_back(job);
-                queue.lanes += 1;
-                drop(queue);
-                self.spawn(Lane::new(self, None).serve());
-            }
             None => {
                 queue.jobs.push_back(job);
                 let driven = std::mem::take(&mut queue.driven);
+                let grows = queue.lanes < self.limit;
+                queue.lanes += usize::from(grows);
                 drop(queue);
+                if grows {
+                    self.spawn(Lane::new(self, None).serve());
+                }
+                // Also where another lane is opened: that may fail, or take long.
                 for drive in driven {
                     self.take_over(&drive);
                 }
@@ -335,6 +343,10 @@ impl Lane {
 
     /// Does one request; `None` when the connection is not to be used again.
     async fn work(mut self, mut job: Job) -> Option<Self> {
+        // It may have been taken over after its caller left, or have waited for its task to run.
+        if job.ticket.is_gone() {
+            return Some(self);
+        }
         // Without one the request was not sent.
         let mut session = self.session.take()?;
         job.ticket.sent = true;
@@ -404,7 +416,8 @@ impl Drop for Lane {
     fn drop(&mut self) {
         let mut queue = self.shared.queue();
         queue.lanes -= 1;
-        let abandoned = if queue.lanes == 0 {
+        // An idle lane takes up nothing by itself.
+        let abandoned = if queue.lanes == queue.idle.len() {
             std::mem::take(&mut queue.jobs)
         } else {
             VecDeque::new()

@@ -20,6 +20,7 @@ use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions, PgRow};
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -38,6 +39,8 @@ const PAUSE: Duration = Duration::from_millis(125);
 pub(crate) struct Waiting {
     ear: Ear,
     debts: Arc<Debts>,
+    /// The connection belongs to it, whoever asks first.
+    runtime: Handle,
     running: Mutex<Option<Running>>,
 }
 
@@ -84,6 +87,7 @@ impl Waiting {
                 statements,
             },
             debts,
+            runtime: Handle::current(),
             running: Mutex::default(),
         }
     }
@@ -129,7 +133,7 @@ impl Waiting {
             Running {
                 hub,
                 enrol,
-                task: tokio::spawn(task.run()),
+                task: self.runtime.spawn(task.run()),
             }
         });
         (Arc::clone(&running.hub), running.enrol.clone())

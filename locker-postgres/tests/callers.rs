@@ -70,3 +70,23 @@ async fn callers_that_do_not_go_on_keep_no_connection_from_others() {
         assert!(held.unwrap().value.is_some());
     }
 }
+
+/// The application's own pool of one: as long as the locker asks for nothing, it has it for itself.
+#[tokio::test]
+async fn a_pool_has_its_connection_while_nothing_is_asked() {
+    let fixture = fixture().await;
+    let pool = sqlx::postgres::PgPoolOptions::new()
+        .max_connections(1)
+        .acquire_timeout(LONG / 20)
+        .connect(fixture.url())
+        .await
+        .expect("a pool");
+    let store = locker_postgres::Postgres::pool(pool.clone()).namespace(fixture.schema());
+    let backend = store.connect(Side::Caller).await.expect("a store");
+    drop(pool.acquire().await.expect("nothing was asked yet"));
+    let key = Key::new("k").unwrap();
+    assert!(backend.read_lock(&key).await.unwrap().value.is_none());
+    drop(pool.acquire().await.expect("it was answered"));
+    let closed = tokio::time::timeout(LONG / 6, pool.close()).await;
+    closed.expect("nothing is kept from it");
+}

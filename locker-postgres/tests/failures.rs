@@ -89,6 +89,15 @@ fn a_parameter_that_nobody_knows_is_refused_by_its_name_without_its_value() {
         // What may be a piece of a password is not shown.
         ("postgres://u:1?s3cret=x@h/d", "percent-encoded"),
         ("postgres://u:1?s3cret&x=y@h/d", "percent-encoded"),
+        ("postgres://h/d?password=a&s3cret", "percent-encoded"),
+        ("postgres://h/d?password=a&s3cret=b", "percent-encoded"),
+        ("postgres://h/d?a&s3cret", "percent-encoded"),
+        // Our own, as the client would get them.
+        (
+            "postgres://h/d?crash%5Fdetection=s3cret",
+            "`crash_detection=`",
+        ),
+        ("postgres://h/d?grace", "`grace=`"),
     ] {
         let error = Postgres::from_url(url).expect_err("nobody knows it");
         told(&error, ErrorKind::Config, &[name]);

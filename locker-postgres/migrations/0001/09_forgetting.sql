@@ -67,10 +67,14 @@ BEGIN
         END IF;
         -- Those who died while they waited for a key that nobody releases.
         IF after = '' THEN
-            DELETE FROM waiters w
-            WHERE coalesce(
-                (SELECT p.expires FROM processes p WHERE p.process = w.process), w.expires, 0
-            ) <= t;
+            WITH found AS MATERIALIZED (
+                SELECT w.key, w.id FROM waiters w
+                WHERE coalesce(
+                    (SELECT p.expires FROM processes p WHERE p.process = w.process), w.expires, 0
+                ) <= t
+                FOR UPDATE OF w SKIP LOCKED
+            )
+            DELETE FROM waiters w USING found f WHERE w.key = f.key AND w.id = f.id;
         END IF;
     END IF;
     RETURN NEXT;
