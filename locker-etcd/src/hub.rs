@@ -13,7 +13,7 @@
 
 use crate::connection::Connection;
 use crate::error::{self, Request, from_client};
-use crate::line::View;
+use crate::line::{Left, View};
 use crate::names::Range;
 use crate::shared::{Seat, Shared};
 use etcd_client::{
@@ -237,7 +237,8 @@ impl Task {
             Watched::Lock(name) => (&**name, options),
             Watched::Line((from, to)) => {
                 let deletions = options.with_filters([WatchFilterType::NoPut]);
-                (&**from, deletions.with_range(&**to))
+                // What a deletion leaves of a seat is its name; who stood where is told by what it was.
+                (&**from, deletions.with_range(&**to).with_prev_key())
             }
         };
         let opened = match &mut self.stream {
@@ -294,12 +295,13 @@ impl Task {
     /// The stream is of no use any more: neither is any watch on it.
     fn end(&mut self, error: Option<BackendError>) {
         self.stream = None;
-        let mut error = error;
+        let error =
+            error.unwrap_or_else(|| error::unavailable("the watch stream of etcd has ended"));
         for (_, mut watch) in self.watches.drain() {
             if let Some(confirmed) = watch.confirmed.take() {
-                let told = error
-                    .take()
-                    .unwrap_or_else(|| error::unavailable("the watch stream of etcd has ended"));
+                // Each is told the same: a refusal does not break the connection.
+                let (kind, effect) = (error.kind(), error.effect());
+                let told = BackendError::new(kind, effect, error.to_string());
                 let _ = confirmed.send(Err(told));
             }
         }
@@ -332,9 +334,14 @@ impl Watch {
         let deleted = event.event_type() == EventType::Delete;
         match (&self.watched, event.kv()) {
             (Watched::Lock(_), _) => self.view.lock_is_free(deleted),
-            (Watched::Line(_), Some(seat)) if deleted => {
-                self.view.has_left(seat.key(), seat.mod_revision());
-            }
+            (Watched::Line(_), Some(gone)) if deleted => match event.prev_kv() {
+                Some(seat) => self.view.has_left(Left {
+                    created: seat.create_revision(),
+                    at: gone.mod_revision(),
+                }),
+                // Compacted before it was sent: the place is not known any more.
+                None => self.view.end(),
+            },
             (Watched::Line(_), _) => {}
         }
     }

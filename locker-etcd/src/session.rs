@@ -146,6 +146,14 @@ impl Done {
         }
     }
 
+    /// How many the read in this place counted.
+    pub(crate) fn counted(&self, place: usize) -> Result<i64, BackendError> {
+        match self.answers.get(place) {
+            Some(TxnOpResponse::Get(answer)) => Ok(answer.count()),
+            _ => Err(error::malformed()),
+        }
+    }
+
     /// What the nested transaction in this place came to.
     pub(crate) fn nested(&self, place: usize) -> Result<Self, BackendError> {
         match self.answers.get(place) {

@@ -1,15 +1,15 @@
 //! Who waits for a lock, and in which order.
 //!
 //! A process that waits puts a key beside the lock, on its own lease: so the dead have no place. The
-//! order is that of the keys' creation. Whoever enrols reads who stands before it, and is told from
+//! order is that of the keys' creation. Whoever enrols counts who stands before it, and is told from
 //! then on who leaves: so it knows its place when the lock goes, and asks nobody for it.
 
 use crate::error::{self, Request};
 use crate::hub::{Hub, Orders, Watched, Watching};
 use crate::line::View;
-use crate::session::Session;
+use crate::session::{Session, revision_of};
 use crate::shared::{Seat, Shared};
-use etcd_client::{GetOptions, KeyValue, PutOptions, Txn, TxnOp};
+use etcd_client::{GetOptions, PutOptions, Txn, TxnOp};
 use futures_core::Stream;
 use futures_util::future::try_join;
 use locker_core::backend::{Hint, HintStream, Watcher};
@@ -127,20 +127,32 @@ async fn enrolled(
     };
     let name = &*place.seat.name;
     let on = PutOptions::new().with_lease(session.names.lease(process));
-    let all = GetOptions::new().with_range(line.1).with_keys_only();
+    let count = GetOptions::new().with_range(&*line.1).with_count_only();
     let enrol = Txn::new().and_then([
         TxnOp::put(name, place.seat.number.to_string(), Some(on)),
-        TxnOp::get(line.0, Some(all)),
+        TxnOp::get(name, Some(GetOptions::new().with_keys_only())),
+        TxnOp::get(&*line.0, Some(count)),
     ]);
     let done = match session.transact(enrol, Request::Write).await {
         Err(error) if error::names_no_lease(&error) => return Ok(None),
         done => done?,
     };
-    let all = done.found(1)?;
-    let own = all.iter().find(|seat| seat.key() == name);
-    let enrolled = |seat: &KeyValue| (seat.key().to_vec(), seat.create_revision());
-    let own = own.map(enrolled).ok_or_else(error::malformed)?;
-    view.stand(own, all.iter().map(enrolled));
+    let own = done.found(1)?.first().ok_or_else(error::malformed)?;
+    let own = own.create_revision();
+    let (before, at) = if own == done.revision {
+        // It is the newest of all.
+        (done.counted(2)? - 1, done.revision)
+    } else {
+        // It was there already, and others have come behind it: they have to be looked at.
+        let older = GetOptions::new()
+            .with_range(line.1)
+            .with_max_create_revision(own - 1)
+            .with_keys_only();
+        let found = session.get(line.0, Some(older)).await?;
+        let before = i64::try_from(found.kvs().len()).unwrap_or(i64::MAX);
+        (before, revision_of(&found))
+    };
+    view.stand(own, before, at);
     Ok(Some(Hints {
         view,
         _watching: vec![of_lock, of_line],

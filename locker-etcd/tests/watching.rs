@@ -109,6 +109,13 @@ async fn a_waiter_knows_its_place_without_asking() {
         let held = owner("k", &holder, u64::from(place));
         acquire(&stores[0], &held).await;
         until(async || enrolments(&server).await == i64::from(place) + 1).await;
+        // The server itself reads what a seat was that has gone, for each who is told so.
+        let quiet = async || {
+            let before = reads();
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            before == reads()
+        };
+        until(quiet).await;
         let seen = reads();
         stores[0].release(&held).await.unwrap();
         assert_eq!(next(&mut hints).await, Some(Hint::Free { place }));
