@@ -145,10 +145,11 @@ impl Env {
         let weather = self.weather();
         let flight = &mut self.flights[ticket.0];
         // One of two copies cannot say for both that nothing happened.
-        let did_nothing = |error: &BackendError| error.effect() == Effect::NotApplied;
-        if flight.doubled && answer.as_ref().is_err_and(did_nothing) {
-            return;
-        }
+        let answer = if flight.doubled {
+            answer.map_err(|it| BackendError::new(it.kind(), Effect::Unknown, it.to_string()))
+        } else {
+            answer
+        };
         if flight.over || std::mem::replace(&mut flight.mute, true) {
             return;
         }

@@ -176,6 +176,8 @@ impl Plan {
             outages,
             trouble_every: rng.between(Duration::from_millis(250), Duration::from_millis(2500)),
         };
+        // A record that only its own TTL removes shall be seen to lie there (see `heals_within`).
+        plan.timing.lock_ttl += plan.believed();
         if rng.chance(30) {
             plan.stall_only(rng);
         } else if rng.chance(80) {

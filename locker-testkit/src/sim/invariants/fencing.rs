@@ -3,8 +3,10 @@
 //!
 //! A store that forgot a grant (against A2) may grant the same owner once more, by a request that lands
 //! late, while the answer of the forgotten grant is still on its way: that answer names an older token.
+//! So may an owner that exists twice (against A6), one of which gives back what the other was granted.
 
 use super::{Fact, Invariant, View, Violation};
+use crate::sim::fault::Fault;
 use locker_core::{Key, OwnerHash, Token};
 use std::collections::{BTreeMap, HashSet};
 
@@ -37,8 +39,11 @@ impl Invariant for Fencing {
             if let Fact::Granted { owner, token, .. } = fact {
                 let given = self.last.get(owner.key());
                 let mine = given.filter(|(given, _)| given == owner);
-                let forgotten =
-                    || view.is_breached() && self.given.contains(&(owner.clone(), *token));
+                let forgets = view.plan.breach.is_some_and(Fault::forgets);
+                let forgotten = || {
+                    let twice = forgets && view.is_breached() || view.is_cloned(owner);
+                    twice && self.given.contains(&(owner.clone(), *token))
+                };
                 if mine.is_some_and(|(_, given)| given != token) && !forgotten() {
                     return broken(format!("{owner} was told {token}, the store has {mine:?}"));
                 }

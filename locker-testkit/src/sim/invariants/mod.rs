@@ -61,7 +61,7 @@ pub fn all() -> Vec<Box<dyn Invariant>> {
         Box::<fencing::Fencing>::default(),
         Box::<take_over::TakeOver>::default(),
         Box::<death::Death>::default(),
-        Box::new(scope::Scope),
+        Box::<scope::Scope>::default(),
         Box::<sticky::Sticky>::default(),
         Box::<success::Success>::default(),
         Box::new(idempotence::Idempotence),

@@ -66,18 +66,19 @@ impl Invariant for Promptness {
             let told = view.processes[hand.process].is_told((hand.boot, hand.hand));
             told && view.store.is_alive(process)
         };
-        self.free.retain(|key, free| {
+        for (key, free) in &mut self.free {
             free.waiting.retain(waits);
-            !free.waiting.is_empty() && view.store.holder(&view.keys[*key]).is_none()
-        });
-        for (key, free) in &self.free {
             let free_for = view.at.saturating_sub(free.since);
-            if free_for > SOON + TURN * free.in_line {
+            // Also at the grant itself: whoever gets it has not heard of that yet.
+            if free_for > SOON + TURN * free.in_line && !free.waiting.is_empty() {
                 let key = &view.keys[*key];
                 let how = format!("{key} is free for {free_for:?}, and somebody waits for it");
                 return Err(Violation::new("L1 (whoever waits has it soon)", how));
             }
         }
+        self.free.retain(|key, free| {
+            !free.waiting.is_empty() && view.store.holder(&view.keys[*key]).is_none()
+        });
         Ok(())
     }
 }

@@ -6,32 +6,43 @@
 use super::{Fact, Invariant, View, Violation};
 use crate::sim::op::Op;
 use crate::sim::store::Kind;
+use locker_core::OwnerHash;
+use std::collections::BTreeMap;
 
-#[derive(Debug)]
-pub(super) struct Scope;
+#[derive(Debug, Default)]
+pub(super) struct Scope {
+    /// Whose record each key had last, unless a request has removed it.
+    last: BTreeMap<usize, OwnerHash>,
+}
 
 impl Invariant for Scope {
     fn check(&mut self, view: &View<'_>) -> Result<(), Violation> {
         for fact in view.facts {
             let Fact::Record {
+                key,
                 before,
                 after,
-                by: Some(op),
-                ..
+                by,
             } = fact
             else {
                 continue;
             };
-            let Some(owners) = op.scope() else { continue };
+            let last = match after {
+                Some(after) => self.last.insert(*key, after.owner.clone()),
+                None if by.is_some() => self.last.remove(key),
+                None => None,
+            };
+            let Some((op, owners)) = by.as_ref().and_then(|op| Some((op, op.scope()?))) else {
+                continue;
+            };
             let mine = before
                 .as_ref()
                 .is_some_and(|before| owners.contains(&before.owner));
-            let locked = || {
-                let after = after.as_ref().is_some_and(|it| owners.contains(&it.owner));
-                let extends = matches!(op, Op::Extend(..));
-                view.plan.kind == Kind::Postgres && extends && before.is_none() && after
+            let run_out = || {
+                let extends = matches!(op, Op::Extend(..)) && view.plan.kind == Kind::Postgres;
+                extends && before.is_none() && last.is_some_and(|last| owners.contains(&last))
             };
-            if !mine && before != after && !locked() {
+            if !mine && before != after && !run_out() {
                 let how = format!("`{op}` changed {before:?} to {after:?}");
                 return Err(Violation::new("S4 (scoped writes)", how));
             }

@@ -47,6 +47,9 @@ pub(super) struct Life {
     pub(super) expires: u64,
 }
 
+/// How soon a waiter looks again whether a session has ended, in microseconds.
+const LOOK_AGAIN: u64 = 200_000;
+
 pub(super) fn micros(ttl: Duration) -> u64 {
     u64::try_from(ttl.as_nanos().div_ceil(1000)).unwrap_or(u64::MAX)
 }
@@ -146,6 +149,10 @@ impl Ledger {
             let process = record.data.process();
             let dead_at = self.dead_at(now, process);
             left = left.min(dead_at.map_or(0, |dead_at| dead_at - now));
+            if self.life(now, process).is_none() {
+                // A session may end at any time.
+                left = left.min(LOOK_AGAIN);
+            }
             self.liveness(now, process)
         });
         let token = record.data.token.get();

@@ -197,6 +197,10 @@ impl Postgres {
                 (before.processes.get(process) != Some(life)).then(|| (process.clone(), *life))
             });
         if locks.is_empty() && life.is_none() {
+            // Its record has run out already.
+            if let Op::RetireProcess(process) = op {
+                self.node.ledger.sessions.forget(process);
+            }
             return out.answers.push((ticket, answer));
         }
         let judged = rows.process.clone().filter(|_| rows.shared);
@@ -423,7 +427,17 @@ impl StoreModel for Postgres {
                 self.node.ledger.sessions.end_all();
                 survived
             }
-            Fault::SessionEnded => self.node.ledger.sessions.end_one(rng),
+            Fault::SessionEnded => {
+                let now = self.node.now();
+                let Ledger {
+                    sessions,
+                    processes,
+                    ..
+                } = &mut self.node.ledger;
+                let lives =
+                    |name: &ProcessHash| processes.get(name).is_some_and(|it| it.expires > now);
+                sessions.end_one(rng, lives)
+            }
             Fault::ClockSteppedBack => self.node.clock.step_back(rng),
             Fault::ClockSteppedForward => self.node.clock.step_forward(rng),
             Fault::ClockLeapt => {

@@ -32,6 +32,7 @@ impl Sessions {
     /// A process has ended in good order.
     pub(super) fn forget(&mut self, process: &ProcessHash) {
         self.lapses.remove(process);
+        self.end(process);
     }
 
     /// Until when this process counts as alive without a report.
@@ -46,14 +47,15 @@ impl Sessions {
         self.kept.retain(|_, kept| kept != process);
     }
 
-    /// Somebody else ends one.
-    pub(super) fn end_one(&mut self, rng: &mut Rng) -> bool {
-        if self.kept.is_empty() {
+    /// Somebody else ends one of those that `counts`.
+    pub(super) fn end_one(&mut self, rng: &mut Rng, counts: impl Fn(&ProcessHash) -> bool) -> bool {
+        let counting = self.kept.values().filter(|name| counts(name));
+        let names: Vec<ProcessHash> = counting.cloned().collect();
+        if names.is_empty() {
             return false;
         }
-        let place = rng.below(self.kept.len());
-        let connection = self.kept.keys().nth(place).cloned();
-        connection.is_some_and(|it| self.kept.remove(&it).is_some())
+        self.end(&names[rng.below(names.len())]);
+        true
     }
 
     /// The server has crashed.
