@@ -6,7 +6,6 @@
 
 use crate::harness::cases::{Case, Expect};
 use crate::harness::deployment::postgres::site::Servers;
-use crate::harness::event::Event;
 use crate::harness::scene::Scene;
 use crate::harness::times::micros;
 use std::io;
@@ -77,10 +76,7 @@ fn failover(scene: &mut Scene, forgotten: bool) -> Result<(), String> {
         Some(next) => {
             scene.took("the promotion to the next grant", over, next.at, None);
             scene.expect(next.token > kept.token, "the token went back");
-            let told = scene.fleet.log.records().iter().any(|record| {
-                record.pid == kept.pid
-                    && matches!(record.event, Event::Loss { token, .. } if token == kept.token)
-            });
+            let told = scene.loss(kept, scene.times.t).is_some();
             scene.expect(told, "the owner was not told of its loss");
         }
         None => {

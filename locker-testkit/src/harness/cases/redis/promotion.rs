@@ -6,7 +6,6 @@
 
 use crate::harness::cases::{Case, Expect};
 use crate::harness::deployment::redis::site::{All, Servers};
-use crate::harness::event::Event;
 use crate::harness::scene::Scene;
 use crate::harness::times::micros;
 use std::io;
@@ -56,12 +55,8 @@ fn promoted(scene: &mut Scene) -> Result<(), String> {
         }
         None => scene.expect(false, "grants did not resume"),
     }
-    // Whoever held it was told, one way or the other.
-    let records = scene.fleet.log.records();
-    let told = records.iter().any(|record| {
-        record.pid == kept.pid
-            && matches!(record.event, Event::Loss { token, .. } if token == kept.token)
-    });
+    // Whoever held it is told, one way or the other: by its next report, or its next look.
+    let told = scene.loss(kept, scene.times.t).is_some();
     scene.expect(told, "the owner was not told of its loss");
     // The old master comes back as a replica, and brings nothing back.
     let servers = Servers::of(scene)?;
