@@ -86,10 +86,12 @@ impl Home {
         self.store.clone().unwrap_or_else(file)
     }
 
-    /// The binary, on this store.
+    /// The binary, on this store. What is ignored when the tests are started (by `nohup`, by `&` in a
+    /// script) would stay ignored in it.
     pub fn locker(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_locker"));
+        let mut command = Command::new("env");
         command
+            .args(["--default-signal", env!("CARGO_BIN_EXE_locker")])
             .args(&self.options)
             .args(arguments)
             .env("LOCKER_STORE", self.url())
