@@ -283,11 +283,6 @@ impl<F: Fixture> Stage<F> {
             if Self::tasks() <= self.tasks_at_rest {
                 return None;
             }
-            // Connections that were being opened when nobody asked any more are kept for the next
-            // request, which takes one of them and gives up the others.
-            if let Some(locker) = &self.locker {
-                drop(self.world.during(locker.read_lock_data(KEY)).await);
-            }
             self.pass_a_moment().await;
         }
         let (before, now) = (self.tasks_at_rest, Self::tasks());
