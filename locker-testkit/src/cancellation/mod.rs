@@ -48,13 +48,14 @@ pub enum Trouble {
 }
 
 impl Trouble {
+    /// Those with the longest runs first: so no thread is left with a long one in the end.
     const ALL: [Self; 6] = [
-        Self::None,
-        Self::LostReply,
-        Self::LostRequest,
         Self::Stall,
-        Self::Held,
+        Self::LostReply,
         Self::HeldLong,
+        Self::Held,
+        Self::LostRequest,
+        Self::None,
     ];
 
     fn fault(self) -> Option<Fault> {
@@ -123,9 +124,13 @@ pub fn leaves_nothing<F: Fixture>(threads: usize) {
 
 /// Sweeps all futures, polls and faults, on so many threads, and answers all runs.
 pub fn sweep<F: Fixture>(threads: usize) -> Vec<Run> {
-    let works: Vec<(&Subject<F>, Trouble)> = SUBJECTS::<F>::LIST
+    let works: Vec<(&Subject<F>, Trouble)> = Trouble::ALL
         .iter()
-        .flat_map(|subject| Trouble::ALL.map(|trouble| (subject, trouble)))
+        .flat_map(|trouble| {
+            SUBJECTS::<F>::LIST
+                .iter()
+                .map(|subject| (subject, *trouble))
+        })
         // A future that asks nothing has nothing to get into trouble.
         .filter(|(subject, trouble)| subject.side.is_some() || *trouble == Trouble::None)
         .collect();
