@@ -1,6 +1,6 @@
 //! A dead process blocks nobody: an acquisition is not turned away because of a holder whom the store
 //! calls dead, unless the store itself has refused to let that lock be taken over. And when the
-//! faults have ended, no lock of the dead lies about while somebody waits (L2).
+//! faults have ended, no lock of the dead lies about while somebody waits who is able to ask (L2).
 
 use super::{Fact, Invariant, View, Violation};
 use std::collections::BTreeMap;
@@ -33,7 +33,8 @@ impl Invariant for DeadHolders {
         }
         for (place, key) in view.keys.iter().enumerate() {
             let holder = view.store.holder(key).filter(|holder| !holder.alive);
-            let Some(holder) = holder.filter(|_| view.processes.iter().any(|it| it.waits_for(key)))
+            let Some(holder) =
+                holder.filter(|_| view.processes.iter().any(|it| it.waits_for(key, view.at)))
             else {
                 self.since.remove(&place);
                 continue;

@@ -180,14 +180,19 @@ impl Process {
         idle.map(|(_, hand)| format!("p{} holds {}, and no job does", self.index, hand.owner))
     }
 
-    /// Whether somebody waits for this key, whatever the wish was.
-    pub fn waits_for(&self, key: &locker_core::Key) -> bool {
-        let waits = |hand: &super::hand::Hand| match &hand.stage {
+    /// Whether somebody waits for this key, whatever the wish was, and is able to ask.
+    pub fn waits_for(&self, key: &locker_core::Key, at: Duration) -> bool {
+        let waits = |hand: &Hand| match &hand.stage {
             Stage::Asking(asking) => asking.machine.as_ref().is_some_and(Acquire::is_waiting),
             Stage::Held(_) | Stage::Leaving(_) => false,
         };
         let mut hands = self.hands.values();
-        self.up && hands.any(|hand| hand.owner.key() == key && waits(hand))
+        self.up && hands.any(|hand| hand.owner.key() == key && waits(hand) && self.runs(hand, at))
+    }
+
+    /// Whether the machine runs, and the thread of this hand.
+    fn runs(&self, hand: &Hand, at: Duration) -> bool {
+        self.stopped_until.max(self.stalled_until[1 + hand.task]) <= at
     }
 
     /// Who waits for this key, is told by the store that it is free, and can do something about it at
@@ -200,8 +205,8 @@ impl Process {
         let (Some((id, hand)), None) = (asking.next(), asking.next()) else {
             return None;
         };
-        let runs = self.stopped_until.max(self.stalled_until[1 + hand.task]) <= at;
-        let ready = runs && hand.in_flight.is_none() && self.is_told((self.boot, *id));
+        let ready =
+            self.runs(hand, at) && hand.in_flight.is_none() && self.is_told((self.boot, *id));
         ready.then(|| (HandRef::new(self.index, self.boot, *id), &hand.owner))
     }
 

@@ -460,6 +460,10 @@ impl StoreModel for Postgres {
     fn heal(&mut self, out: &mut Outbox) {
         self.slow_commits = 0;
         self.commits_stall_until = self.at;
+        // What held the commits up does so no more.
+        for transaction in &mut self.open {
+            transaction.commits_at = transaction.commits_at.min(self.at);
+        }
         self.node.heal(out);
     }
 }
