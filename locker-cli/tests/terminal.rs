@@ -6,7 +6,6 @@ mod common;
 
 use common::{Home, PATIENCE, await_that};
 use nix::pty::openpty;
-use nix::unistd::Pid;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::process::{Child, Command};
@@ -75,11 +74,6 @@ impl Shell {
 
     fn types(&mut self, text: &str) {
         self.keyboard.write_all(text.as_bytes()).unwrap();
-    }
-
-    /// The shell's own process: `setsid` becomes it.
-    fn pid(&self) -> Pid {
-        Pid::from_raw(self.process.id().cast_signed())
     }
 
     /// A command line. What the terminal echoes of it is skipped.
@@ -219,12 +213,11 @@ fn ctrl_z_and_ctrl_c_reach_a_command_that_writes_to_a_pager() {
 #[test]
 fn a_job_in_the_background_gets_the_terminal_with_fg() {
     let mut shell = Shell::new();
+    // The shell says at once what it learns of its jobs. Until it has learnt of the stop, and that is
+    // only when every thread of the job has stopped, its `fg` would continue nothing.
+    shell.enter("set -b");
     shell.enter("$LOCKER run k -- cat &");
-    shell.expect("prompt> ");
-    common::await_some("the job is stopped", || {
-        let wrapper = *common::children(shell.pid()).first()?;
-        (common::state(wrapper) == Some('T')).then_some(())
-    });
+    shell.expect("Stopped");
     shell.enter("fg");
     shell.types("hello\n");
     shell.expect("hello\r\n");
