@@ -9,6 +9,7 @@ use futures_util::future::join_all;
 use locker_core::BackendError;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 /// How many turns those who got their answers have to ask for more.
@@ -36,14 +37,10 @@ impl<C: Carrier> Driver<C> {
             tokio::task::yield_now().await;
             let mut next = self.take(None);
             while let Some(batch) = next {
-                let landed = self.fly(batch).await;
+                let mut landed = self.fly(batch).await;
                 // Those who have just got their answers may have more to ask. Until they had their
-                // turn the batch counts as in flight, so what they ask gathers. A second turn is for
-                // those who run on another worker of the runtime, and for those who do something
-                // else first: it costs nothing, and without it batches stay small.
-                for _ in 0..TURNS {
-                    tokio::task::yield_now().await;
-                }
+                // turn the batch counts as in flight, so what they ask gathers.
+                landed.turns().await;
                 next = self.take(Some(landed));
             }
         }
@@ -66,7 +63,7 @@ impl<C: Carrier> Driver<C> {
         // Dropped after the lock.
         let mut left = Vec::new();
         let mut queue = self.shared.queue();
-        if let Some(Landed { tags, refused }) = landed {
+        if let Some(Landed { tags, refused, .. }) = landed {
             for (&tag, parcel) in tags.iter().zip(refused) {
                 // While it was under way its caller had no place to give up.
                 if parcel.reply.is_closed() {
@@ -106,15 +103,19 @@ impl<C: Carrier> Driver<C> {
             apart,
             tags,
         } = batch;
-        let mut refused = Vec::new();
+        let mut landed = Landed {
+            tags,
+            refused: Vec::new(),
+            asked_again: None,
+        };
         if apart {
             join_all(members.drain(..).map(|parcel| self.send_alone(parcel))).await;
         } else if members.len() > 1 {
-            refused = self.send_together(members).await;
+            self.send_together(members, &mut landed).await;
         } else if let Some(parcel) = members.pop() {
             self.send_alone(parcel).await;
         }
-        Landed { tags, refused }
+        landed
     }
 
     /// Sends an operation as a request of its own. As if its caller had sent it, it is given up when
@@ -130,8 +131,9 @@ impl<C: Carrier> Driver<C> {
         drop(reply.send(answer));
     }
 
-    /// Sends operations as one request. Answers those that are to be sent again, apart.
-    async fn send_together(&self, members: Vec<Parcel<C>>) -> Vec<Parcel<C>> {
+    /// Sends operations as one request, and gives them their answers, or notes that they are to be sent
+    /// again, apart.
+    async fn send_together(&self, members: Vec<Parcel<C>>, landed: &mut Landed<C>) {
         let (ops, replies): (Vec<_>, Vec<_>) = members
             .into_iter()
             .map(|parcel| (parcel.op, parcel.reply))
@@ -142,6 +144,8 @@ impl<C: Carrier> Driver<C> {
             .unwrap_or_else(|_| Err(error::panicked()));
         match answers {
             Ok(answers) if answers.len() == ops.len() => {
+                // Before the first of them can ask again.
+                landed.asked_again = Some(self.shared.queue().asked_again(ops.len()));
                 for (reply, answer) in replies.into_iter().zip(answers) {
                     drop(reply.send(answer));
                 }
@@ -149,11 +153,11 @@ impl<C: Carrier> Driver<C> {
             Ok(answers) => fail::<C>(replies, error::miscounted(ops.len(), answers.len())),
             Err(error) if error::blames_a_member(&error) => {
                 let parcels = ops.into_iter().zip(replies);
-                return parcels.map(|(op, reply)| Parcel { op, reply }).collect();
+                let parcels = parcels.map(|(op, reply)| Parcel { op, reply });
+                landed.refused = parcels.collect();
             }
             Err(error) => fail::<C>(replies, error),
         }
-        Vec::new()
     }
 }
 
@@ -171,6 +175,31 @@ struct Landed<C: Carrier> {
     tags: Vec<Tag>,
     /// Those of its members that were refused because of one of them; all or none.
     refused: Vec<Parcel<C>>,
+    /// Tells when as many operations were asked for as were answered.
+    asked_again: Option<oneshot::Receiver<()>>,
+}
+
+impl<C: Carrier> Landed<C> {
+    /// Waits while those who were answered have their turns: until as many have asked again, so that
+    /// the store works on the next batch while others still read the answers of another; at most until
+    /// everybody who was ready has run, twice. The second time is for those who run on another worker
+    /// of the runtime, and for those who do something else first: it costs nothing, and without it
+    /// batches stay small.
+    async fn turns(&mut self) {
+        let everybody = async {
+            for _ in 0..TURNS {
+                tokio::task::yield_now().await;
+            }
+        };
+        match &mut self.asked_again {
+            None => everybody.await,
+            Some(asked_again) => tokio::select! {
+                biased;
+                _ = asked_again => {}
+                () = everybody => {}
+            },
+        }
+    }
 }
 
 /// Tells everybody the same error.

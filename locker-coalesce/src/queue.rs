@@ -3,6 +3,7 @@
 
 use crate::carrier::Limits;
 use std::collections::BTreeMap;
+use tokio::sync::oneshot;
 
 /// A key, as short as it gets. Two keys of one fingerprint are taken for one: the second of them
 /// waits for the next batch, and nothing else comes of it.
@@ -18,6 +19,9 @@ pub(crate) type Tag = (Place, Fingerprint);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct LoneId(u64);
 
+/// So few operations are not shared out: each batch costs something, whatever is in it.
+const LEAST_SHARE: usize = 8;
+
 /// The queue of a gate. `M` is an operation with whoever waits for its answer.
 #[derive(Debug)]
 pub(crate) struct Queue<M> {
@@ -30,6 +34,8 @@ pub(crate) struct Queue<M> {
     flying: usize,
     /// The operation that is being sent by its caller, unless it was passed over.
     lone: Option<(LoneId, Fingerprint)>,
+    /// Which tasks are told when how many operations have been asked for.
+    awaited: Vec<(Place, oneshot::Sender<()>)>,
     closed: bool,
 }
 
@@ -69,6 +75,7 @@ impl<M> Queue<M> {
             busy: Vec::new(),
             flying: 0,
             lone: None,
+            awaited: Vec::new(),
             closed: false,
         }
     }
@@ -99,7 +106,20 @@ impl<M> Queue<M> {
             member,
         };
         self.waiting.insert(place, waiting);
+        let next = self.next;
+        for (_, bell) in self.awaited.extract_if(.., |(count, _)| *count <= next) {
+            // Who does not listen any more has found out without it.
+            let _ = bell.send(());
+        }
         place
+    }
+
+    /// Something that tells when so many more operations were asked for.
+    pub(crate) fn asked_again(&mut self, count: usize) -> oneshot::Receiver<()> {
+        let (bell, rung) = oneshot::channel();
+        self.awaited.retain(|(_, bell)| !bell.is_closed());
+        self.awaited.push((self.next + count as Place, bell));
+        rung
     }
 
     /// Gives a place up. Whoever gets the operation from here has the only one there is: it was not
@@ -123,12 +143,12 @@ impl<M> Queue<M> {
         if !self.wants_a_flight() {
             return taken;
         }
+        let share = self.share();
         // How the first one is to be sent, the others are. It ends at the first of the other kind,
         // so that none is overtaken by a younger one of its key.
         let mut apart = None;
         let mut ends = false;
         let Self {
-            limits,
             waiting,
             busy,
             lone,
@@ -154,7 +174,7 @@ impl<M> Queue<M> {
                 }
                 !ends
             })
-            .take(limits.batch.get())
+            .take(share)
             .map(|(place, waiting)| (waiting.member, (place, waiting.fingerprint)))
             .unzip();
         if let Some(apart) = apart {
@@ -167,6 +187,15 @@ impl<M> Queue<M> {
             taken.more = self.wants_a_flight();
         }
         taken
+    }
+
+    /// How many operations the next batch takes at most: what is under way or waits is shared out
+    /// among the flights. If the first took all, the second would have nothing to carry while the
+    /// first one's answers are read, and the next time neither.
+    fn share(&self) -> usize {
+        let all = self.busy.len() + self.waiting.len();
+        let share = all.div_ceil(self.limits.flights.get());
+        share.max(LEAST_SHARE).min(self.limits.batch.get())
     }
 
     /// A batch has its answers.

@@ -7,6 +7,7 @@ mod common;
 use common::{PATIENCE, Verdict, ask, begin, gate, op, turns};
 use futures_util::FutureExt;
 use locker_core::{BackendError, Effect, ErrorKind};
+use std::sync::Arc;
 use std::time::Duration;
 
 fn kind_and_effect(answer: Result<usize, BackendError>) -> (ErrorKind, Effect) {
@@ -115,6 +116,64 @@ async fn a_release_and_the_next_acquire_of_one_key_go_in_order() {
         request.land(Verdict::Fine);
         assert_eq!(asking.await.unwrap(), id);
     }
+}
+
+/// While the store works on one batch, the answers of the other are read. If the first took all, there
+/// would be no other, and each side would wait for the other one.
+#[tokio::test]
+async fn what_waits_is_shared_out_among_the_flights() {
+    for (waiting, batches) in [(40, vec![20, 20]), (6, vec![6]), (200, vec![64, 64])] {
+        let (gate, mut requests) = gate(64, 2);
+        let ask_for = |id: usize| ask(&gate, op(id, &id.to_string()));
+        let mut lone = ask_for(0);
+        let mut asking: Vec<_> = (1..=waiting).map(ask_for).collect();
+        begin(&mut lone);
+        asking.iter_mut().for_each(begin);
+        turns().await;
+        assert_eq!(requests.try_recv().unwrap().ids(), [0]);
+        let sent = std::iter::from_fn(|| requests.try_recv().ok());
+        let sizes: Vec<usize> = sent.map(|request| request.ops.len()).collect();
+        assert_eq!(sizes, batches, "{waiting} wait");
+    }
+}
+
+/// The store gets its next work when as many have asked again as were answered, and not only when
+/// everybody else who is ready has had a turn.
+#[tokio::test]
+async fn a_batch_leaves_as_soon_as_all_of_the_last_one_have_asked_again() {
+    const CALLERS: usize = 4;
+    let (gate, mut requests) = gate(64, 1);
+    let mut lone = ask(&gate, op(0, "lone"));
+    begin(&mut lone);
+    let (seen, look) = tokio::sync::mpsc::unbounded_channel();
+    for id in 1..=CALLERS {
+        let (gate, seen) = (Arc::clone(&gate), seen.clone());
+        tokio::spawn(async move {
+            ask(&gate, op(id, &id.to_string())).await.unwrap();
+            let mut again = ask(&gate, op(10 + id, &id.to_string()));
+            std::future::poll_fn(|context| {
+                assert!(again.as_mut().poll(context).is_pending());
+                std::task::Poll::Ready(())
+            })
+            .await;
+            // Whoever becomes ready now has its turn behind the task of the gate.
+            tokio::spawn(async move { seen.send(id).unwrap() });
+            again.await.unwrap();
+        });
+    }
+    turns().await;
+    requests.try_recv().unwrap().land(Verdict::Fine);
+    lone.await.unwrap();
+    turns().await;
+    let first = requests.try_recv().unwrap();
+    assert_eq!(first.ops.len(), CALLERS);
+    let others = tokio::spawn(async move {
+        let (mut look, mut requests) = (look, requests);
+        while look.recv().await != Some(CALLERS) {}
+        requests.try_recv().map(|request| request.ops.len())
+    });
+    first.land(Verdict::Fine);
+    assert_eq!(others.await.unwrap(), Ok(CALLERS), "it has left by then");
 }
 
 /// Attack 2.
