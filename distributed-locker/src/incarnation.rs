@@ -1,9 +1,9 @@
 //! One confirmed incarnation of this process, and who depends on it.
 
+use crate::sync::Arc;
+use crate::sync::atomic::{AtomicUsize, Ordering};
 use locker_core::deadline::Deadline;
 use locker_core::{Instant, ProcessHash};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::Notify;
 
 /// An incarnation whose birth the store has confirmed.
@@ -35,11 +35,16 @@ impl Incarnation {
     pub(crate) async fn wait_empty(&self) {
         loop {
             let rung = self.empty.notified();
-            if self.tenants.load(Ordering::Acquire) == 0 {
+            if self.is_vacant() {
                 return;
             }
             rung.await;
         }
+    }
+
+    /// Whether no lock and no attempt of this incarnation is left.
+    pub(crate) fn is_vacant(&self) -> bool {
+        self.tenants.load(Ordering::Acquire) == 0
     }
 }
 

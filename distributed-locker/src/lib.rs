@@ -53,6 +53,7 @@ mod run;
 mod shared;
 mod shutdown;
 mod standby;
+mod sync;
 mod time;
 mod url;
 mod virtual_time;

@@ -4,10 +4,10 @@ use super::departure::Place;
 use super::entry::Entry;
 use crate::incarnation::{Incarnation, Tenancy};
 use crate::shared::Shared;
+use crate::sync::atomic::AtomicBool;
+use crate::sync::{Arc, Mutex};
 use locker_core::machine::Tenure;
 use locker_core::{Instant, OwnerHash, StoreTime, Token};
-use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::Notify;
 

@@ -2,9 +2,9 @@
 
 use crate::incarnation::Tenancy;
 use crate::shared::Shared;
+use crate::sync::Arc;
 use locker_core::machine::release::End;
 use locker_core::{Instant, OwnerHash, StoreTime};
-use std::sync::Arc;
 use tokio::sync::oneshot;
 
 /// A lock, or an attempt of unknown outcome, on its way back. Dropped before the end, it goes to

@@ -3,10 +3,10 @@
 use super::departure::{Departure, Place};
 use crate::incarnation::Tenancy;
 use crate::shared::Shared;
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::{Arc, Mutex, PoisonError};
 use locker_core::machine::{Loss, Tenure};
 use locker_core::{Instant, OwnerHash, StoreTime, Token};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
 
@@ -97,7 +97,7 @@ impl Entry {
 
     /// Begins to be watched by the Reporter. With `OnLost::Abort` the answer comes when the kernel
     /// timer is armed.
-    pub(crate) fn watch(self: &Arc<Self>, shared: &Arc<Shared>) -> oneshot::Receiver<()> {
+    pub(crate) fn watch(&self, shared: &Arc<Shared>) -> oneshot::Receiver<()> {
         let (sender, receiver) = oneshot::channel();
         if self.abort_lead.is_some() {
             *self.armed.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);

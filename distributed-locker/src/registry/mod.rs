@@ -20,9 +20,9 @@ pub(crate) use attempt::Attempt;
 pub(crate) use departure::Departure;
 pub(crate) use entry::Entry;
 
+use crate::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use locker_core::{Instant, Key};
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
 /// What a locker has, or may have, at the store.
@@ -140,33 +140,5 @@ impl Registry {
         }
         self.left.notify_waiters();
         self.left.notify_one();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use crate::{AcquireOptions, Locker, memory};
-    use std::sync::Arc;
-
-    /// L8: a guard that outlives the Reporter keeps nothing alive.
-    #[tokio::test]
-    async fn what_departs_after_the_reporter_has_ended_is_forgotten() {
-        let locker = Locker::builder(memory()).start().await.unwrap();
-        let guard = locker.acquire("k", AcquireOptions::new()).await;
-        let guard = guard.unwrap().guard().unwrap();
-        let shared = Arc::clone(locker.shared());
-        shared.registry.close();
-        drop(guard);
-        assert!(shared.registry.is_empty());
-        locker.terminate(shared.timing.start_timeout).await.unwrap();
-        drop(locker);
-        // The thread of the Reporter drops its share a moment after it has said so.
-        for _ in 0..1000 {
-            if Arc::strong_count(&shared) == 1 {
-                return;
-            }
-            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
-        }
-        panic!("{} shares are left", Arc::strong_count(&shared));
     }
 }
