@@ -228,7 +228,7 @@ fn the_command_finds_signals_as_the_wrapper_found_them() {
         "Sig(Blk|Ign)",
         "/proc/self/status",
     ]);
-    let mine = std::process::Command::new("grep")
+    let mine = common::with_default_signals("grep")
         .args(["-E", "Sig(Blk|Ign)", "/proc/self/status"])
         .output()
         .unwrap();

@@ -8,7 +8,7 @@ use common::{Home, PATIENCE, await_that};
 use nix::pty::openpty;
 use std::fs::File;
 use std::io::{Read, Write};
-use std::process::{Child, Command};
+use std::process::Child;
 use std::sync::{Arc, Mutex};
 use std::thread::{sleep, spawn};
 use std::time::{Duration, Instant};
@@ -37,7 +37,7 @@ impl Shell {
         let pty = openpty(None, None).unwrap();
         let slave = || pty.slave.try_clone().unwrap();
         // `setsid -c` makes stdin the controlling terminal.
-        let process = Command::new("setsid")
+        let process = common::with_default_signals("setsid")
             .args(["-c", "-w", "bash", "--norc", "--noprofile", "-i"])
             .env("LOCKER_STORE", home.url())
             .env("PS1", "prompt> ")
@@ -82,15 +82,16 @@ impl Shell {
         self.expect("\n");
     }
 
-    /// Waits until this text appears behind what was seen.
+    /// Waits until this text appears behind what was seen, and answers what stands between.
     #[track_caller]
-    fn expect(&mut self, text: &str) {
+    fn expect(&mut self, text: &str) -> String {
         let begun = Instant::now();
         loop {
             let screen = self.screen.lock().unwrap().clone();
             if let Some(at) = screen[self.seen..].find(text) {
+                let between = screen[self.seen..][..at].to_owned();
                 self.seen += at + text.len();
-                return;
+                return between;
             }
             assert!(
                 begun.elapsed() < PATIENCE,
@@ -213,11 +214,19 @@ fn ctrl_z_and_ctrl_c_reach_a_command_that_writes_to_a_pager() {
 #[test]
 fn a_job_in_the_background_gets_the_terminal_with_fg() {
     let mut shell = Shell::new();
-    // The shell says at once what it learns of its jobs. Until it has learnt of the stop, and that is
-    // only when every thread of the job has stopped, its `fg` would continue nothing.
-    shell.enter("set -b");
     shell.enter("$LOCKER run k -- cat &");
-    shell.expect("Stopped");
+    shell.expect("prompt> ");
+    // Until the shell has learnt of the stop, and that is only when every thread of the job has stopped,
+    // its `fg` would continue nothing.
+    let begun = Instant::now();
+    loop {
+        shell.enter("jobs");
+        if shell.expect("prompt> ").contains("Stopped") {
+            break;
+        }
+        assert!(begun.elapsed() < PATIENCE, "the job is not stopped");
+        sleep(Duration::from_millis(10));
+    }
     shell.enter("fg");
     shell.types("hello\n");
     shell.expect("hello\r\n");
@@ -231,7 +240,7 @@ fn a_job_in_the_background_gets_the_terminal_with_fg() {
 fn without_job_control_ctrl_z_stops_nothing_for_good() {
     let home = Home::new();
     let pty = openpty(None, None).unwrap();
-    let child = Command::new("setsid")
+    let child = common::with_default_signals("setsid")
         .args(["-c", "-w", env!("CARGO_BIN_EXE_locker"), "run", "k", "--"])
         .args(["bash", "-c", WORK])
         .env("LOCKER_STORE", home.url())

@@ -86,12 +86,10 @@ impl Home {
         self.store.clone().unwrap_or_else(file)
     }
 
-    /// The binary, on this store. What is ignored when the tests are started (by `nohup`, by `&` in a
-    /// script) would stay ignored in it.
+    /// The binary, on this store.
     pub fn locker(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new("env");
+        let mut command = with_default_signals(env!("CARGO_BIN_EXE_locker"));
         command
-            .args(["--default-signal", env!("CARGO_BIN_EXE_locker")])
             .args(&self.options)
             .args(arguments)
             .env("LOCKER_STORE", self.url())
@@ -225,6 +223,14 @@ impl Drop for Running {
             let _ = child.wait();
         }
     }
+}
+
+/// A program that ignores nothing. What is ignored when the tests are started (by `nohup`, by `&` in a
+/// script) would stay ignored in it.
+pub fn with_default_signals(program: &str) -> Command {
+    let mut command = Command::new("env");
+    command.args(["--default-signal", program]);
+    command
 }
 
 pub fn children(pid: Pid) -> Vec<Pid> {
