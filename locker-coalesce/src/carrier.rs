@@ -54,13 +54,18 @@ pub struct Limits {
     pub batch: NonZeroUsize,
     /// How many batches are in flight at most.
     pub flights: NonZeroUsize,
+    /// More operations than this, under way or waiting, are shared out among the flights: while the store
+    /// works on one batch the answers of another are read. As many as `batch`: none are ever shared out,
+    /// and the store does the same work in as few pieces as can be.
+    pub together: NonZeroUsize,
     /// How long an operation waits for a lone one of its key whose caller neither polls nor drops
     /// it. Longer than a sound store takes, and a small part of a request timeout.
     pub patience: Duration,
 }
 
 impl Limits {
-    /// Batches of at most this many operations, one in flight at a time, and a patience of 250 ms.
+    /// Batches of at most this many operations, one in flight at a time and nothing shared out, and a
+    /// patience of 250 ms.
     ///
     /// A second batch in flight would only take from what gathers for the first: the store does the
     /// same work in more pieces. It pays where the way to the store is long and its work is short.
@@ -68,6 +73,7 @@ impl Limits {
         Self {
             batch,
             flights: NonZeroUsize::MIN,
+            together: batch,
             patience: Duration::from_millis(250),
         }
     }

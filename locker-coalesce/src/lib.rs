@@ -13,9 +13,10 @@
 //! * **A batch holds a key at most once**, and at most [`Limits::batch`] operations. While an
 //!   operation of a key is under way, the next one of that key waits, so they reach the store in
 //!   the order in which they were asked for.
-//! * **What waits is shared out among the flights**, where there are several: while the store works on
-//!   one batch the answers of another are read. The next one leaves as soon as as many operations were
-//!   asked for as the last one has answered, and at the latest when everybody who was ready has run.
+//! * **What waits may be shared out among several flights** ([`Limits::together`]): while the store works
+//!   on one batch the answers of another are read.
+//! * **The next batch leaves as soon as as many operations were asked for as the last one has answered**,
+//!   and at the latest when everybody who was ready has run.
 //! * **A queued operation whose caller goes away is withdrawn**, under the lock of the queue. It is
 //!   never sent. Once sent, it is carried to its end, and an answer that nobody waits for is
 //!   dropped.

@@ -19,9 +19,6 @@ pub(crate) type Tag = (Place, Fingerprint);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct LoneId(u64);
 
-/// So few operations are not shared out: each batch costs something, whatever is in it.
-const LEAST_SHARE: usize = 8;
-
 /// The queue of a gate. `M` is an operation with whoever waits for its answer.
 #[derive(Debug)]
 pub(crate) struct Queue<M> {
@@ -189,13 +186,15 @@ impl<M> Queue<M> {
         taken
     }
 
-    /// How many operations the next batch takes at most: what is under way or waits is shared out
-    /// among the flights. If the first took all, the second would have nothing to carry while the
-    /// first one's answers are read, and the next time neither.
+    /// How many operations the next batch takes at most. Where the store shall have work while answers
+    /// are read, the first must not take all: the second would have nothing to carry meanwhile, and the
+    /// next time neither.
     fn share(&self) -> usize {
         let all = self.busy.len() + self.waiting.len();
         let share = all.div_ceil(self.limits.flights.get());
-        share.max(LEAST_SHARE).min(self.limits.batch.get())
+        share
+            .max(self.limits.together.get())
+            .min(self.limits.batch.get())
     }
 
     /// A batch has its answers.

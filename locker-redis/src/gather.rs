@@ -29,9 +29,11 @@ pub(crate) struct Scripts {
 /// The gate of a connection of the current runtime, where it pays.
 pub(crate) fn over(connection: &Connection, names: &Arc<Names>) -> Option<Gathering> {
     const LIMITS: Limits = match NonZeroUsize::new(BATCH) {
-        // While the server works on one script the client reads the answers of the other.
+        // While the server works on one script the client reads the answers of the other. Few
+        // operations stay together: a script costs something, whatever is in it.
         Some(batch) => Limits {
             flights: NonZeroUsize::MIN.saturating_add(1),
+            together: NonZeroUsize::MIN.saturating_add(7),
             ..Limits::batches_of(batch)
         },
         None => panic!("a batch holds something"),

@@ -15,6 +15,9 @@ use tokio::sync::{mpsc, oneshot};
 /// How long an operation waits for a lone one of its key that nobody polls.
 pub(crate) const PATIENCE: Duration = Duration::from_millis(250);
 
+/// So many operations are not shared out among several flights.
+pub(crate) const TOGETHER: usize = 8;
+
 /// An operation is a number and a key; its answer is its number.
 #[derive(Debug, Clone)]
 pub(crate) struct Op {
@@ -134,6 +137,7 @@ pub(crate) fn gate(
     let limits = Limits {
         batch: NonZeroUsize::new(batch).unwrap(),
         flights: NonZeroUsize::new(flights).unwrap(),
+        together: NonZeroUsize::new(batch.min(TOGETHER)).unwrap(),
         patience: PATIENCE,
     };
     let gate = Gate::new(Scripted { requests }, limits);
