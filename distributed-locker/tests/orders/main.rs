@@ -33,16 +33,15 @@ use registry::{Attempt, Departure};
 use shared::Shared;
 use std::time::Duration;
 
-/// A locker, and the one attempt that it has begun.
-fn attempt() -> (Arc<Shared>, Arc<Incarnation>, OwnerHash, Attempt) {
+/// An attempt of this locker begins.
+fn begin(shared: &Arc<Shared>) -> (Arc<Incarnation>, OwnerHash, Attempt) {
     let key = Key::new("k").expect("a key");
     let process = ProcessHash::new(&Host::new("h").expect("a host"), 1, 1);
     let deadline = Deadline::new(Instant::FAR_FUTURE);
     let incarnation = Arc::new(Incarnation::new(process.clone(), Arc::new(deadline)));
     let owner = OwnerHash::new(&key, &process, 1, None);
-    let shared = Arc::new(Shared::default());
-    let attempt = Attempt::begin(&shared, &incarnation, owner.clone());
-    (shared, incarnation, owner, attempt)
+    let attempt = Attempt::begin(shared, &incarnation, owner.clone());
+    (incarnation, owner, attempt)
 }
 
 /// The attempt is granted, and its lock given back: the departure that comes of it.
@@ -60,7 +59,8 @@ fn held_and_given_back(shared: &Arc<Shared>, owner: OwnerHash, attempt: Attempt)
 /// S7: whatever its hands, an owner hash is in the registry until nothing of it is left at the store.
 /// The Reporter looks at any moment, and would end if it found nothing.
 fn an_owner_hash_is_always_in_one_hand() {
-    let (shared, _incarnation, owner, attempt) = attempt();
+    let shared = Arc::new(Shared::default());
+    let (_incarnation, owner, attempt) = begin(&shared);
     let finished = Arc::new(AtomicBool::new(false));
     let caller = thread::spawn({
         let (shared, finished) = (Arc::clone(&shared), Arc::clone(&finished));
@@ -82,7 +82,8 @@ fn an_owner_hash_is_always_in_one_hand() {
 
 /// S7, L8: what is dropped while the Reporter ends is seen off by it, or forgotten; it is never kept.
 fn what_departs_while_the_reporter_ends_is_not_kept() {
-    let (shared, incarnation, _owner, mut attempt) = attempt();
+    let shared = Arc::new(Shared::default());
+    let (incarnation, _owner, mut attempt) = begin(&shared);
     // It was sent, so its drop has something to settle.
     attempt.sending(StoreTime::from_micros(1));
     let caller = thread::spawn(move || drop(attempt));
@@ -109,12 +110,7 @@ fn the_reporter_does_not_end_under_an_attempt() {
     let caller = thread::spawn({
         let (shared, draining) = (Arc::clone(&shared), Arc::clone(&draining));
         move || {
-            let process = ProcessHash::new(&Host::new("h").expect("a host"), 1, 1);
-            let deadline = Arc::new(Deadline::new(Instant::FAR_FUTURE));
-            let incarnation = Arc::new(Incarnation::new(process.clone(), deadline));
-            let key = Key::new("k").expect("a key");
-            let owner = OwnerHash::new(&key, &process, 1, None);
-            let attempt = Attempt::begin(&shared, &incarnation, owner);
+            let (_incarnation, _owner, attempt) = begin(&shared);
             (!draining.load(Ordering::Acquire)).then_some(attempt)
         }
     });
