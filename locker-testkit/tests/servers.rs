@@ -57,6 +57,37 @@ fn a_killed_test_leaves_nothing() {
     });
 }
 
+/// Also of its shared memory, of which the system has room for some thousands of servers.
+#[test]
+fn a_postgres_server_leaves_no_memory_however_it_ends() {
+    use locker_testkit::servers::postgres;
+    let mut server = postgres::Server::start(&[]).unwrap();
+    let segment = |server: &postgres::Server| {
+        let file = server.folder().join("data/postmaster.pid");
+        let text = std::fs::read_to_string(file).unwrap();
+        let line = text.lines().nth(6).unwrap();
+        line.split_whitespace().nth(1).unwrap().to_owned()
+    };
+    let exists = |id: &str| {
+        let all = std::fs::read_to_string("/proc/sysvipc/shm").unwrap();
+        all.lines()
+            .any(|line| line.split_whitespace().nth(1) == Some(id))
+    };
+    let first = segment(&server);
+    assert!(exists(&first));
+    let pid = server.pid().unwrap();
+    let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
+    assert!(maps.contains("/data/pg_dynshmem/") && !maps.contains("/dev/shm/"));
+
+    server.kill().unwrap();
+    assert!(!exists(&first), "a killed server has left {first}");
+    server.start_again().unwrap();
+    let second = segment(&server);
+    assert!(exists(&second));
+    drop(server);
+    assert!(!exists(&second), "a server has left {second}");
+}
+
 #[test]
 fn a_killed_server_keeps_what_it_acknowledged_and_an_emptied_one_nothing() {
     let mut server = Server::start(&Setup::new()).unwrap();

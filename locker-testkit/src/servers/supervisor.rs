@@ -27,6 +27,7 @@ end() {
     kill -KILL "$pid"
     wait "$pid"
     pid=
+    [ ! -f "$folder/farewell" ] || . "$folder/farewell"
 }
 while read -r word; do
     case $word in
@@ -111,6 +112,12 @@ impl Supervisor {
             .iter()
             .map(|(name, value)| format!("export {name}='{value}'\n"));
         fs::write(self.folder.join("environment"), lines.collect::<String>())
+    }
+
+    /// What the shell runs whenever it has killed the server; `$folder` is its folder. It is for what
+    /// a killed server leaves elsewhere.
+    pub fn farewell(&self, script: &str) -> io::Result<()> {
+        fs::write(self.folder.join("farewell"), script)
     }
 
     /// Starts the server, after killing the one that runs. It is not yet ready when this returns.

@@ -22,6 +22,13 @@ const POLL: Duration = Duration::from_millis(10);
 /// How many ports are tried when somebody else was faster.
 const PORT_TRIES: u32 = 5;
 
+/// A server holds a segment of shared memory by which another finds out that the data are in use. One
+/// that is killed leaves it, and the system has room for some thousands. Its number is in the seventh
+/// line of the file of the server's process.
+const FAREWELL: &str = r#"
+sed -n 7p "$folder/data/postmaster.pid" | { read -r _ id && ipcrm -m "$id"; }
+"#;
+
 /// The role that the server asks for a password; all others are trusted on this machine.
 pub const GUARDED: &str = "guarded";
 
@@ -254,20 +261,24 @@ pub(super) fn prepared(data: impl FnOnce(&Path, &Path) -> Vec<String>) -> Result
     let command = as_user(user.as_ref(), &[&*postgres, "-D", &*data]);
     let command: Vec<&str> = command.iter().map(String::as_str).collect();
     let number = port.number();
+    let supervisor = Supervisor::new(folder, &command)?;
+    let left = supervisor.farewell(FAREWELL);
+    left.map_err(|error| unavailable(&error))?;
     Ok(Server {
-        supervisor: Supervisor::new(folder, &command)?,
+        supervisor,
         port,
         programs,
         url: format!("postgres://postgres@127.0.0.1:{number}/postgres"),
     })
 }
 
-/// Where it listens. Of two such lines the last one counts.
+/// Where it listens, and where it keeps what its sessions share: with its data, which go when it goes.
+/// Of two such lines the last one counts.
 fn place(data: &Path, folder: &Path, port: &Port) -> io::Result<()> {
     let (number, folder) = (port.number(), folder.display());
     let lines = format!(
         "\nlisten_addresses = '127.0.0.1'\nport = {number}\nunix_socket_directories = '{folder}'\n\
-         log_min_messages = warning\n"
+         log_min_messages = warning\ndynamic_shared_memory_type = mmap\n"
     );
     append(&data.join("postgresql.conf"), &lines)
 }
