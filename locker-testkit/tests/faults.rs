@@ -87,9 +87,7 @@ fn keeps_the_promises(names: &[&str]) {
         &planned,
         &options,
         |_| (),
-        |report| {
-            println!("{}", table::line(report, 30));
-        },
+        |report| println!("{}", table::progress(report)),
     );
     println!("{}", table::table(&reports));
     println!("{} cases in {:.0?}", reports.len(), begun.elapsed());

@@ -131,7 +131,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
         |report| {
             bar.inc(1);
             if report.outcome != Outcome::Passed {
-                let _ = bars.println(table::line(report, 30));
+                let _ = bars.println(table::progress(report));
             }
         },
     );

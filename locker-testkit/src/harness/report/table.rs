@@ -28,7 +28,7 @@ pub fn table(reports: &[CaseReport]) -> String {
 }
 
 /// One case, one line.
-pub fn line(report: &CaseReport, wide: usize) -> String {
+fn line(report: &CaseReport, wide: usize) -> String {
     let verdict = &report.verdict;
     let outcome = match report.outcome {
         Outcome::Passed => "ok",
@@ -53,6 +53,15 @@ pub fn line(report: &CaseReport, wide: usize) -> String {
         report.title,
         report.expected,
     )
+}
+
+/// One case that has just ended: its line, and why it did not pass.
+pub fn progress(report: &CaseReport) -> String {
+    let mut out = line(report, 30);
+    for text in reasons(report) {
+        let _ = write!(out, "\n    {text}");
+    }
+    out
 }
 
 fn name(report: &CaseReport) -> String {
@@ -93,15 +102,22 @@ fn details(report: &CaseReport) -> Vec<String> {
         ));
     }
     lines.extend(report.notes.iter().map(|note| format!("note: {note}")));
-    if report.outcome != Outcome::Passed {
-        let first = report.failures.iter().take(12);
-        lines.extend(first.map(|failure| format!("✗ {failure}")));
-        if report.failures.len() > 12 {
-            lines.push(format!("✗ and {} more", report.failures.len() - 12));
-        }
-        lines.push(format!("evidence: {}", report.evidence.display()));
-        lines.push(format!("again: {}", report.replay));
+    lines.extend(reasons(report));
+    lines
+}
+
+/// Why it did not pass, and where to look.
+fn reasons(report: &CaseReport) -> Vec<String> {
+    if report.outcome == Outcome::Passed {
+        return Vec::new();
     }
+    let first = report.failures.iter().take(12);
+    let mut lines: Vec<String> = first.map(|failure| format!("✗ {failure}")).collect();
+    if report.failures.len() > 12 {
+        lines.push(format!("✗ and {} more", report.failures.len() - 12));
+    }
+    lines.push(format!("evidence: {}", report.evidence.display()));
+    lines.push(format!("again: {}", report.replay));
     lines
 }
 
