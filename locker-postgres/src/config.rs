@@ -8,7 +8,7 @@ use crate::lanes::{Lanes, Then};
 use crate::migrate;
 use crate::pooler::{Between, Pooler};
 use crate::session::Source;
-use crate::statement::{Schema, Statements};
+use crate::statement::{Of, Schema, Statements};
 use crate::waiting::{self, Waiting};
 use async_trait::async_trait;
 use locker_core::backend::Side;
@@ -168,7 +168,8 @@ impl Postgres {
     ///
     /// As [`connect`](Connect::connect).
     pub async fn check(&self) -> Result<(), BackendError> {
-        let session = self.source(None)?.open().await?;
+        // On a connection of its own, as reports have.
+        let session = self.source(Side::Reports)?.open().await?;
         session.close().await;
         Ok(())
     }
@@ -187,12 +188,22 @@ impl Postgres {
         Schema::new(&self.schema)
     }
 
-    fn source(&self, pool: Option<PgPool>) -> Result<Source, BackendError> {
+    /// Where the connections of one side come from.
+    fn source(&self, side: Side) -> Result<Source, BackendError> {
+        let (pool, prepared): (_, &'static [Of]) = match side {
+            Side::Caller => (
+                self.pool.clone(),
+                &[|all| &all.try_create, |all| &all.release],
+            ),
+            Side::Reports => (None, &[|all| &all.renew_process]),
+            Side::Upkeep => (None, &[|all| &all.extend, |all| &all.release]),
+        };
         Ok(Source {
             options: self.options.clone(),
             pool,
             pooler: Arc::clone(&self.pooler),
             statements: Arc::new(Statements::of(&self.schema()?)),
+            prepared,
         })
     }
 
@@ -332,12 +343,12 @@ impl Connect for Postgres {
     ///
     /// Dropped, it leaves nothing: what it had open is closed.
     async fn connect(&self, side: Side) -> Result<Arc<dyn Backend>, BackendError> {
-        let (lanes, pool) = match side {
-            Side::Caller => (CALLER_LANES, self.pool.clone()),
+        let lanes = match side {
+            Side::Caller => CALLER_LANES,
             // A report never queues behind anything, and upkeep comes one by one.
-            Side::Reports | Side::Upkeep => (1, None),
+            Side::Reports | Side::Upkeep => 1,
         };
-        let source = self.source(pool)?;
+        let source = self.source(side)?;
         let channel = self.schema()?.channel();
         let statements = Arc::clone(&source.statements);
         let (lanes, pooled) = Lanes::open(source, lanes, channel.clone()).await?;

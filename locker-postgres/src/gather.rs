@@ -6,8 +6,9 @@
 //! it waits for the row of its holder's process, and a batch waits for no row.
 
 use crate::arguments;
-use crate::lanes::{Lanes, Of, Then};
+use crate::lanes::{Lanes, Then};
 use crate::row::{Answered, unexpected};
+use crate::statement::Of;
 use locker_coalesce::{Carrier, Gate, Limits};
 use locker_core::backend::Claim;
 use locker_core::{BackendError, Key, OwnerHash};

@@ -17,6 +17,9 @@
 //! callers' hands are taken over in the same way: a caller that does not go on keeps no connection
 //! from others. A wake-up that belongs to its release waits with it; whom it is for polls.
 //!
+//! *What if no answer comes?* The other end may be gone without a word. A caller bounds its wait by
+//! itself; when it has left, the lane waits [`LATE`] longer, and closes.
+//!
 //! *What if a lane goes away?* Its connection broke, or its runtime was shut down. The request that
 //! was under way has an unknown effect; what still waits goes to another lane, or was not applied.
 
@@ -24,7 +27,7 @@ use crate::arguments::Value;
 use crate::drive::Drive;
 use crate::error;
 use crate::session::{Session, Source};
-use crate::statement::{Statement, Statements};
+use crate::statement::Of;
 use locker_core::{BackendError, Effect, ErrorKind};
 use sqlx::Row;
 use sqlx::postgres::PgRow;
@@ -32,8 +35,12 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
+
+/// How long an answer is waited for that its caller waits for no more.
+const LATE: Duration = Duration::from_secs(5);
 
 /// The way to the connections of one side. When it is dropped they are closed.
 #[derive(Debug)]
@@ -76,9 +83,6 @@ pub(crate) enum Then {
     /// So are those of a process that ended.
     WakeHeldBy(String),
 }
-
-/// Which function is called.
-pub(crate) type Of = for<'s> fn(&'s Statements) -> &'s Statement;
 
 #[derive(Debug)]
 struct Job {
@@ -350,9 +354,12 @@ impl Lane {
         // Without one the request was not sent.
         let mut session = self.session.take()?;
         job.ticket.sent = true;
-        let answer = session
-            .ask((job.of)(&self.shared.source.statements), job.arguments)
-            .await;
+        let request = session.ask((job.of)(&self.shared.source.statements), job.arguments);
+        let answer = tokio::select! {
+            biased;
+            answer = request => answer,
+            () = job.ticket.has_long_been_gone() => Err(BackendError::timeout()),
+        };
         let mut sound = answer
             .as_ref()
             .err()
@@ -451,6 +458,14 @@ impl Ticket {
         if let Some(reply) = self.reply.take() {
             drop(reply.send(answer));
         }
+    }
+
+    /// Resolves [`LATE`] after the caller has left.
+    async fn has_long_been_gone(&mut self) {
+        if let Some(reply) = &mut self.reply {
+            reply.closed().await;
+        }
+        tokio::time::sleep(LATE).await;
     }
 
     fn is_gone(&self) -> bool {

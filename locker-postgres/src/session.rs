@@ -8,7 +8,7 @@ use crate::arguments::{self, Value};
 use crate::error::{self, Stage};
 use crate::migrate;
 use crate::pooler::{self, Pooler};
-use crate::statement::{Statement, Statements};
+use crate::statement::{Of, Statement, Statements};
 use locker_core::BackendError;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgRow};
@@ -27,6 +27,8 @@ pub(crate) struct Source {
     pub(crate) pool: Option<PgPool>,
     pub(crate) pooler: Arc<Pooler>,
     pub(crate) statements: Arc<Statements>,
+    /// What is prepared while a connection is being opened.
+    pub(crate) prepared: &'static [Of],
 }
 
 /// Without the options, which hold a password.
@@ -39,7 +41,7 @@ impl std::fmt::Debug for Source {
 }
 
 impl Source {
-    /// A connection that was examined.
+    /// A connection that was examined, and is ready for the requests that are in a hurry.
     pub(crate) async fn open(&self) -> Result<Session, BackendError> {
         let first = match (&self.pool, self.pooler.is_known_to_pool()) {
             (None, None) => Some(self.find_out().await?),
@@ -57,6 +59,7 @@ impl Source {
         };
         let about = session.about(&self.statements).await?;
         session.settle_isolation(&about).await?;
+        session.prepare(&self.statements, self.prepared).await?;
         Ok(session)
     }
 
@@ -229,6 +232,23 @@ impl Session {
         }
         self.run("SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL READ COMMITTED")
             .await
+    }
+
+    /// Prepares these statements now.
+    ///
+    /// Otherwise the first request of each takes two round trips instead of one. On a network whose
+    /// round trips are long but fit into a request's time, two of them do not, and a request that
+    /// runs out of time costs its connection: every new one would be lost to its first requests
+    /// before it had prepared anything (F12). An opening takes the time that it needs.
+    async fn prepare(&mut self, statements: &Statements, which: &[Of]) -> Result<(), BackendError> {
+        if self.written {
+            return Ok(());
+        }
+        for of in which {
+            let prepared = self.connection().prepare(of(statements).bound()).await;
+            prepared.map_err(|cause| error::from_sqlx(cause, Stage::Opening))?;
+        }
+        Ok(())
     }
 
     /// Whether arguments are written into the statement.

@@ -112,6 +112,9 @@ impl Statement {
     }
 }
 
+/// Which function is called.
+pub(crate) type Of = for<'s> fn(&'s Statements) -> &'s Statement;
+
 macro_rules! statements {
     ($($name:ident($arity:literal);)*) => {
         /// Every function that a connection calls. Each call is one request, and one transaction.

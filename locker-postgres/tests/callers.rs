@@ -9,6 +9,7 @@ use locker_core::Key;
 use locker_core::backend::{Hint, Side, Watcher};
 use locker_core::{Connect, LockData};
 use locker_testkit::Fixture;
+use sqlx::Connection;
 use std::pin::pin;
 use std::time::Duration;
 
@@ -54,10 +55,19 @@ async fn callers_that_do_not_go_on_keep_no_connection_from_others() {
     for read in futures_util::future::join_all(reads).await {
         assert!(read.unwrap().value.is_some());
     }
+    // Otherwise a server may be quick enough to answer one at once.
+    let mut raw = fixture.raw().await;
+    let mut locking = raw.begin().await.expect("an answer");
+    let lock = "LOCK TABLE locks IN ACCESS EXCLUSIVE MODE";
+    sqlx::raw_sql(lock)
+        .execute(&mut *locking)
+        .await
+        .expect(lock);
     let mut unpolled: Vec<_> = (0..6).map(|_| backend.read_lock(&key)).collect();
-    // A server may be quick enough to answer one at once.
-    unpolled.retain_mut(|read| read.as_mut().now_or_never().is_none());
-    assert!(unpolled.len() >= 4, "they were answered");
+    for read in &mut unpolled {
+        assert!(read.as_mut().now_or_never().is_none());
+    }
+    locking.rollback().await.expect("an answer");
     let read = tokio::time::timeout(LONG / 6, backend.read_lock(&key)).await;
     let held = read.expect("the connections are kept").unwrap().value;
     let owner_of = |data: LockData| data.owner;
@@ -91,4 +101,41 @@ async fn a_pool_has_its_connection_while_nothing_is_asked() {
     drop(pool.acquire().await.expect("it was answered"));
     let closed = tokio::time::timeout(LONG / 6, pool.close()).await;
     closed.expect("nothing is kept from it");
+}
+
+/// The other end is gone and says nothing; here it stands still. Without an end to the wait, the only
+/// connection of its side would be lost for as long as the system keeps it.
+#[tokio::test]
+async fn a_connection_that_owes_an_answer_to_nobody_is_closed_in_the_end() {
+    let fixture = fixture().await;
+    let store = fixture.store();
+    let backend = store.connect(Side::Upkeep).await.unwrap();
+    let key = Key::new("k").unwrap();
+    assert!(backend.read_lock(&key).await.unwrap().value.is_none());
+    let session =
+        "SELECT pid FROM pg_stat_activity WHERE query LIKE $1 AND pid <> pg_backend_pid()";
+    let session: i32 = sqlx::query_scalar(session)
+        .bind(format!("%{}%read_lock(%", fixture.schema()))
+        .fetch_one(&mut fixture.raw().await)
+        .await
+        .expect("the session");
+    let signal = |signal: &str| {
+        let pid = session.to_string();
+        let mut kill = std::process::Command::new("kill");
+        let sent = kill.args([signal, &pid]).status();
+        assert!(sent.expect("the program kill").success());
+    };
+    signal("-STOP");
+    let asked = std::time::Instant::now();
+    let mut answered = false;
+    while !answered && asked.elapsed() < LONG / 3 {
+        let read = tokio::time::timeout(LONG / 120, backend.read_lock(&key)).await;
+        answered = read.is_ok_and(|read| read.is_ok());
+    }
+    signal("-CONT");
+    assert!(answered, "no other connection was opened");
+    assert!(
+        asked.elapsed() >= LONG / 15,
+        "a late answer was not waited for"
+    );
 }
