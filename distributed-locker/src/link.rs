@@ -1,12 +1,24 @@
-//! One side's connection to the store: opened when it is needed, closed after a time-out, and every
+//! One side's connection to the store: opened when it is needed, closed when it is dead, and every
 //! request on it bounded in time.
+//!
+//! *When is a connection dead?* When it broke. But one whose other end is gone, and nobody said so,
+//! looks like one whose store is slow: a request on it runs out of time. A report may not wait to find
+//! out which, because the one after it must get through ([`Timing`](locker_core::Timing)): its
+//! connection is closed at once. Any other connection is *doubted*. Another one is opened, which takes
+//! its place if it gets through soon; if it does not, the store is slow to all, and the next request
+//! goes out on the connection that there is. Whatever is answered there clears it; when that request
+//! runs out of time too, it is closed.
+//!
+//! *Why not close it at once?* Where the store is slow, because of the network or of its load, opening
+//! a connection is the slowest of all, and the most expensive for the store: it would be asked for
+//! connections and nothing else, and nobody would get anything done (F12).
 
 mod openings;
 
 use crate::time::Time;
 use futures_util::FutureExt;
 use locker_core::backend::{Connect, Side};
-use locker_core::{Backend, BackendError, Effect, ErrorKind};
+use locker_core::{Backend, BackendError, Effect, ErrorKind, Instant};
 use openings::{Openings, PATIENCE};
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -34,7 +46,20 @@ pub(crate) struct Link {
 struct Current {
     backend: Option<Arc<dyn Backend>>,
     generation: u64,
+    /// Since when it is doubted: a request on it ran out of time, and none was answered after that.
+    doubted: Option<Instant>,
 }
+
+/// A connection to be used.
+struct Open {
+    backend: Arc<dyn Backend>,
+    generation: u64,
+    is_doubted: bool,
+}
+
+/// Which part of a request's time is left to a new connection to get through, before the request goes
+/// out on the doubted one.
+const CHANCE: u32 = 4;
 
 impl Link {
     /// A link of the runtime on which this is called.
@@ -71,44 +96,58 @@ impl Link {
     {
         let deadline = self.time.now() + self.timeout;
         let was_open = self.opened().is_some();
-        let opened = self
-            .time
-            .timeout(self.timeout, self.backend(self.timeout * PATIENCE))
-            .await;
-        let (backend, generation) = opened.unwrap_or_else(|| Err(not_in_time()))?;
-        let left = deadline
-            .since(self.time.now())
-            .max(Duration::from_millis(1));
+        let open = self.any().await?;
+        let (backend, generation) = (open.backend, open.generation);
+        let sent = self.time.now();
+        let left = deadline.since(sent).max(Duration::from_millis(1));
         // A bug in a client must not end the Reporter, and with it every lock of the process. The
         // connection is closed below, so nothing that the panic has left broken is used again.
         let request = AssertUnwindSafe(async move { request(backend).await }).catch_unwind();
-        let (answer, may_be_sound) = match self.time.timeout(left, request).await {
-            Some(Ok(answer)) => (answer, false),
+        match self.time.timeout(left, request).await {
+            Some(Ok(answer)) => {
+                match &answer {
+                    Err(error) if error.kind().breaks_connection() => self.reset(generation),
+                    Ok(_) | Err(_) => self.clear(generation),
+                }
+                answer
+            }
             Some(Err(_)) => {
+                self.reset(generation);
                 let text = "the store's client has panicked";
                 let error = BackendError::new(ErrorKind::Unavailable, Effect::Unknown, text);
-                (Err(error), false)
+                Err(error)
             }
-            // A request that shared its time with the opening had little, and proves nothing.
-            None => (Err(BackendError::timeout()), !was_open),
-        };
-        if let Err(error) = &answer
-            && error.kind().breaks_connection()
-            && !may_be_sound
-        {
-            self.reset(generation);
+            None => {
+                // A request that shared its time with the opening had little, and proves nothing.
+                if was_open {
+                    self.silent(generation, sent);
+                }
+                Err(BackendError::timeout())
+            }
         }
-        answer
     }
 
-    /// The connection; if there is none, one that is opened within `limit`.
-    async fn backend(&self, limit: Duration) -> Result<(Arc<dyn Backend>, u64), BackendError> {
-        if let Some(open) = self.opened() {
+    /// A connection for one request, within the request timeout.
+    async fn any(&self) -> Result<Open, BackendError> {
+        let is_doubted = self.opened().is_some_and(|open| open.is_doubted);
+        let limit = self.timeout / if is_doubted { CHANCE } else { 1 };
+        let sound = self.sound(self.timeout * PATIENCE);
+        match self.time.timeout(limit, sound).await {
+            Some(Ok(open)) => Ok(open),
+            Some(Err(failure)) => self.opened().ok_or(failure),
+            None => self.opened().ok_or_else(not_in_time),
+        }
+    }
+
+    /// A connection that is not doubted; if there is none, one that is opened within `limit`.
+    async fn sound(&self, limit: Duration) -> Result<Open, BackendError> {
+        let undoubted = || self.opened().filter(|open| !open.is_doubted);
+        if let Some(open) = undoubted() {
             return Ok(open);
         }
         let mut openings = self.openings.lock().await;
         openings.forget_ended();
-        if let Some(open) = self.opened() {
+        if let Some(open) = undoubted() {
             return Ok(open);
         }
         let (now, timeout) = (self.time.now(), self.timeout);
@@ -120,7 +159,7 @@ impl Link {
         })
     }
 
-    /// Opens a connection, which is this link's from then on if it has none.
+    /// Opens a connection, which is this link's from then on if it has none that is sound.
     fn opening(
         &self,
         limit: Duration,
@@ -133,8 +172,9 @@ impl Link {
             // What is one too many is dropped after the lock.
             let _spare = {
                 let mut current = lock(&current);
-                if current.backend.is_none() {
+                if current.backend.is_none() || current.doubted.is_some() {
                     current.generation += 1;
+                    current.doubted = None;
                     current.backend.replace(backend)
                 } else {
                     Some(backend)
@@ -144,16 +184,48 @@ impl Link {
         }
     }
 
-    fn opened(&self) -> Option<(Arc<dyn Backend>, u64)> {
+    fn opened(&self) -> Option<Open> {
         let current = self.current();
-        let backend = current.backend.as_ref().map(Arc::clone)?;
-        Some((backend, current.generation))
+        Some(Open {
+            backend: Arc::clone(current.backend.as_ref()?),
+            generation: current.generation,
+            is_doubted: current.doubted.is_some(),
+        })
+    }
+
+    /// A request on this connection was answered: it is not dead, and needs no successor.
+    fn clear(&self, generation: u64) {
+        let mut current = self.current();
+        let was_doubted = current.generation == generation && current.doubted.take().is_some();
+        drop(current);
+        // Whoever has the openings waits for one, and takes what there is.
+        if was_doubted && let Ok(mut openings) = self.openings.try_lock() {
+            openings.give_up();
+        }
+    }
+
+    /// A request that was sent then has run out of time on this connection.
+    fn silent(&self, generation: u64, sent: Instant) {
+        let mut current = self.current();
+        if current.generation != generation {
+            return;
+        }
+        match current.doubted {
+            None if self.side != Side::Reports => current.doubted = Some(self.time.now()),
+            // As old as the one before it: that says nothing new.
+            Some(since) if sent < since => {}
+            _ => {
+                drop(current);
+                self.reset(generation);
+            }
+        }
     }
 
     /// Closes the connection that failed, unless a newer one has taken its place.
     fn reset(&self, generation: u64) {
         let mut current = self.current();
         let failed = if current.generation == generation {
+            current.doubted = None;
             current.backend.take()
         } else {
             None
@@ -169,7 +241,7 @@ impl Link {
 
     /// Opens the connection, within `limit`.
     pub(crate) async fn open(&self, limit: Duration) -> Result<Arc<dyn Backend>, BackendError> {
-        self.backend(limit).await.map(|(backend, _)| backend)
+        self.sound(limit).await.map(|open| open.backend)
     }
 }
 

@@ -39,6 +39,11 @@ impl Openings {
         self.0.retain(|opening| !opening.task.is_finished());
     }
 
+    /// Gives up all of them.
+    pub(super) fn give_up(&mut self) {
+        self.0.clear();
+    }
+
     /// Resolves when the first gets through, or fails. Another one is begun at `now`, unless one was
     /// less than a request timeout ago.
     ///
@@ -101,7 +106,7 @@ mod tests {
     use std::sync::{Arc, Mutex, Weak};
     use std::time::Duration;
 
-    const TIMEOUT: Duration = Duration::from_millis(60);
+    const TIMEOUT: Duration = Duration::from_millis(200);
 
     /// A store whose n-th connection takes so many request timeouts, and for ever where none is said.
     #[derive(Debug)]
@@ -217,6 +222,88 @@ mod tests {
         assert_eq!(slow.kept(), 1, "one is kept");
         let asked = link.call(async |store| store.read_lock(&key).await).await;
         asked.expect("it is the connection");
+    }
+
+    /// A request that takes so many request timeouts.
+    async fn takes(link: &Link, timeouts: f64) -> Result<(), BackendError> {
+        let late = async |_store: Arc<dyn Backend>| {
+            tokio::time::sleep(TIMEOUT.mul_f64(timeouts)).await;
+            Ok(())
+        };
+        link.call(late).await
+    }
+
+    /// F12: a store that is slow now and then is not asked for connections instead of answers.
+    #[tokio::test]
+    async fn a_connection_that_answers_after_a_time_out_is_kept() {
+        let (link, slow) = slow(&[0.0, 3.0, 3.0, 3.0]);
+        link.open(TIMEOUT).await.unwrap();
+        for _ in 0..3 {
+            let late = takes(&link, 1.5).await;
+            assert_eq!(late.unwrap_err().kind(), ErrorKind::Timeout);
+            takes(&link, 0.5)
+                .await
+                .expect("on the connection that there is");
+            tokio::task::yield_now().await;
+            let under_way = slow.open.load(Ordering::SeqCst);
+            assert_eq!(under_way, 0, "the one in its place is given up");
+        }
+        assert_eq!((slow.kept(), slow.opened.lock().unwrap().len()), (1, 1));
+    }
+
+    /// F11: it looks the same, until the next request.
+    #[tokio::test]
+    async fn a_dead_connection_is_replaced_as_soon_as_there_is_another() {
+        let (link, slow) = slow(&[0.0, 0.1]);
+        link.open(TIMEOUT).await.unwrap();
+        assert!(takes(&link, 1000.0).await.is_err());
+        takes(&link, 0.5).await.expect("on the new one");
+        assert_eq!(slow.opened.lock().unwrap().len(), 2);
+        assert_eq!(slow.kept(), 1, "the dead one is closed");
+    }
+
+    /// Whom nothing else is left but the dead one does not stay with it.
+    #[tokio::test]
+    async fn a_connection_on_which_two_requests_in_turn_are_lost_is_closed() {
+        let (link, slow) = slow(&[0.0, 2.0]);
+        link.open(TIMEOUT).await.unwrap();
+        for _ in 0..2 {
+            assert!(takes(&link, 1000.0).await.is_err());
+        }
+        assert_eq!(slow.kept(), 0);
+        let key = Key::new("k").unwrap();
+        let mut answers = 0;
+        for _ in 0..3 {
+            answers += usize::from(link.call(async |s| s.read_lock(&key).await).await.is_ok());
+        }
+        assert!(answers >= 2, "{answers}");
+    }
+
+    /// Requests that were lost together are one sign, not two.
+    #[tokio::test]
+    async fn requests_of_the_same_time_are_one_doubt() {
+        let (link, slow) = slow(&[0.0, 3.0]);
+        link.open(TIMEOUT).await.unwrap();
+        let (one, other) = tokio::join!(takes(&link, 1000.0), async {
+            tokio::time::sleep(TIMEOUT / 4).await;
+            takes(&link, 1000.0).await
+        });
+        assert!(one.is_err() && other.is_err());
+        takes(&link, 0.5)
+            .await
+            .expect("on the connection that there is");
+        assert_eq!(slow.kept(), 1);
+    }
+
+    /// The next report has to get through.
+    #[tokio::test]
+    async fn a_report_that_is_lost_costs_its_connection() {
+        let (link, slow) = slow(&[0.0, 0.1]);
+        let link = Link::new(Arc::clone(&slow) as _, Side::Reports, link.time, TIMEOUT);
+        link.open(TIMEOUT).await.unwrap();
+        assert!(takes(&link, 1000.0).await.is_err());
+        assert_eq!(slow.kept(), 0);
+        takes(&link, 0.8).await.expect("on a new one");
     }
 
     /// The request that had to wait for the connection has no time left, and the connection is good.
