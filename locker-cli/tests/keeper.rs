@@ -20,13 +20,14 @@ const FAMILY: &str = r#"
     echo $$ > leader; work leader
 "#;
 
+const NAMES: [&str; 4] = ["leader", "grandchild", "daemon", "stubborn"];
+
 /// Those of the family, once all of them work.
 fn family(home: &Home) -> Vec<nix::unistd::Pid> {
-    let names = ["leader", "grandchild", "daemon", "stubborn"];
-    for name in names {
+    for name in NAMES {
         await_that(name, || home.lines(&format!("{name}.work")) > 0);
     }
-    names.map(|name| home.await_pid(name)).to_vec()
+    NAMES.map(|name| home.await_pid(name)).to_vec()
 }
 
 /// Attack 35 (a), (b): kill -9 of the wrapper.
@@ -100,7 +101,10 @@ fn everybody_dies_with_a_killed_keeper_and_the_lock_is_lost() {
 #[test]
 fn what_a_command_leaves_behind_is_ended_before_the_wrapper_ends() {
     let home = Home::new();
-    let script = format!("({FAMILY}) & while [ ! -s stubborn.work ]; do sleep 0.01; done; exit 3");
+    let names = NAMES.join(" ");
+    let all_work =
+        format!("for name in {names}; do while [ ! -s $name.work ]; do sleep 0.01; done; done");
+    let script = format!("({FAMILY}) & {all_work}; exit 3");
     let wrapper = home.script(&["--grace", "0.3"], &script);
     let family = family(&home);
     wrapper.end().expect(3);
