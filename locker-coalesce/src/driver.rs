@@ -132,17 +132,25 @@ impl<C: Carrier> Driver<C> {
     }
 
     /// Sends operations as one request, and gives them their answers, or notes that they are to be sent
-    /// again, apart.
+    /// again, apart. When all their callers have gone away, it is given up: a request that is never
+    /// answered would keep its keys from everybody who comes later.
     async fn send_together(&self, members: Vec<Parcel<C>>, landed: &mut Landed<C>) {
-        let (ops, replies): (Vec<_>, Vec<_>) = members
+        let (ops, mut replies): (Vec<_>, Vec<_>) = members
             .into_iter()
             .map(|parcel| (parcel.op, parcel.reply))
             .unzip();
-        let answers = AssertUnwindSafe(async { self.shared.carrier.carry(&ops).await })
-            .catch_unwind()
-            .await
-            .unwrap_or_else(|_| Err(error::panicked()));
-        match answers {
+        let carried = AssertUnwindSafe(async { self.shared.carrier.carry(&ops).await });
+        let all_left = async {
+            for reply in &mut replies {
+                reply.closed().await;
+            }
+        };
+        let answers = tokio::select! {
+            biased;
+            answers = carried.catch_unwind() => answers,
+            () = all_left => return,
+        };
+        match answers.unwrap_or_else(|_| Err(error::panicked())) {
             Ok(answers) if answers.len() == ops.len() => {
                 // Before the first of them can ask again.
                 landed.asked_again = Some(self.shared.queue().asked_again(ops.len()));

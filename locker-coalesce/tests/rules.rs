@@ -220,6 +220,36 @@ async fn a_caller_who_goes_away_takes_nobody_along() {
     assert_eq!(behind.await.unwrap(), 3);
 }
 
+/// Otherwise a request that is never answered, as on a connection whose other end is gone, would keep its
+/// keys from everybody who asks later.
+#[tokio::test]
+async fn a_batch_that_all_its_callers_have_left_is_given_up() {
+    let (gate, mut requests) = gate(64, 1);
+    let mut lone = ask(&gate, op(0, "a"));
+    let mut first = ask(&gate, op(1, "b"));
+    let mut second = ask(&gate, op(2, "c"));
+    for asking in [&mut lone, &mut first, &mut second] {
+        begin(asking);
+    }
+    turns().await;
+    let _lone = requests.try_recv().unwrap();
+    let lost = requests.try_recv().unwrap();
+    assert_eq!(lost.ids(), [1, 2]);
+    drop(first);
+    turns().await;
+    assert!(lost.is_awaited());
+    drop(second);
+    turns().await;
+    assert!(!lost.is_awaited());
+    let mut later = ask(&gate, op(3, "c"));
+    begin(&mut later);
+    turns().await;
+    let request = requests.try_recv().expect("the key is free again");
+    assert_eq!(request.ids(), [3]);
+    request.land(Verdict::Fine);
+    assert_eq!(later.await.unwrap(), 3);
+}
+
 #[tokio::test]
 async fn the_drop_of_a_lone_operation_wakes_those_behind_it() {
     let (gate, mut requests) = gate(64, 1);
