@@ -196,7 +196,7 @@ impl Postgres {
                 &[|all| &all.try_create, |all| &all.release],
             ),
             Side::Reports => (None, &[|all| &all.renew_process]),
-            Side::Upkeep => (None, &[|all| &all.extend, |all| &all.release]),
+            Side::Upkeep => (None, &[|all| &all.extend, |all| &all.standings]),
         };
         Ok(Source {
             options: self.options.clone(),

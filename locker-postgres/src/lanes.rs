@@ -38,9 +38,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
+use tokio::time::timeout;
 
 /// How long an answer is waited for that its caller waits for no more.
 const LATE: Duration = Duration::from_secs(5);
+/// How long the opening of another connection may take.
+const OPENING: Duration = Duration::from_secs(30);
 
 /// The way to the connections of one side. When it is dropped they are closed.
 #[derive(Debug)]
@@ -286,11 +289,16 @@ impl Lane {
     /// Opens the connection, and does what waits.
     async fn serve(mut self) {
         if self.session.is_none() {
-            let opened = match &self.shared.source.pool {
-                Some(pool) => self.shared.source.lend(pool).await,
-                None => self.shared.source.open().await,
+            let source = &self.shared.source;
+            let opening = async {
+                match &source.pool {
+                    Some(pool) => source.lend(pool).await,
+                    None => source.open().await,
+                }
             };
-            match opened {
+            let too_late = "no connection was opened within 30 s";
+            let opened = timeout(OPENING, opening).await;
+            match opened.unwrap_or_else(|_| Err(error::unavailable(too_late))) {
                 Ok(session) => self.session = Some(session),
                 Err(failure) => {
                     self.failure = Some(failure);
@@ -366,7 +374,8 @@ impl Lane {
             .is_none_or(|error| !error.kind().breaks_connection());
         if let Ok(rows) = &answer {
             // Before the answer: the process may end right after it.
-            sound = self.follow(&mut session, rows, job.then).await;
+            let followed = self.follow(&mut session, rows, job.then);
+            sound = timeout(LATE, followed).await.unwrap_or(false);
         }
         job.ticket.answer(answer);
         if sound {

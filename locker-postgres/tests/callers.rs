@@ -9,6 +9,8 @@ use locker_core::Key;
 use locker_core::backend::{Hint, Side, Watcher};
 use locker_core::{Connect, LockData};
 use locker_testkit::Fixture;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use sqlx::Connection;
 use std::pin::pin;
 use std::time::Duration;
@@ -119,20 +121,15 @@ async fn a_connection_that_owes_an_answer_to_nobody_is_closed_in_the_end() {
         .fetch_one(&mut fixture.raw().await)
         .await
         .expect("the session");
-    let signal = |signal: &str| {
-        let pid = session.to_string();
-        let mut kill = std::process::Command::new("kill");
-        let sent = kill.args([signal, &pid]).status();
-        assert!(sent.expect("the program kill").success());
-    };
-    signal("-STOP");
+    let session = Pid::from_raw(session);
+    kill(session, Signal::SIGSTOP).unwrap();
     let asked = std::time::Instant::now();
     let mut answered = false;
     while !answered && asked.elapsed() < LONG / 3 {
         let read = tokio::time::timeout(LONG / 120, backend.read_lock(&key)).await;
         answered = read.is_ok_and(|read| read.is_ok());
     }
-    signal("-CONT");
+    kill(session, Signal::SIGCONT).unwrap();
     assert!(answered, "no other connection was opened");
     assert!(
         asked.elapsed() >= LONG / 15,
