@@ -2,12 +2,14 @@
 //! request on it bounded in time.
 //!
 //! *When is a connection dead?* When it broke. But one whose other end is gone, and nobody said so,
-//! looks like one whose store is slow: a request on it runs out of time. A report may not wait to find
-//! out which, because the one after it must get through ([`Timing`](locker_core::Timing)): its
-//! connection is closed at once. Any other connection is *doubted*. Another one is opened, which takes
-//! its place if it gets through soon; if it does not, the store is slow to all, and the next request
-//! goes out on the connection that there is. Whatever is answered there clears it; when that request
-//! runs out of time too, it is closed.
+//! looks like one whose store is slow: a request on it runs out of time. The Reporter may not wait to
+//! find out which, because the report or extend after it must get through
+//! ([`Timing`](locker_core::Timing)): its connection is closed at once. A caller's is *doubted*: with
+//! the next request another one is opened, and takes its place when it gets through. A request waits for
+//! that for a quarter of its time, and then goes out on the doubted one. If requests are answered there,
+//! none waits any more, and if no other connection can be had, the doubt is dropped; if the next one is
+//! lost too, it is closed. It is replaced also when it answers: it may consist of several sockets, of
+//! which one is dead.
 //!
 //! *Why not close it at once?* Where the store is slow, because of the network or of its load, opening
 //! a connection is the slowest of all, and the most expensive for the store: it would be asked for
@@ -27,7 +29,7 @@ use tokio::runtime::Handle;
 
 /// A connection that is rebuilt after it failed.
 ///
-/// The old connection is closed before the next one is opened: the link gives up its own hold, and
+/// One that is closed is closed before the next one is opened: the link gives up its own hold, and
 /// requests still in flight on it end by their own time-outs.
 #[derive(Debug)]
 pub(crate) struct Link {
@@ -46,15 +48,22 @@ pub(crate) struct Link {
 struct Current {
     backend: Option<Arc<dyn Backend>>,
     generation: u64,
-    /// Since when it is doubted: a request on it ran out of time, and none was answered after that.
-    doubted: Option<Instant>,
+    doubt: Option<Doubt>,
+}
+
+/// A request has run out of time on a connection.
+#[derive(Debug, Clone, Copy)]
+struct Doubt {
+    since: Instant,
+    /// One that was sent after that was answered.
+    answers: bool,
 }
 
 /// A connection to be used.
 struct Open {
     backend: Arc<dyn Backend>,
     generation: u64,
-    is_doubted: bool,
+    doubt: Option<Doubt>,
 }
 
 /// Which part of a request's time is left to a new connection to get through, before the request goes
@@ -96,7 +105,7 @@ impl Link {
     {
         let deadline = self.time.now() + self.timeout;
         let was_open = self.opened().is_some();
-        let open = self.any().await?;
+        let open = self.any(deadline).await?;
         let (backend, generation) = (open.backend, open.generation);
         let sent = self.time.now();
         let left = deadline.since(sent).max(Duration::from_millis(1));
@@ -107,7 +116,7 @@ impl Link {
             Some(Ok(answer)) => {
                 match &answer {
                     Err(error) if error.kind().breaks_connection() => self.reset(generation),
-                    Ok(_) | Err(_) => self.clear(generation),
+                    Ok(_) | Err(_) => self.answered(generation, sent),
                 }
                 answer
             }
@@ -127,21 +136,31 @@ impl Link {
         }
     }
 
-    /// A connection for one request, within the request timeout.
-    async fn any(&self) -> Result<Open, BackendError> {
-        let is_doubted = self.opened().is_some_and(|open| open.is_doubted);
-        let limit = self.timeout / if is_doubted { CHANCE } else { 1 };
-        let sound = self.sound(self.timeout * PATIENCE);
-        match self.time.timeout(limit, sound).await {
-            Some(Ok(open)) => Ok(open),
-            Some(Err(failure)) => self.opened().ok_or(failure),
-            None => self.opened().ok_or_else(not_in_time),
+    /// A connection for one request, until `deadline`.
+    async fn any(&self, deadline: Instant) -> Result<Open, BackendError> {
+        let sound = || self.sound(self.timeout * PATIENCE);
+        if let Some(doubt) = self.opened().and_then(|open| open.doubt) {
+            let ended = if doubt.answers {
+                // It only sees to it that another one is being opened.
+                sound().now_or_never()
+            } else {
+                self.time.timeout(self.timeout / CHANCE, sound()).await
+            };
+            match (ended, self.opened()) {
+                (Some(Ok(open)), _) | (_, Some(open)) => return Ok(open),
+                (Some(Err(failure)), None) => return Err(failure),
+                // It was closed meanwhile.
+                (None, None) => {}
+            }
         }
+        let left = deadline.since(self.time.now());
+        let opened = self.time.timeout(left, sound()).await;
+        opened.unwrap_or_else(|| Err(not_in_time()))
     }
 
     /// A connection that is not doubted; if there is none, one that is opened within `limit`.
     async fn sound(&self, limit: Duration) -> Result<Open, BackendError> {
-        let undoubted = || self.opened().filter(|open| !open.is_doubted);
+        let undoubted = || self.opened().filter(|open| open.doubt.is_none());
         if let Some(open) = undoubted() {
             return Ok(open);
         }
@@ -168,19 +187,24 @@ impl Link {
         let current = Arc::clone(&self.current);
         async move {
             let opened = time.timeout(limit, connect.connect(side)).await;
-            let backend = opened.unwrap_or_else(|| Err(not_in_time()))?;
+            let opened = opened.unwrap_or_else(|| Err(not_in_time()));
             // What is one too many is dropped after the lock.
-            let _spare = {
-                let mut current = lock(&current);
-                if current.backend.is_none() || current.doubted.is_some() {
+            let mut current = lock(&current);
+            let (ended, _spare) = match opened {
+                Ok(backend) if current.backend.is_none() || current.doubt.is_some() => {
                     current.generation += 1;
-                    current.doubted = None;
-                    current.backend.replace(backend)
-                } else {
-                    Some(backend)
+                    current.doubt = None;
+                    (Ok(()), current.backend.replace(backend))
+                }
+                Ok(backend) => (Ok(()), Some(backend)),
+                Err(failure) => {
+                    // What answers is better than nothing.
+                    current.doubt = current.doubt.filter(|doubt| !doubt.answers);
+                    (Err(failure), None)
                 }
             };
-            Ok(())
+            drop(current);
+            ended
         }
     }
 
@@ -189,18 +213,17 @@ impl Link {
         Some(Open {
             backend: Arc::clone(current.backend.as_ref()?),
             generation: current.generation,
-            is_doubted: current.doubted.is_some(),
+            doubt: current.doubt,
         })
     }
 
-    /// A request on this connection was answered: it is not dead, and needs no successor.
-    fn clear(&self, generation: u64) {
+    /// A request that was sent then was answered on this connection.
+    fn answered(&self, generation: u64, sent: Instant) {
         let mut current = self.current();
-        let was_doubted = current.generation == generation && current.doubted.take().is_some();
-        drop(current);
-        // Whoever has the openings waits for one, and takes what there is.
-        if was_doubted && let Ok(mut openings) = self.openings.try_lock() {
-            openings.give_up();
+        if current.generation == generation
+            && let Some(doubt) = &mut current.doubt
+        {
+            doubt.answers |= sent >= doubt.since;
         }
     }
 
@@ -210,10 +233,14 @@ impl Link {
         if current.generation != generation {
             return;
         }
-        match current.doubted {
-            None if self.side != Side::Reports => current.doubted = Some(self.time.now()),
-            // As old as the one before it: that says nothing new.
-            Some(since) if sent < since => {}
+        match current.doubt {
+            None if self.side == Side::Caller => {
+                let since = self.time.now();
+                let answers = false;
+                current.doubt = Some(Doubt { since, answers });
+            }
+            // As old as the one before it, or one among others that were answered: nothing new.
+            Some(doubt) if doubt.answers || sent < doubt.since => {}
             _ => {
                 drop(current);
                 self.reset(generation);
@@ -225,7 +252,7 @@ impl Link {
     fn reset(&self, generation: u64) {
         let mut current = self.current();
         let failed = if current.generation == generation {
-            current.doubted = None;
+            current.doubt = None;
             current.backend.take()
         } else {
             None

@@ -39,11 +39,6 @@ impl Openings {
         self.0.retain(|opening| !opening.task.is_finished());
     }
 
-    /// Gives up all of them.
-    pub(super) fn give_up(&mut self) {
-        self.0.clear();
-    }
-
     /// Resolves when the first gets through, or fails. Another one is begun at `now`, unless one was
     /// less than a request timeout ago.
     ///
@@ -233,22 +228,59 @@ mod tests {
         link.call(late).await
     }
 
-    /// F12: a store that is slow now and then is not asked for connections instead of answers.
+    /// F12: where the store is slow, who asks goes on with the connection that there is.
     #[tokio::test]
-    async fn a_connection_that_answers_after_a_time_out_is_kept() {
-        let (link, slow) = slow(&[0.0, 3.0, 3.0, 3.0]);
+    async fn a_connection_that_answers_after_a_time_out_is_used_until_there_is_another() {
+        let (link, slow) = slow(&[0.0, 2.5]);
         link.open(TIMEOUT).await.unwrap();
+        let late = takes(&link, 1.5).await;
+        assert_eq!(late.unwrap_err().kind(), ErrorKind::Timeout);
+        let begun = std::time::Instant::now();
+        // The first waits a little for the new one, and no other does.
         for _ in 0..3 {
-            let late = takes(&link, 1.5).await;
-            assert_eq!(late.unwrap_err().kind(), ErrorKind::Timeout);
-            takes(&link, 0.5)
+            takes(&link, 0.4)
                 .await
                 .expect("on the connection that there is");
-            tokio::task::yield_now().await;
-            let under_way = slow.open.load(Ordering::SeqCst);
-            assert_eq!(under_way, 0, "the one in its place is given up");
         }
-        assert_eq!((slow.kept(), slow.opened.lock().unwrap().len()), (1, 1));
+        assert!(begun.elapsed() < TIMEOUT * 2);
+        assert_eq!(slow.opened.lock().unwrap().len(), 1);
+        tokio::time::sleep(TIMEOUT * 2).await;
+        takes(&link, 0.4).await.expect("on the new one");
+        assert_eq!((slow.kept(), slow.opened.lock().unwrap().len()), (1, 2));
+    }
+
+    /// A part of it may be dead, of which the others know nothing: they do not keep it.
+    #[tokio::test]
+    async fn answers_do_not_keep_a_connection_that_has_lost_one() {
+        let (link, slow) = slow(&[0.0, 0.6]);
+        link.open(TIMEOUT).await.unwrap();
+        let (lost, ()) = tokio::join!(takes(&link, 1000.0), async {
+            for _ in 0..20 {
+                takes(&link, 0.1).await.expect("an answer");
+            }
+        });
+        assert!(lost.is_err());
+        assert_eq!((slow.kept(), slow.opened.lock().unwrap().len()), (1, 2));
+    }
+
+    /// As where a server lets nobody in any more: it is not asked again and again.
+    #[tokio::test]
+    async fn what_answers_is_kept_where_nothing_else_can_be_had() {
+        let (link, slow) = slow(&[0.0]);
+        link.open(TIMEOUT).await.unwrap();
+        assert!(takes(&link, 1.5).await.is_err());
+        takes(&link, 0.4)
+            .await
+            .expect("on the connection that there is");
+        tokio::time::sleep(TIMEOUT * super::PATIENCE).await;
+        let begun = slow.begun.load(Ordering::SeqCst);
+        for _ in 0..3 {
+            takes(&link, 0.1)
+                .await
+                .expect("on the connection that there is");
+        }
+        assert_eq!(slow.begun.load(Ordering::SeqCst), begun);
+        assert_eq!(slow.kept(), 1);
     }
 
     /// F11: it looks the same, until the next request.
@@ -295,15 +327,17 @@ mod tests {
         assert_eq!(slow.kept(), 1);
     }
 
-    /// The next report has to get through.
+    /// The next report, or extend, has to get through.
     #[tokio::test]
-    async fn a_report_that_is_lost_costs_its_connection() {
-        let (link, slow) = slow(&[0.0, 0.1]);
-        let link = Link::new(Arc::clone(&slow) as _, Side::Reports, link.time, TIMEOUT);
-        link.open(TIMEOUT).await.unwrap();
-        assert!(takes(&link, 1000.0).await.is_err());
-        assert_eq!(slow.kept(), 0);
-        takes(&link, 0.8).await.expect("on a new one");
+    async fn a_request_of_the_reporter_that_is_lost_costs_its_connection() {
+        for side in [Side::Reports, Side::Upkeep] {
+            let (link, slow) = slow(&[0.0, 0.1]);
+            let link = Link::new(Arc::clone(&slow) as _, side, link.time, TIMEOUT);
+            link.open(TIMEOUT).await.unwrap();
+            assert!(takes(&link, 1000.0).await.is_err());
+            assert_eq!(slow.kept(), 0);
+            takes(&link, 0.8).await.expect("on a new one");
+        }
     }
 
     /// The request that had to wait for the connection has no time left, and the connection is good.
