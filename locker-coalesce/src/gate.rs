@@ -82,9 +82,10 @@ impl<C: Carrier> Gate<C> {
     ///
     /// # Cancel safety
     ///
-    /// Dropped while the operation waits in the queue, it is never sent. Dropped later, it is carried
-    /// to its end if it travels in a batch, and is of unknown effect in any case. No other operation
-    /// is disturbed.
+    /// Dropped while the operation waits in the queue, it is never sent. Dropped later, it is of
+    /// unknown effect; if it travels in a batch, that is given up when all its callers have gone. No
+    /// other operation is disturbed. As long as a future of a batch is neither polled nor dropped, the
+    /// batch waits for its answers.
     pub async fn ask(&self, op: C::Op) -> Result<C::Answer, BackendError> {
         match self.enter(op) {
             Entered::Lone(op, mark) => {

@@ -18,8 +18,8 @@
 //! * **The next batch leaves as soon as as many operations were asked for as the last one has answered**,
 //!   and at the latest when everybody who was ready has run.
 //! * **A queued operation whose caller goes away is withdrawn**, under the lock of the queue. It is
-//!   never sent. Once sent, it is carried to its end, and an answer that nobody waits for is
-//!   dropped.
+//!   never sent. Once sent, an answer that nobody waits for is dropped, and a request for whose
+//!   answers nobody waits any more is given up.
 //! * **Every operation has an answer of its own.** A batch that is refused as a whole, for certain
 //!   and over a sound connection, is sent again apart: one of its members is to blame, and the
 //!   others shall not suffer for it.
@@ -52,8 +52,8 @@
 //!
 //! *Why is a refused batch sent apart, and all at once?* One after another, 64 operations would cost
 //! 64 round trips, and everybody behind them would pay; if the store stalled meanwhile, each would
-//! pay a time-out of its own. Side by side they cost one more round trip, whatever number of them is
-//! to blame. It is not done where it cannot help: after an error of unknown effect the operations
+//! pay a time-out of its own. Side by side they cost one more round trip where a connection carries
+//! many requests, whatever number of them is to blame. It is not done where it cannot help: after an error of unknown effect the operations
 //! may have happened, and after one that breaks the connection ([`ErrorKind::breaks_connection`])
 //! no member is to blame. Then every member gets the error, and its machine decides.
 //!
