@@ -46,7 +46,15 @@ pub(crate) struct Link {
 
 #[derive(Debug, Default)]
 struct Current {
-    backend: Option<Arc<dyn Backend>>,
+    open: Option<Open>,
+    /// How many there have been.
+    generation: u64,
+}
+
+/// A connection to be used.
+#[derive(Debug, Clone)]
+struct Open {
+    backend: Arc<dyn Backend>,
     generation: u64,
     doubt: Option<Doubt>,
 }
@@ -57,13 +65,6 @@ struct Doubt {
     since: Instant,
     /// One that was sent after that was answered.
     answers: bool,
-}
-
-/// A connection to be used.
-struct Open {
-    backend: Arc<dyn Backend>,
-    generation: u64,
-    doubt: Option<Doubt>,
 }
 
 /// Which part of a request's time is left to a new connection to get through, before the request goes
@@ -191,15 +192,9 @@ impl Link {
             // What is one too many is dropped after the lock.
             let mut current = lock(&current);
             let (ended, _spare) = match opened {
-                Ok(backend) if current.backend.is_none() || current.doubt.is_some() => {
-                    current.generation += 1;
-                    current.doubt = None;
-                    (Ok(()), current.backend.replace(backend))
-                }
-                Ok(backend) => (Ok(()), Some(backend)),
+                Ok(backend) => (Ok(()), current.replace(backend)),
                 Err(failure) => {
-                    // What answers is better than nothing.
-                    current.doubt = current.doubt.filter(|doubt| !doubt.answers);
+                    current.stay_with_what_answers();
                     (Err(failure), None)
                 }
             };
@@ -209,19 +204,13 @@ impl Link {
     }
 
     fn opened(&self) -> Option<Open> {
-        let current = self.current();
-        Some(Open {
-            backend: Arc::clone(current.backend.as_ref()?),
-            generation: current.generation,
-            doubt: current.doubt,
-        })
+        self.current().open.clone()
     }
 
     /// A request that was sent then was answered on this connection.
     fn answered(&self, generation: u64, sent: Instant) {
-        let mut current = self.current();
-        if current.generation == generation
-            && let Some(doubt) = &mut current.doubt
+        if let Some(open) = self.current().of(generation)
+            && let Some(doubt) = &mut open.doubt
         {
             doubt.answers |= sent >= doubt.since;
         }
@@ -230,14 +219,14 @@ impl Link {
     /// A request that was sent then has run out of time on this connection.
     fn silent(&self, generation: u64, sent: Instant) {
         let mut current = self.current();
-        if current.generation != generation {
+        let Some(open) = current.of(generation) else {
             return;
-        }
-        match current.doubt {
+        };
+        match open.doubt {
             None if self.side == Side::Caller => {
                 let since = self.time.now();
                 let answers = false;
-                current.doubt = Some(Doubt { since, answers });
+                open.doubt = Some(Doubt { since, answers });
             }
             // As old as the one before it, or one among others that were answered: nothing new.
             Some(doubt) if doubt.answers || sent < doubt.since => {}
@@ -251,12 +240,7 @@ impl Link {
     /// Closes the connection that failed, unless a newer one has taken its place.
     fn reset(&self, generation: u64) {
         let mut current = self.current();
-        let failed = if current.generation == generation {
-            current.doubt = None;
-            current.backend.take()
-        } else {
-            None
-        };
+        let failed = current.open.take_if(|open| open.generation == generation);
         drop(current);
         // What a client does when it is closed is done outside of the lock.
         drop(failed);
@@ -269,6 +253,35 @@ impl Link {
     /// Opens the connection, within `limit`.
     pub(crate) async fn open(&self, limit: Duration) -> Result<Arc<dyn Backend>, BackendError> {
         self.sound(limit).await.map(|open| open.backend)
+    }
+}
+
+impl Current {
+    /// The connection, if it is still this one.
+    fn of(&mut self, generation: u64) -> Option<&mut Open> {
+        let open = self.open.as_mut();
+        open.filter(|open| open.generation == generation)
+    }
+
+    /// A new connection: in the place of none, or of a doubted one. Answers the one that is too many.
+    fn replace(&mut self, backend: Arc<dyn Backend>) -> Option<Arc<dyn Backend>> {
+        if self.open.as_ref().is_some_and(|open| open.doubt.is_none()) {
+            return Some(backend);
+        }
+        self.generation += 1;
+        let open = Open {
+            backend,
+            generation: self.generation,
+            doubt: None,
+        };
+        self.open.replace(open).map(|old| old.backend)
+    }
+
+    /// No other connection can be had: one that answers is better than nothing.
+    fn stay_with_what_answers(&mut self) {
+        if let Some(open) = &mut self.open {
+            open.doubt = open.doubt.filter(|doubt| !doubt.answers);
+        }
     }
 }
 

@@ -237,9 +237,9 @@ impl Session {
     /// Prepares these statements now.
     ///
     /// Otherwise the first request of each takes two round trips instead of one. On a network whose
-    /// round trips are long but fit into a request's time, two of them do not, and a request that
-    /// runs out of time costs its connection: every new one would be lost to its first requests
-    /// before it had prepared anything (F12). An opening takes the time that it needs.
+    /// round trips are long but fit into a request's time, two of them do not, and a connection on which
+    /// a request runs out of time is replaced: every new one would be lost to its first requests (F12).
+    /// An opening takes the time that it needs.
     async fn prepare(&mut self, statements: &Statements, which: &[Of]) -> Result<(), BackendError> {
         if self.written {
             return Ok(());

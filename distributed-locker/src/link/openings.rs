@@ -119,6 +119,12 @@ mod tests {
             let opened = self.opened.lock().unwrap();
             opened.iter().filter(|it| it.strong_count() > 0).count()
         }
+
+        /// Whether the last that was opened is kept.
+        fn keeps_the_newest(&self) -> bool {
+            let opened = self.opened.lock().unwrap();
+            opened.last().is_some_and(|it| it.strong_count() > 0)
+        }
     }
 
     struct Under(Arc<AtomicUsize>);
@@ -247,6 +253,7 @@ mod tests {
         tokio::time::sleep(TIMEOUT * 2).await;
         takes(&link, 0.4).await.expect("on the new one");
         assert_eq!((slow.kept(), slow.opened.lock().unwrap().len()), (1, 2));
+        assert!(slow.keeps_the_newest());
     }
 
     /// A part of it may be dead, of which the others know nothing: they do not keep it.
@@ -261,6 +268,7 @@ mod tests {
         });
         assert!(lost.is_err());
         assert_eq!((slow.kept(), slow.opened.lock().unwrap().len()), (1, 2));
+        assert!(slow.keeps_the_newest());
     }
 
     /// As where a server lets nobody in any more: it is not asked again and again.
@@ -292,6 +300,7 @@ mod tests {
         takes(&link, 0.5).await.expect("on the new one");
         assert_eq!(slow.opened.lock().unwrap().len(), 2);
         assert_eq!(slow.kept(), 1, "the dead one is closed");
+        assert!(slow.keeps_the_newest());
     }
 
     /// Whom nothing else is left but the dead one does not stay with it.
@@ -303,10 +312,9 @@ mod tests {
             assert!(takes(&link, 1000.0).await.is_err());
         }
         assert_eq!(slow.kept(), 0);
-        let key = Key::new("k").unwrap();
         let mut answers = 0;
         for _ in 0..3 {
-            answers += usize::from(link.call(async |s| s.read_lock(&key).await).await.is_ok());
+            answers += usize::from(takes(&link, 0.0).await.is_ok());
         }
         assert!(answers >= 2, "{answers}");
     }
@@ -344,13 +352,9 @@ mod tests {
     #[tokio::test]
     async fn a_request_that_shared_its_time_does_not_cost_the_new_connection() {
         let (link, slow) = slow(&[0.7]);
-        let late = async |_store: Arc<dyn Backend>| {
-            tokio::time::sleep(TIMEOUT.mul_f64(0.6)).await;
-            Ok(())
-        };
-        let shared = link.call(late).await;
+        let shared = takes(&link, 0.6).await;
         assert_eq!(shared.unwrap_err().kind(), ErrorKind::Timeout);
-        link.call(late).await.unwrap();
+        takes(&link, 0.6).await.unwrap();
         assert_eq!(slow.begun.load(Ordering::SeqCst), 1);
     }
 }
