@@ -45,6 +45,14 @@ pub trait Carrier: Send + Sync + 'static {
         &self,
         ops: &[Self::Op],
     ) -> impl Future<Output = Result<Vec<Result<Self::Answer, BackendError>>, BackendError>> + Send;
+
+    /// Whether a batch was refused because the store has too much to do. It is not sent apart then:
+    /// that would give the store more. Without a word of the carrier no refusal means that; where
+    /// somebody's lock on a row keeps a store busy, that row is to blame and not the batch.
+    fn is_overload(error: &BackendError) -> bool {
+        let _ = error;
+        false
+    }
 }
 
 /// How much is under way at once.
@@ -54,9 +62,13 @@ pub struct Limits {
     pub batch: NonZeroUsize,
     /// How many batches are in flight at most.
     pub flights: NonZeroUsize,
-    /// More operations than this, under way or waiting, are shared out among the flights: while the store
-    /// works on one batch the answers of another are read. As many as `batch`: none are ever shared out,
-    /// and the store does the same work in as few pieces as can be.
+    /// How many batches are in flight while fewer than `together` operations wait: few operations gather
+    /// for one of these, rather than each of them having a flight for itself.
+    pub light_flights: NonZeroUsize,
+    /// How many operations are worth a flight of their own. More than this, under way or waiting, are
+    /// shared out among the flights, so that the store works on one batch while the answers of another
+    /// are read. As many as `batch`: none are ever shared out, and the store does the same work in as
+    /// few pieces as can be.
     pub together: NonZeroUsize,
     /// How long an operation waits for a lone one of its key whose caller neither polls nor drops
     /// it. Longer than a sound store takes, and a small part of a request timeout.
@@ -73,6 +85,7 @@ impl Limits {
         Self {
             batch,
             flights: NonZeroUsize::MIN,
+            light_flights: NonZeroUsize::MIN,
             together: batch,
             patience: Duration::from_millis(250),
         }

@@ -7,8 +7,11 @@ use crate::queue::{Batch, LoneId, Tag};
 use futures_util::FutureExt;
 use futures_util::future::join_all;
 use locker_core::BackendError;
+use std::future::poll_fn;
+use std::mem;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::task::Poll;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -34,12 +37,12 @@ impl<C: Carrier> Driver<C> {
         loop {
             self.kicked().await;
             // Whoever is ready to ask as well does so now, and travels in the same batch.
-            tokio::task::yield_now().await;
+            turn().await;
             let mut next = self.take(None);
             while let Some(batch) = next {
                 let mut landed = self.fly(batch).await;
                 // Those who have just got their answers may have more to ask. Until they had their
-                // turn the batch counts as in flight, so what they ask gathers.
+                // turn the batch counts as in flight, so that what they ask gathers.
                 landed.turns().await;
                 next = self.take(Some(landed));
             }
@@ -159,7 +162,7 @@ impl<C: Carrier> Driver<C> {
                 }
             }
             Ok(answers) => fail::<C>(replies, error::miscounted(ops.len(), answers.len())),
-            Err(error) if error::blames_a_member(&error) => {
+            Err(error) if error::blames_a_member(&error) && !C::is_overload(&error) => {
                 let parcels = ops.into_iter().zip(replies);
                 let parcels = parcels.map(|(op, reply)| Parcel { op, reply });
                 landed.refused = parcels.collect();
@@ -191,12 +194,11 @@ impl<C: Carrier> Landed<C> {
     /// Waits while those who were answered have their turns: until as many have asked again, so that
     /// the store works on the next batch while others still read the answers of another; at most until
     /// everybody who was ready has run, twice. The second time is for those who run on another worker
-    /// of the runtime, and for those who do something else first: it costs nothing, and without it
-    /// batches stay small.
+    /// of the runtime, and for those who do something else first: without it batches stay small.
     async fn turns(&mut self) {
         let everybody = async {
             for _ in 0..TURNS {
-                tokio::task::yield_now().await;
+                turn().await;
             }
         };
         match &mut self.asked_again {
@@ -208,6 +210,21 @@ impl<C: Carrier> Landed<C> {
             },
         }
     }
+}
+
+/// Lets everybody run once who is ready now, and comes back. The runtime's own `yield_now` would come
+/// back only when its worker next looks for I/O, up to 61 tasks later, and could not be taken over by
+/// a worker that has nothing to do.
+async fn turn() {
+    let mut had = false;
+    poll_fn(|context| {
+        if mem::replace(&mut had, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 /// Tells everybody the same error.

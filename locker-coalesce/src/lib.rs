@@ -12,9 +12,10 @@
 //! * **What gathers meanwhile is driven by a task of the gate**, never by the future of a caller.
 //! * **A batch holds a key at most once**, and at most [`Limits::batch`] operations. While an
 //!   operation of a key is under way, the next one of that key waits, so they reach the store in
-//!   the order in which they were asked for.
+//!   the order in which they were asked for; unless the caller of a lone one lets it lie (below).
 //! * **What waits may be shared out among several flights** ([`Limits::together`]): while the store works
-//!   on one batch the answers of another are read.
+//!   on one batch the answers of another are read. Few operations gather for few flights
+//!   ([`Limits::light_flights`]).
 //! * **The next batch leaves as soon as as many operations were asked for as the last one has answered**,
 //!   and at the latest when everybody who was ready has run.
 //! * **A queued operation whose caller goes away is withdrawn**, under the lock of the queue. It is
@@ -53,9 +54,11 @@
 //! *Why is a refused batch sent apart, and all at once?* One after another, 64 operations would cost
 //! 64 round trips, and everybody behind them would pay; if the store stalled meanwhile, each would
 //! pay a time-out of its own. Side by side they cost one more round trip where a connection carries
-//! many requests, whatever number of them is to blame. It is not done where it cannot help: after an error of unknown effect the operations
-//! may have happened, and after one that breaks the connection ([`ErrorKind::breaks_connection`])
-//! no member is to blame. Then every member gets the error, and its machine decides.
+//! many requests, whatever number of them is to blame. It is not done where it cannot help: after an
+//! error of unknown effect the operations may have happened, after one that breaks the connection
+//! ([`ErrorKind::breaks_connection`]) no member is to blame, and a store that has too much to do
+//! ([`Carrier::is_overload`]) shall not get 64 requests for one. Then every member gets the error, and
+//! its machine decides.
 //!
 //! # Example
 //!

@@ -127,7 +127,12 @@ impl<M> Queue<M> {
 
     /// Whether a task has something to look for.
     pub(crate) fn wants_a_flight(&self) -> bool {
-        !self.waiting.is_empty() && self.flying < self.limits.flights.get()
+        let flights = if self.waiting.len() < self.limits.together.get() {
+            self.limits.light_flights.min(self.limits.flights)
+        } else {
+            self.limits.flights
+        };
+        !self.waiting.is_empty() && self.flying < flights.get()
     }
 
     /// Takes the next batch: the oldest operations, of different keys that are not under way.

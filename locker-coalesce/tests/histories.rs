@@ -235,7 +235,7 @@ proptest! {
     })]
 
     #[test]
-    fn the_rules_hold_in_every_history(limit in 1..5usize, flights in 1..3usize, acts in acts()) {
+    fn the_rules_hold_in_every_history(limit in 1..5usize, flights in 1..5usize, acts in acts()) {
         play(limit, flights, acts);
     }
 }

@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{PATIENCE, Verdict, ask, begin, gate, op, turns};
+use common::{PATIENCE, TOGETHER, Verdict, ask, begin, gate, op, turn, turns};
 use futures_util::FutureExt;
 use locker_core::{BackendError, Effect, ErrorKind};
 use std::sync::Arc;
@@ -82,7 +82,8 @@ async fn who_asks_a_turn_later_than_the_others_still_travels_in_the_next_batch()
     begin(&mut asking[3]);
     let late = ask(&gate, op(4, "4"));
     let late = tokio::spawn(async move {
-        tokio::task::yield_now().await;
+        turn().await;
+        turn().await;
         late.await
     });
     batch.land(Verdict::Fine);
@@ -135,6 +136,42 @@ async fn what_waits_is_shared_out_among_the_flights() {
         let sizes: Vec<usize> = sent.map(|request| request.ops.len()).collect();
         assert_eq!(sizes, batches, "{waiting} wait");
     }
+}
+
+/// A request costs something, whatever is in it: who asks while one is under way waits for company, or
+/// until it has landed.
+#[tokio::test]
+async fn few_operations_gather_for_one_flight() {
+    let (gate, mut requests) = gate(64, 3);
+    let ask_for = |id: usize| ask(&gate, op(id, &id.to_string()));
+    let mut asking: Vec<_> = (0..=2 * TOGETHER).map(ask_for).collect();
+    let mut begun = 0;
+    let mut ask_more = |count: usize| {
+        asking[begun..begun + count].iter_mut().for_each(begin);
+        begun += count;
+    };
+    ask_more(2);
+    turns().await;
+    let lone = requests.try_recv().unwrap();
+    let first = requests.try_recv().unwrap();
+    assert_eq!((lone.ids(), first.ids()), (vec![0], vec![1]));
+    for _ in 1..TOGETHER {
+        ask_more(1);
+        turns().await;
+        assert!(requests.try_recv().is_err(), "too few for a second flight");
+    }
+    ask_more(1);
+    turns().await;
+    let second = requests.try_recv().unwrap();
+    assert_eq!(second.ops.len(), TOGETHER);
+    ask_more(1);
+    turns().await;
+    first.land(Verdict::Fine);
+    turns().await;
+    assert!(requests.try_recv().is_err(), "the second is under way");
+    second.land(Verdict::Fine);
+    turns().await;
+    assert_eq!(requests.try_recv().unwrap().ids(), [TOGETHER + 2]);
 }
 
 /// The store gets its next work when as many have asked again as were answered, and not only when
@@ -387,7 +424,9 @@ async fn after_an_error_that_tells_nothing_of_a_member_everybody_gets_it() {
     let doubtful = (ErrorKind::Rejected, Effect::Unknown);
     let broken = (ErrorKind::Unavailable, Effect::NotApplied);
     let dead = (ErrorKind::Unavailable, Effect::Unknown);
+    let overload = (ErrorKind::Busy, Effect::NotApplied);
     for (verdict, told) in [
+        (Verdict::Fails(overload.0, overload.1), overload),
         (Verdict::Fails(unknown.0, unknown.1), unknown),
         (Verdict::Fails(doubtful.0, doubtful.1), doubtful),
         (Verdict::Fails(broken.0, broken.1), broken),

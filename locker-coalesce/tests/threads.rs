@@ -93,6 +93,7 @@ async fn play(flights: usize) {
     let limits = Limits {
         batch: NonZeroUsize::new(8).unwrap(),
         flights: NonZeroUsize::new(flights).unwrap(),
+        light_flights: NonZeroUsize::MIN,
         together: NonZeroUsize::new(2).unwrap(),
         // No caller is held up here, however busy the machine.
         patience: Duration::from_secs(60),

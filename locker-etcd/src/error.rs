@@ -109,7 +109,8 @@ pub(crate) fn is_lease_taken(error: &ClientError) -> bool {
     matches!(error, ClientError::GRpcStatus(status) if status.message() == LEASE_TAKEN)
 }
 
-/// Whether etcd takes no more data.
+/// Whether etcd takes no more data. It may have taken this all the same: it looks at its quota before
+/// it proposes a request, and again when it applies it, does what was proposed, and then says so.
 pub(crate) fn is_full(error: &BackendError) -> bool {
     has_text(error, NO_SPACE)
 }
@@ -119,15 +120,16 @@ pub(crate) fn names_no_lease(error: &BackendError) -> bool {
     has_text(error, NO_LEASE)
 }
 
-/// A refusal for want of space, of many members at once. The gate sends each of them again by itself
-/// then, and that harms nothing whatever came of them: a claim is idempotent under its owner, and a
-/// release, which needs no space, finds what the first one left.
-pub(crate) fn full_for_many(error: BackendError) -> BackendError {
-    if !is_full(&error) {
-        return error;
+/// What is said of a request that went out again after one of which nobody knows what came of it:
+/// however certainly the second was refused, the first may have had its effect.
+pub(crate) fn after_a_doubt(error: BackendError) -> BackendError {
+    match error.effect() {
+        Effect::Unknown => error,
+        Effect::NotApplied => {
+            let text = error.to_string();
+            BackendError::new(error.kind(), Effect::Unknown, text).with_source(error)
+        }
     }
-    let text = error.to_string();
-    BackendError::new(error.kind(), Effect::NotApplied, text).with_source(error)
 }
 
 fn has_text(error: &BackendError, text: &str) -> bool {
@@ -164,8 +166,7 @@ fn of_status(code: Code, text: &str) -> (ErrorKind, Effect) {
         }
         // The queue of proposals is full: the connection is sound.
         "etcdserver: too many requests" => return (Busy, NotApplied),
-        // As a rule it is said before anything is proposed. But etcd looks at its quota again when
-        // it applies a proposal, does what was proposed, and then says that there was no room.
+        // See `is_full`.
         NO_SPACE => return (Busy, Unknown),
         "etcdserver: user name is empty"
         | "etcdserver: user name not found"
@@ -429,6 +430,16 @@ mod tests {
         ];
         for (code, kind, effect) in table {
             assert_eq!(mapped(code, "", Request::Write), (kind, effect), "{code:?}");
+        }
+    }
+
+    #[test]
+    fn a_certain_refusal_after_a_doubt_leaves_the_doubt() {
+        for (code, text, kind, _) in TEXTS {
+            let error = ClientError::GRpcStatus(Status::new(code, text));
+            let error = after_a_doubt(from_client(error, Request::Write));
+            let told = (error.kind(), error.effect());
+            assert_eq!(told, (kind, Effect::Unknown), "{text}");
         }
     }
 

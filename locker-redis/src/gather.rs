@@ -12,7 +12,7 @@ use crate::connection::Connection;
 use crate::names::Names;
 use crate::script::{self, Answered, BATCH, Member, MemberAnswer};
 use locker_coalesce::{Carrier, Gate, Limits};
-use locker_core::BackendError;
+use locker_core::{BackendError, ErrorKind};
 use std::hash::Hash;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -29,11 +29,13 @@ pub(crate) struct Scripts {
 /// The gate of a connection of the current runtime, where it pays.
 pub(crate) fn over(connection: &Connection, names: &Arc<Names>) -> Option<Gathering> {
     const LIMITS: Limits = match NonZeroUsize::new(BATCH) {
-        // While the server works on one script the client reads the answers of the other. Few
-        // operations stay together: a script costs something, whatever is in it.
+        // While the server works on one script the client reads the answers of another, and writes a
+        // third: with many tasks five keep both of them at work. Few operations stay together: a script
+        // costs something, whatever is in it.
         Some(batch) => Limits {
-            flights: NonZeroUsize::MIN.saturating_add(1),
-            together: NonZeroUsize::MIN.saturating_add(7),
+            flights: NonZeroUsize::MIN.saturating_add(4),
+            light_flights: NonZeroUsize::MIN.saturating_add(1),
+            together: NonZeroUsize::MIN.saturating_add(3),
             ..Limits::batches_of(batch)
         },
         None => panic!("a batch holds something"),
@@ -62,5 +64,10 @@ impl Carrier for Scripts {
 
     async fn carry(&self, members: &[Member]) -> Result<Vec<MemberAnswer>, BackendError> {
         script::send(&self.connection, &self.names, members).await
+    }
+
+    /// A slow script of somebody keeps everybody waiting.
+    fn is_overload(error: &BackendError) -> bool {
+        error.kind() == ErrorKind::Busy
     }
 }

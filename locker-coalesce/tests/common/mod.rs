@@ -4,18 +4,18 @@
 
 use locker_coalesce::{Carrier, Gate, Limits};
 use locker_core::{BackendError, Effect, ErrorKind, Key};
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::num::NonZeroUsize;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 /// How long an operation waits for a lone one of its key that nobody polls.
 pub(crate) const PATIENCE: Duration = Duration::from_millis(250);
 
-/// So many operations are not shared out among several flights.
+/// So many operations are not shared out among several flights, and fewer have one flight for all.
 pub(crate) const TOGETHER: usize = 8;
 
 /// An operation is a number and a key; its answer is its number.
@@ -122,6 +122,10 @@ impl Carrier for Scripted {
         }
         Ok(answers)
     }
+
+    fn is_overload(error: &BackendError) -> bool {
+        error.kind() == ErrorKind::Busy
+    }
 }
 
 fn bad() -> BackendError {
@@ -137,6 +141,7 @@ pub(crate) fn gate(
     let limits = Limits {
         batch: NonZeroUsize::new(batch).unwrap(),
         flights: NonZeroUsize::new(flights).unwrap(),
+        light_flights: NonZeroUsize::MIN,
         together: NonZeroUsize::new(batch.min(TOGETHER)).unwrap(),
         patience: PATIENCE,
     };
@@ -163,4 +168,17 @@ pub(crate) async fn turns() {
     for _ in 0..16 {
         tokio::task::yield_now().await;
     }
+}
+
+/// Lets every other task that is ready now have one turn, as the gate does.
+pub(crate) async fn turn() {
+    let mut had = false;
+    poll_fn(|context| {
+        if std::mem::replace(&mut had, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
