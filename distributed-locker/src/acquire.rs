@@ -9,7 +9,7 @@ use crate::registry::Attempt;
 use crate::shared::Shared;
 use crate::time::Time;
 use futures_util::StreamExt;
-use locker_core::backend::{Hint, Watcher};
+use locker_core::backend::{Answer, Claimed, Held, Hint, Liveness, Watcher};
 use locker_core::machine::acquire::{AcquireStep, End, Outcome, Patience, Request};
 use locker_core::machine::{Acquire, Step, Tenure};
 use locker_core::{Instant, Key, LockData, OwnerHash, ProcessHash, StoreTime, Token};
@@ -83,6 +83,23 @@ pub(crate) async fn acquire(
     Box::pin(acquisition.run()).await
 }
 
+/// What the store said to a request of the machine.
+enum Answered {
+    Claimed(Answer<Claimed>),
+    Liveness(Answer<Liveness>),
+    Lock(Answer<Option<Held>>),
+}
+
+impl Answered {
+    fn tell(self, machine: Acquire, now: Instant) -> AcquireStep {
+        match self {
+            Self::Claimed(answer) => machine.on_claimed(now, answer),
+            Self::Liveness(answer) => machine.on_liveness(now, answer),
+            Self::Lock(answer) => machine.on_lock(now, answer),
+        }
+    }
+}
+
 impl Acquisition<'_> {
     async fn run(self) -> Result<Acquired, AcquireError> {
         let mut turn = match self.wait_until {
@@ -101,12 +118,15 @@ impl Acquisition<'_> {
                 return Err(AcquireError::Draining(reason.clone()));
             }
             let life_by = self.wait_until.unwrap_or(self.ask_until);
-            let incarnation = tokio::select! {
-                biased;
-                found = self.shared.incarnation(life_by) => {
-                    found.map_err(AcquireError::NotRunning)?
-                }
-                reason = self.drained() => return Err(AcquireError::Draining(reason)),
+            let incarnation = match self.shared.living_incarnation() {
+                Some(incarnation) => incarnation,
+                None => tokio::select! {
+                    biased;
+                    found = self.shared.incarnation(life_by) => {
+                        found.map_err(AcquireError::NotRunning)?
+                    }
+                    reason = self.drained() => return Err(AcquireError::Draining(reason)),
+                },
             };
             let seq = self.shared.next_seq();
             let trace = self.options.trace.as_ref();
@@ -210,7 +230,8 @@ impl Acquisition<'_> {
             step = match step {
                 Step::Done(end) => return Ok(end),
                 Step::Call(machine, request) => {
-                    let step = self.call(attempt, machine, request).await;
+                    let answer = self.send(attempt, &request).await;
+                    let step = answer.tell(machine, shared.time.now());
                     // What was answered has nothing left to settle, unless it was granted.
                     if let Step::Call(machine, _) | Step::Sleep(machine, _) = &step {
                         attempt.known_open(machine.unsettled());
@@ -218,86 +239,90 @@ impl Acquisition<'_> {
                     step
                 }
                 Step::Sleep(machine, until) => {
-                    let waiting = machine.is_waiting();
-                    if waiting
-                        && shared.time.now() >= subscribe_at
-                        && let Some(turn) = turn.as_deref_mut()
-                        && self.subscribe(turn, process).await
-                    {
-                        // A release may have happened between the try and the subscription.
-                        machine.on_hint(shared.time.now(), Hint::Rebuilt)
-                    } else {
-                        let head = turn.as_deref_mut().and_then(Turn::head);
-                        let hints = head.and_then(|head| head.hints.as_mut());
-                        let hint = async {
-                            match hints {
-                                Some((_, hints)) if waiting => hints.next().await,
-                                _ => std::future::pending().await,
-                            }
-                        };
-                        let look_again = if waiting && shared.time.now() < subscribe_at {
-                            until.min(subscribe_at)
-                        } else {
-                            until
-                        };
-                        tokio::select! {
-                            biased;
-                            // Nothing is in flight, be it that the lock is held or that the store
-                            // does not answer.
-                            reason = self.drained() => {
-                                return Err(AcquireError::Draining(reason));
-                            }
-                            hint = hint => match hint {
-                                Some(hint) => machine.on_hint(shared.time.now(), hint),
-                                None => {
-                                    // The subscription has ended. It is renewed after a pause: the
-                                    // next one may end as soon.
-                                    subscribe_at = shared.time.now() + shared.timing.retry_after;
-                                    if let Some(head) = turn.as_deref_mut().and_then(Turn::head) {
-                                        head.hints = None;
-                                    }
-                                    Step::Sleep(machine, until)
-                                }
-                            },
-                            () = shared.time.sleep_until(look_again) => {
-                                match shared.time.now() {
-                                    now if now < until => Step::Sleep(machine, until),
-                                    now => machine.on_wake(now),
-                                }
-                            }
-                        }
-                    }
+                    // Boxed: a lock that is free needs no room for it.
+                    let turn = turn.as_deref_mut();
+                    Box::pin(self.wait(machine, until, turn, process, &mut subscribe_at)).await?
                 }
             };
         }
     }
 
-    async fn call(&self, attempt: &mut Attempt, machine: Acquire, request: Request) -> AcquireStep {
+    /// Waits until the machine shall go on, or hears that it may.
+    async fn wait(
+        &self,
+        machine: Acquire,
+        until: Instant,
+        mut turn: Option<&mut Turn<'_>>,
+        process: &ProcessHash,
+        subscribe_at: &mut Instant,
+    ) -> Result<AcquireStep, AcquireError> {
+        let shared = self.shared;
+        let waiting = machine.is_waiting();
+        if waiting
+            && shared.time.now() >= *subscribe_at
+            && let Some(turn) = turn.as_deref_mut()
+            && self.subscribe(turn, process).await
+        {
+            // A release may have happened between the try and the subscription.
+            return Ok(machine.on_hint(shared.time.now(), Hint::Rebuilt));
+        }
+        let head = turn.as_deref_mut().and_then(Turn::head);
+        let hints = head.and_then(|head| head.hints.as_mut());
+        let hint = async {
+            match hints {
+                Some((_, hints)) if waiting => hints.next().await,
+                _ => std::future::pending().await,
+            }
+        };
+        let look_again = if waiting && shared.time.now() < *subscribe_at {
+            until.min(*subscribe_at)
+        } else {
+            until
+        };
+        tokio::select! {
+            biased;
+            // Nothing is in flight, be it that the lock is held or that the store does not answer.
+            reason = self.drained() => Err(AcquireError::Draining(reason)),
+            hint = hint => Ok(match hint {
+                Some(hint) => machine.on_hint(shared.time.now(), hint),
+                None => {
+                    // The subscription has ended. It is renewed after a pause: the next one may end
+                    // as soon.
+                    *subscribe_at = shared.time.now() + shared.timing.retry_after;
+                    if let Some(head) = turn.and_then(Turn::head) {
+                        head.hints = None;
+                    }
+                    Step::Sleep(machine, until)
+                }
+            }),
+            () = shared.time.sleep_until(look_again) => Ok(match shared.time.now() {
+                now if now < until => Step::Sleep(machine, until),
+                now => machine.on_wake(now),
+            }),
+        }
+    }
+
+    /// Sends a request of the machine.
+    async fn send(&self, attempt: &mut Attempt, request: &Request) -> Answered {
         let link = &self.shared.caller;
         match request {
             Request::TryCreate(claim) => {
                 attempt.sending(claim.not_after);
-                let answer = link
-                    .call(async |store| store.try_create(&claim).await)
-                    .await;
-                machine.on_claimed(self.shared.time.now(), answer)
+                let sent = link.call(async |store| store.try_create(claim).await);
+                Answered::Claimed(sent.await)
             }
             Request::TakeOver(claim, observed) => {
                 attempt.sending(claim.not_after);
-                let answer = link
-                    .call(async |store| store.take_over(&claim, &observed).await)
-                    .await;
-                machine.on_claimed(self.shared.time.now(), answer)
+                let sent = link.call(async |store| store.take_over(claim, observed).await);
+                Answered::Claimed(sent.await)
             }
             Request::ReadProcess(process) => {
-                let answer = link
-                    .call(async |store| store.read_process(&process).await)
-                    .await;
-                machine.on_liveness(self.shared.time.now(), answer)
+                let sent = link.call(async |store| store.read_process(process).await);
+                Answered::Liveness(sent.await)
             }
             Request::ReadLock(key) => {
-                let answer = link.call(async |store| store.read_lock(&key).await).await;
-                machine.on_lock(self.shared.time.now(), answer)
+                let sent = link.call(async |store| store.read_lock(key).await);
+                Answered::Lock(sent.await)
             }
         }
     }

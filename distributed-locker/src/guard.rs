@@ -211,8 +211,10 @@ async fn give_back(
     let Some(owner) = departure.owner().cloned() else {
         return Ok(Released::Absent);
     };
-    let step = Release::begin(owner, shared.timing, departure.gone_by, departure.unsettled);
-    let Step::Call(machine, Request::Release(owner)) = step else {
+    let (gone_by, unsettled) = (departure.gone_by, departure.unsettled);
+    let Step::Call(machine, Request::Release(owner)) =
+        Release::begin(owner, shared.timing, gone_by, unsettled)
+    else {
         return Ok(Released::Absent);
     };
     let answer = shared

@@ -105,8 +105,13 @@ impl Link {
         F: Future<Output = Result<T, BackendError>>,
     {
         let deadline = self.time.now() + self.timeout;
-        let was_open = self.opened().is_some();
-        let open = self.any(deadline).await?;
+        let opened = self.opened();
+        let was_open = opened.is_some();
+        let open = match opened {
+            Some(open) if open.doubt.is_none() => open,
+            // Boxed: it is rare, and larger than all the rest.
+            _ => Box::pin(self.any(deadline)).await?,
+        };
         let (backend, generation) = (open.backend, open.generation);
         let sent = self.time.now();
         let left = deadline.since(sent).max(Duration::from_millis(1));

@@ -165,6 +165,16 @@ impl Shared {
         }
     }
 
+    /// The living incarnation, if there is one now.
+    pub(crate) fn living_incarnation(&self) -> Option<Arc<Incarnation>> {
+        match &*self.life.borrow() {
+            Life::Alive(incarnation) if self.is_recent(incarnation) => {
+                Some(Arc::clone(incarnation))
+            }
+            Life::Alive(_) | Life::Unborn(_) | Life::Ended => None,
+        }
+    }
+
     fn is_recent(&self, incarnation: &Incarnation) -> bool {
         let now = self.time.now();
         incarnation.is_alive(now)

@@ -89,7 +89,8 @@ impl<C: Carrier> Gate<C> {
     pub async fn ask(&self, op: C::Op) -> Result<C::Answer, BackendError> {
         match self.enter(op) {
             Entered::Lone(op, mark) => {
-                let answer = mark.shared.carry_one(&op).await;
+                // Boxed, so that the futures of all the others stay small.
+                let answer = Box::pin(mark.shared.carry_one(&op)).await;
                 drop(mark);
                 answer
             }

@@ -8,7 +8,7 @@
 //! # The rules
 //!
 //! * **A lone operation never waits.** If nothing is in flight, the caller's own future sends it:
-//!   no queue, no other task, no allocation.
+//!   no queue, no other task.
 //! * **What gathers meanwhile is driven by a task of the gate**, never by the future of a caller.
 //! * **A batch holds a key at most once**, and at most [`Limits::batch`] operations. While an
 //!   operation of a key is under way, the next one of that key waits, so they reach the store in

@@ -54,8 +54,10 @@ impl Session {
     async fn with_claims_holder(&self, answer: Reply<Claimed>) -> Answer<Claimed> {
         let Reply { value, store_time } = answer;
         let value = match value {
-            Claimed::Held(held) => {
-                Claimed::Held(self.with_holder(held.clone()).await.unwrap_or(held))
+            Claimed::Held(held) if held.holder.is_none() => {
+                // Boxed: a claim that is granted needs no room for it.
+                let with_holder = Box::pin(self.with_holder(held.clone()));
+                Claimed::Held(with_holder.await.unwrap_or(held))
             }
             other => other,
         };
