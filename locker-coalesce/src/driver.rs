@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 /// How many turns those who got their answers have to ask for more.
-const TURNS: u32 = 2;
+const TURNS: u32 = 4;
 
 /// The state of one task. Its drop, whatever the reason, closes the gate.
 pub(crate) struct Driver<C: Carrier> {
@@ -193,8 +193,8 @@ struct Landed<C: Carrier> {
 impl<C: Carrier> Landed<C> {
     /// Waits while those who were answered have their turns: until as many have asked again, so that
     /// the store works on the next batch while others still read the answers of another; at most until
-    /// everybody who was ready has run, twice. The second time is for those who run on another worker
-    /// of the runtime, and for those who do something else first: without it batches stay small.
+    /// everybody who was ready has run [`TURNS`] times. The first is not enough: some run on another
+    /// worker of the runtime, and some do something else before, and without them batches stay small.
     async fn turns(&mut self) {
         let everybody = async {
             for _ in 0..TURNS {
