@@ -79,8 +79,8 @@ impl Limits {
     /// Batches of at most this many operations, one in flight at a time and nothing shared out, and a
     /// patience of 250 ms.
     ///
-    /// A second batch in flight would only take from what gathers for the first: the store does the
-    /// same work in more pieces. It pays where the way to the store is long and its work is short.
+    /// More flights pay where the store works on one batch while another is on its way or is written to
+    /// a disk. Where it does one thing at a time, the second only takes from what gathers for the first.
     pub const fn batches_of(batch: NonZeroUsize) -> Self {
         Self {
             batch,

@@ -44,10 +44,17 @@ pub(crate) enum Member {
 pub(crate) struct Transactions(Arc<Session>);
 
 /// The gate of a connection of the current runtime.
+///
+/// Most of a transaction's time is a wait for the disks of a majority, and the server works on another one
+/// meanwhile: where many operations wait, two halves of them are faster than the whole.
 pub(crate) fn over(session: &Arc<Session>) -> Gathering {
-    const LIMITS: Limits = match NonZeroUsize::new(BATCH) {
-        Some(batch) => Limits::batches_of(batch),
-        None => panic!("a batch holds something"),
+    const LIMITS: Limits = match (NonZeroUsize::new(BATCH), NonZeroUsize::new(BATCH / 2)) {
+        (Some(batch), Some(half)) => Limits {
+            flights: NonZeroUsize::MIN.saturating_add(1),
+            together: half,
+            ..Limits::batches_of(batch)
+        },
+        _ => panic!("half a batch holds something"),
     };
     Gate::new(Transactions(Arc::clone(session)), LIMITS)
 }

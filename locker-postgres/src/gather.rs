@@ -88,14 +88,19 @@ impl Statements {
 ///
 /// Most of a statement's time is a wait for the disk, and the server writes several commits to it at
 /// once. So there are several statements under way, one less than there are connections: what is
-/// sent never waits for one, and what does not gather has one left.
+/// sent never waits for one, and what does not gather has one left. That is so for few operations as
+/// well: a statement that waits for somebody's lock on a row holds nobody else up.
 pub(crate) fn before(lanes: Lanes) -> Gate<Statements> {
     const BATCHES: Limits = match NonZeroUsize::new(BATCH) {
         Some(batch) => Limits::batches_of(batch),
         None => panic!("a batch holds something"),
     };
     let flights = NonZeroUsize::new(lanes.limit() - 1).unwrap_or(NonZeroUsize::MIN);
-    let limits = Limits { flights, ..BATCHES };
+    let limits = Limits {
+        flights,
+        light_flights: flights,
+        ..BATCHES
+    };
     Gate::new(Statements { lanes }, limits)
 }
 
