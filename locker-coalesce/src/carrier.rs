@@ -62,8 +62,9 @@ pub struct Limits {
     pub batch: NonZeroUsize,
     /// How many batches are in flight at most.
     pub flights: NonZeroUsize,
-    /// How many batches are in flight while fewer than `together` operations wait: few operations gather
-    /// for one of these, rather than each of them having a flight for itself.
+    /// How many batches are in flight while fewer than `together` operations wait, those of a key that is
+    /// under way included: few operations gather for one of these, rather than each of them having a flight
+    /// for itself.
     pub light_flights: NonZeroUsize,
     /// How many operations are worth a flight of their own. More than this, under way or waiting, are
     /// shared out among the flights, so that the store works on one batch while the answers of another

@@ -3,7 +3,7 @@
 use crate::carrier::Carrier;
 use crate::error;
 use crate::gate::{Parcel, Reply, Shared};
-use crate::queue::{Batch, LoneId, Tag};
+use crate::queue::{Batch, Tag};
 use futures_util::FutureExt;
 use futures_util::future::join_all;
 use locker_core::BackendError;
@@ -21,29 +21,24 @@ const TURNS: u32 = 4;
 /// The state of one task. Its drop, whatever the reason, closes the gate.
 pub(crate) struct Driver<C: Carrier> {
     shared: Arc<Shared<C>>,
-    /// Behind which lone operation something waits, and since when.
-    behind: Option<(LoneId, Instant)>,
 }
 
 impl<C: Carrier> Driver<C> {
     pub(crate) fn new(shared: Arc<Shared<C>>) -> Self {
-        Self {
-            shared,
-            behind: None,
-        }
+        Self { shared }
     }
 
-    pub(crate) async fn run(mut self) {
+    pub(crate) async fn run(self) {
         loop {
             self.kicked().await;
             // Whoever is ready to ask as well does so now, and travels in the same batch.
-            turn().await;
+            turn(self.shared.has_workers).await;
             let mut next = self.take(None);
             while let Some(batch) = next {
                 let mut landed = self.fly(batch).await;
                 // Those who have just got their answers may have more to ask. Until they had their
                 // turn the batch counts as in flight, so that what they ask gathers.
-                landed.turns().await;
+                landed.turns(self.shared.has_workers).await;
                 next = self.take(Some(landed));
             }
         }
@@ -52,9 +47,10 @@ impl<C: Carrier> Driver<C> {
     /// Waits until there may be something to send.
     async fn kicked(&self) {
         let kick = self.shared.kick.notified();
-        match self.behind {
+        let waits_since = self.shared.queue().waits_since();
+        match waits_since {
             None => kick.await,
-            Some((_, since)) => tokio::select! {
+            Some(since) => tokio::select! {
                 () = kick => {}
                 () = tokio::time::sleep_until(since + self.shared.patience) => {}
             },
@@ -62,7 +58,7 @@ impl<C: Carrier> Driver<C> {
     }
 
     /// Takes the next batch, after the one that has landed.
-    fn take(&mut self, landed: Option<Landed<C>>) -> Option<Batch<Parcel<C>>> {
+    fn take(&self, landed: Option<Landed<C>>) -> Option<Batch<Parcel<C>>> {
         // Dropped after the lock.
         let mut left = Vec::new();
         let mut queue = self.shared.queue();
@@ -77,22 +73,10 @@ impl<C: Carrier> Driver<C> {
             }
             queue.land(&tags);
         }
-        let mut taken = queue.take();
-        self.behind = match (taken.behind, self.behind) {
-            (None, _) => None,
-            (Some(lone), Some((same, since))) if lone == same => {
-                if since.elapsed() >= self.shared.patience {
-                    queue.end_lone(lone);
-                    if taken.batch.is_none() {
-                        taken = queue.take();
-                    }
-                    None
-                } else {
-                    Some((lone, since))
-                }
-            }
-            (Some(lone), _) => Some((lone, Instant::now())),
-        };
+        if queue.waits_since().is_some() {
+            queue.pass_by(Instant::now(), self.shared.patience);
+        }
+        let taken = queue.take();
         if taken.more {
             self.shared.kick.notify_one();
         }
@@ -194,11 +178,11 @@ impl<C: Carrier> Landed<C> {
     /// Waits while those who were answered have their turns: until as many have asked again, so that
     /// the store works on the next batch while others still read the answers of another; at most until
     /// everybody who was ready has run [`TURNS`] times. The first is not enough: some run on another
-    /// worker of the runtime, and some do something else before, and without them batches stay small.
-    async fn turns(&mut self) {
+    /// worker of the runtime, some do something else before they ask, and a batch without those is small.
+    async fn turns(&mut self, has_workers: bool) {
         let everybody = async {
             for _ in 0..TURNS {
-                turn().await;
+                turn(has_workers).await;
             }
         };
         match &mut self.asked_again {
@@ -212,10 +196,16 @@ impl<C: Carrier> Landed<C> {
     }
 }
 
-/// Lets everybody run once who is ready now, and comes back. The runtime's own `yield_now` would come
-/// back only when its worker next looks for I/O, up to 61 tasks later, and could not be taken over by
-/// a worker that has nothing to do.
-async fn turn() {
+/// Lets everybody run once who is ready now, and comes back.
+///
+/// The runtime's own `yield_now` comes back only when its worker next looks for I/O. With several workers
+/// that may be 61 tasks later, and no other worker can take the task over meanwhile. A runtime without
+/// them polls the future that it blocks on at that very moment and never before: who asks from there
+/// would have no turn otherwise.
+async fn turn(has_workers: bool) {
+    if !has_workers {
+        return tokio::task::yield_now().await;
+    }
     let mut had = false;
     poll_fn(|context| {
         if mem::replace(&mut had, true) {

@@ -12,8 +12,10 @@ use std::hash::BuildHasher;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::{Notify, oneshot};
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
 
 /// Sends what is asked of it through one [`Carrier`], together where that saves requests.
 ///
@@ -32,6 +34,8 @@ pub(crate) struct Shared<C: Carrier> {
     /// Rung when a task has something to look for.
     pub(crate) kick: Notify,
     pub(crate) patience: Duration,
+    /// Whether the tasks of the runtime run on several workers.
+    pub(crate) has_workers: bool,
     hasher: RandomState,
 }
 
@@ -59,6 +63,7 @@ impl<C: Carrier> Gate<C> {
             queue: Mutex::new(Queue::new(limits)),
             kick: Notify::new(),
             patience: limits.patience,
+            has_workers: Handle::current().runtime_flavor() != RuntimeFlavor::CurrentThread,
             hasher: RandomState::new(),
         });
         // Made here, so that a task that is dropped before its first turn closes the gate as well.
@@ -110,7 +115,7 @@ impl<C: Carrier> Gate<C> {
             return Entered::Lone(op, LoneMark { shared, id });
         }
         let (reply, answer) = oneshot::channel();
-        let place = queue.push(fingerprint, Parcel { op, reply });
+        let place = queue.push(fingerprint, Parcel { op, reply }, Instant::now);
         if queue.wants_a_flight() {
             shared.kick.notify_one();
         }

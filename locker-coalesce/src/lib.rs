@@ -17,7 +17,8 @@
 //!   on one batch the answers of another are read. Few operations gather for few flights
 //!   ([`Limits::light_flights`]).
 //! * **The next batch leaves as soon as as many operations were asked for as the last one has answered**,
-//!   and at the latest when everybody who was ready has run.
+//!   and at the latest when everybody who was ready has run a few times; few operations wait until another
+//!   batch has landed.
 //! * **A queued operation whose caller goes away is withdrawn**, under the lock of the queue. It is
 //!   never sent. Once sent, an answer that nobody waits for is dropped, and a request for whose
 //!   answers nobody waits any more is given up.

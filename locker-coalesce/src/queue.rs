@@ -1,9 +1,11 @@
-//! What waits, what is under way, and what may travel next. No I/O and no runtime: every method is
-//! one short step under the gate's lock.
+//! What waits, what is under way, and what may travel next. No I/O, no runtime and no clock: every
+//! method is one short step under the gate's lock.
 
 use crate::carrier::Limits;
 use std::collections::BTreeMap;
+use std::time::Duration;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 /// A key, as short as it gets. Two keys of one fingerprint are taken for one: the second of them
 /// waits for the next batch, and nothing else comes of it.
@@ -30,10 +32,18 @@ pub(crate) struct Queue<M> {
     busy: Vec<Fingerprint>,
     flying: usize,
     /// The operation that is being sent by its caller, unless it was passed over.
-    lone: Option<(LoneId, Fingerprint)>,
+    lone: Option<Lone>,
     /// Which tasks are told when how many operations have been asked for.
     awaited: Vec<(Place, oneshot::Sender<()>)>,
     closed: bool,
+}
+
+#[derive(Debug)]
+struct Lone {
+    id: LoneId,
+    fingerprint: Fingerprint,
+    /// Since when something has waited behind it.
+    waited_for: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -57,8 +67,6 @@ pub(crate) struct Batch<M> {
 #[derive(Debug)]
 pub(crate) struct Taken<M> {
     pub(crate) batch: Option<Batch<M>>,
-    /// The lone operation for whose key something waits.
-    pub(crate) behind: Option<LoneId>,
     /// More might be taken by somebody else.
     pub(crate) more: bool,
 }
@@ -82,21 +90,47 @@ impl<M> Queue<M> {
         if self.flying > 0 || self.lone.is_some() || !self.waiting.is_empty() {
             return None;
         }
-        let lone = LoneId(self.next);
+        let id = LoneId(self.next);
         self.next += 1;
-        self.lone = Some((lone, fingerprint));
-        Some(lone)
+        self.lone = Some(Lone {
+            id,
+            fingerprint,
+            waited_for: None,
+        });
+        Some(id)
     }
 
-    /// The caller of a lone operation has its answer, or is gone, or has been waited for long enough.
-    pub(crate) fn end_lone(&mut self, lone: LoneId) {
-        self.lone.take_if(|(current, _)| *current == lone);
+    /// The caller of a lone operation has its answer, or is gone.
+    pub(crate) fn end_lone(&mut self, id: LoneId) {
+        self.lone.take_if(|lone| lone.id == id);
     }
 
-    /// Lets an operation stand in the queue.
-    pub(crate) fn push(&mut self, fingerprint: Fingerprint, member: M) -> Place {
+    /// Since when something has waited behind the lone operation.
+    pub(crate) fn waits_since(&self) -> Option<Instant> {
+        self.lone.as_ref()?.waited_for
+    }
+
+    /// Lets everybody go past a lone operation that has been waited for long enough.
+    pub(crate) fn pass_by(&mut self, now: Instant, patience: Duration) {
+        let too_long = |since| now.duration_since(since) >= patience;
+        self.lone
+            .take_if(|lone| lone.waited_for.is_some_and(too_long));
+    }
+
+    /// Lets an operation stand in the queue. The clock is read if it waits behind a lone one.
+    pub(crate) fn push(
+        &mut self,
+        fingerprint: Fingerprint,
+        member: M,
+        now: impl FnOnce() -> Instant,
+    ) -> Place {
         let place = self.next;
         self.next += 1;
+        if let Some(lone) = &mut self.lone
+            && lone.fingerprint == fingerprint
+        {
+            lone.waited_for.get_or_insert_with(now);
+        }
         let waiting = Waiting {
             fingerprint,
             apart: false,
@@ -127,7 +161,7 @@ impl<M> Queue<M> {
 
     /// Whether a task has something to look for.
     pub(crate) fn wants_a_flight(&self) -> bool {
-        let flights = if self.waiting.len() < self.limits.together.get() {
+        let flights = if self.waiting.len() < self.limits.together.get() && !self.is_apart_next() {
             self.limits.light_flights.min(self.limits.flights)
         } else {
             self.limits.flights
@@ -135,11 +169,17 @@ impl<M> Queue<M> {
         !self.waiting.is_empty() && self.flying < flights.get()
     }
 
+    /// Whether the oldest has been refused in company. It has waited for a batch already, and shall wait
+    /// neither for company nor for a share.
+    fn is_apart_next(&self) -> bool {
+        let oldest = self.waiting.first_key_value();
+        oldest.is_some_and(|(_, waiting)| waiting.apart)
+    }
+
     /// Takes the next batch: the oldest operations, of different keys that are not under way.
     pub(crate) fn take(&mut self) -> Taken<M> {
         let mut taken = Taken {
             batch: None,
-            behind: None,
             more: false,
         };
         if !self.wants_a_flight() {
@@ -161,13 +201,8 @@ impl<M> Queue<M> {
                 if ends {
                     return false;
                 }
-                if let Some((lone, fingerprint)) = lone
-                    && *fingerprint == waiting.fingerprint
-                {
-                    taken.behind = Some(*lone);
-                    return false;
-                }
-                if busy.contains(&waiting.fingerprint) {
+                let of_lone = lone.as_ref().map(|lone| lone.fingerprint);
+                if of_lone == Some(waiting.fingerprint) || busy.contains(&waiting.fingerprint) {
                     return false;
                 }
                 ends = *apart.get_or_insert(waiting.apart) != waiting.apart;
@@ -195,6 +230,9 @@ impl<M> Queue<M> {
     /// are read, the first must not take all: the second would have nothing to carry meanwhile, and the
     /// next time neither.
     fn share(&self) -> usize {
+        if self.is_apart_next() {
+            return self.limits.batch.get();
+        }
         let all = self.busy.len() + self.waiting.len();
         let share = all.div_ceil(self.limits.flights.get());
         share

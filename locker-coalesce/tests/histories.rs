@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::{Asking, Op, Request, Scripted, Verdict, ask, gate, op, turns};
+use common::{Asking, Op, Request, Scripted, Verdict, ask, gate_of, op, turns};
 use locker_coalesce::Gate;
 use locker_core::{Effect, ErrorKind};
 use proptest::prelude::*;
@@ -73,8 +73,8 @@ struct World {
 }
 
 impl World {
-    fn new(limit: usize, flights: usize) -> Self {
-        let (gate, requests) = gate(limit, flights);
+    fn new([limit, flights, light, together]: [usize; 4]) -> Self {
+        let (gate, requests) = gate_of(limit, flights, light, together);
         Self {
             limit,
             gate,
@@ -212,14 +212,14 @@ impl World {
     }
 }
 
-fn play(limit: usize, flights: usize, acts: Vec<Act>) {
+fn play(limits: [usize; 4], acts: Vec<Act>) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
         .build()
         .unwrap();
     runtime.block_on(async {
-        let mut world = World::new(limit, flights);
+        let mut world = World::new(limits);
         for act in acts {
             world.act(act).await;
         }
@@ -235,7 +235,13 @@ proptest! {
     })]
 
     #[test]
-    fn the_rules_hold_in_every_history(limit in 1..5usize, flights in 1..5usize, acts in acts()) {
-        play(limit, flights, acts);
+    fn the_rules_hold_in_every_history(
+        limit in 1..5usize,
+        flights in 1..5usize,
+        light in 1..5usize,
+        together in 1..5usize,
+        acts in acts(),
+    ) {
+        play([limit, flights, light, together], acts);
     }
 }

@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{PATIENCE, TOGETHER, Verdict, ask, begin, gate, op, turn, turns};
+use common::{PATIENCE, Request, TOGETHER, Verdict, ask, begin, gate, op, turns};
 use futures_util::FutureExt;
 use locker_core::{BackendError, Effect, ErrorKind};
 use std::sync::Arc;
@@ -82,8 +82,8 @@ async fn who_asks_some_turns_later_than_the_others_still_travels_in_the_next_bat
     begin(&mut asking[3]);
     let late = ask(&gate, op(4, "4"));
     let late = tokio::spawn(async move {
-        for _ in 0..4 {
-            turn().await;
+        for _ in 0..3 {
+            tokio::task::yield_now().await;
         }
         late.await
     });
@@ -342,6 +342,37 @@ async fn a_lone_operation_that_nobody_polls_holds_up_its_own_key_and_not_for_lon
     panic!("an operation waits for a caller who does nothing");
 }
 
+/// Of two tasks the idle one has waited long enough always when the other has a batch in flight.
+#[tokio::test(start_paused = true)]
+async fn nor_when_something_is_in_flight_whenever_the_time_is_up() {
+    let (gate, mut requests) = gate(64, 2);
+    let mut held = ask(&gate, op(0, "k"));
+    begin(&mut held);
+    let _held_request = requests.try_recv().unwrap();
+    let mut same = ask(&gate, op(1, "k"));
+    begin(&mut same);
+    let flight = PATIENCE / 10;
+    for id in 2..10 {
+        let mut busy = ask(&gate, op(id, "l"));
+        begin(&mut busy);
+        turns().await;
+        let request = requests.try_recv().unwrap();
+        assert_eq!(request.ids(), [id]);
+        tokio::time::advance(flight).await;
+        turns().await;
+        request.land(Verdict::Fine);
+        busy.await.unwrap();
+        turns().await;
+        if let Ok(request) = requests.try_recv() {
+            assert_eq!((request.ids(), id), (vec![1], 3));
+            return;
+        }
+        tokio::time::advance(flight * 17 / 2).await;
+        turns().await;
+    }
+    panic!("an operation waits for a caller who does nothing");
+}
+
 #[tokio::test(start_paused = true)]
 async fn on_an_idle_gate_too() {
     let (gate, mut requests) = gate(64, 1);
@@ -414,6 +445,45 @@ async fn a_batch_that_is_refused_for_certain_is_sent_again_apart_and_at_once() {
         match asking.await {
             Ok(answer) => assert_eq!(answer, id),
             Err(error) => assert_eq!((id, error.kind()), (2, ErrorKind::Rejected)),
+        }
+    }
+}
+
+/// They have waited for a batch already: not for another one that is in flight, nor for more company.
+#[tokio::test]
+async fn the_members_of_a_refused_batch_are_sent_again_whatever_else_is_in_flight() {
+    // Too few for a second flight; and more than their share of two.
+    for (waiting, batches) in [(3, vec![3]), (40, vec![20, 20])] {
+        let (gate, mut requests) = gate(64, 2);
+        let mut asking: Vec<_> = (0..=waiting + TOGETHER)
+            .map(|id| ask(&gate, op(id, &id.to_string())))
+            .collect();
+        asking[..=waiting].iter_mut().for_each(begin);
+        turns().await;
+        requests.try_recv().unwrap().land(Verdict::Fine);
+        let mut sent: Vec<_> = std::iter::from_fn(|| requests.try_recv().ok()).collect();
+        let sizes: Vec<_> = sent.iter().map(|request| request.ops.len()).collect();
+        assert_eq!(sizes, batches);
+        let refused = sent.swap_remove(0);
+        for request in sent {
+            request.land(Verdict::Fine);
+        }
+        turns().await;
+        asking[waiting + 1..].iter_mut().for_each(begin);
+        turns().await;
+        let other = requests.try_recv().unwrap();
+        assert_eq!(other.ops.len(), TOGETHER);
+        let ids = refused.ids();
+        refused.land(Verdict::Fails(ErrorKind::Rejected, Effect::NotApplied));
+        turns().await;
+        let apart: Vec<_> = std::iter::from_fn(|| requests.try_recv().ok()).collect();
+        let again: Vec<_> = apart.iter().flat_map(Request::ids).collect();
+        assert_eq!((again, apart.len()), (ids, batches[0]));
+        for request in apart.into_iter().chain([other]) {
+            request.land(Verdict::Fine);
+        }
+        for (id, asking) in asking.into_iter().enumerate() {
+            assert_eq!(asking.await.unwrap(), id);
         }
     }
 }

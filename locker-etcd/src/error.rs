@@ -120,18 +120,6 @@ pub(crate) fn names_no_lease(error: &BackendError) -> bool {
     has_text(error, NO_LEASE)
 }
 
-/// What is said of a request that went out again after one of which nobody knows what came of it:
-/// however certainly the second was refused, the first may have had its effect.
-pub(crate) fn after_a_doubt(error: BackendError) -> BackendError {
-    match error.effect() {
-        Effect::Unknown => error,
-        Effect::NotApplied => {
-            let text = error.to_string();
-            BackendError::new(error.kind(), Effect::Unknown, text).with_source(error)
-        }
-    }
-}
-
 fn has_text(error: &BackendError, text: &str) -> bool {
     let cause = error
         .source()
@@ -430,16 +418,6 @@ mod tests {
         ];
         for (code, kind, effect) in table {
             assert_eq!(mapped(code, "", Request::Write), (kind, effect), "{code:?}");
-        }
-    }
-
-    #[test]
-    fn a_certain_refusal_after_a_doubt_leaves_the_doubt() {
-        for (code, text, kind, _) in TEXTS {
-            let error = ClientError::GRpcStatus(Status::new(code, text));
-            let error = after_a_doubt(from_client(error, Request::Write));
-            let told = (error.kind(), error.effect());
-            assert_eq!(told, (kind, Effect::Unknown), "{text}");
         }
     }
 

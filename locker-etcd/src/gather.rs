@@ -7,14 +7,17 @@
 //!
 //! A member has comparisons and an answer of its own, so what becomes of one is nothing to the others.
 //! What is refused as a whole is judged by the gate: sent again apart where a member may be to blame
-//! (a key that the user may not write), told to everybody where none is. A full store is a case of its
-//! own: see [`Transactions::each_by_itself`].
+//! (a key that the user may not write), told to everybody where none is.
+//!
+//! A full store is told to everybody as well, and as a doubt: etcd may have done what it refuses
+//! ([`is_full`](crate::error::is_full)). A release that was refused in such company goes to the Reporter, which sends
+//! nothing that needs room. It is not repeated here: it would find what the first one left, and take it
+//! for a loss.
 
-use crate::error::{self, Request};
+use crate::error::Request;
 use crate::locks::Terms;
 use crate::session::{BATCH, Done, Session};
 use etcd_client::Txn;
-use futures_util::future::join_all;
 use locker_coalesce::{Carrier, Gate, Limits};
 use locker_core::backend::Observed;
 use locker_core::{BackendError, ErrorKind, OwnerHash};
@@ -109,33 +112,13 @@ impl Carrier for Transactions {
         let session = &*self.0;
         let grows = members.iter().any(Member::grows);
         let txns = members.iter().map(|member| member.txn(session)).collect();
-        match session.transact_all(txns, Request::Write, grows).await {
-            Ok(done) => Ok(done.into_iter().map(Ok).collect()),
-            Err(error) if error::is_full(&error) => Ok(self.each_by_itself(members).await),
-            Err(error) => Err(error),
-        }
+        let done = session.transact_all(txns, Request::Write, grows).await?;
+        Ok(done.into_iter().map(Ok).collect())
     }
 
     /// Too many proposals are waiting for the disks of a majority.
     fn is_overload(error: &BackendError) -> bool {
         error.kind() == ErrorKind::Busy
-    }
-}
-
-impl Transactions {
-    /// Sends the members of a batch for which the store had no room, each by itself: a release needs
-    /// none, and shall not suffer for its company.
-    ///
-    /// etcd may have done what it refused (see [`error::is_full`]), so each of them goes out for the
-    /// second time. That harms nothing whatever came of the first: a claim is idempotent under its
-    /// owner, and a release finds what the first one left. But a member that is refused now was perhaps
-    /// done then, so its effect is unknown, and whoever asked for it settles it.
-    async fn each_by_itself(&self, members: &[Member]) -> Vec<Result<Done, BackendError>> {
-        let each = members.iter().map(|member| self.carry_one(member));
-        let answers = join_all(each).await.into_iter();
-        answers
-            .map(|answer| answer.map_err(error::after_a_doubt))
-            .collect()
     }
 }
 

@@ -4,11 +4,11 @@
 
 use locker_coalesce::{Carrier, Gate, Limits};
 use locker_core::{BackendError, Effect, ErrorKind, Key};
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::num::NonZeroUsize;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Waker};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
@@ -132,17 +132,27 @@ fn bad() -> BackendError {
     BackendError::new(ErrorKind::Corrupt, Effect::NotApplied, "unreadable")
 }
 
-/// A gate to a store whose requests come out of the receiver.
+/// A gate to a store whose requests come out of the receiver. One flight is light.
 pub(crate) fn gate(
     batch: usize,
     flights: usize,
+) -> (Arc<Gate<Scripted>>, mpsc::UnboundedReceiver<Request>) {
+    gate_of(batch, flights, 1, batch.min(TOGETHER))
+}
+
+/// A gate with all of its limits.
+pub(crate) fn gate_of(
+    batch: usize,
+    flights: usize,
+    light_flights: usize,
+    together: usize,
 ) -> (Arc<Gate<Scripted>>, mpsc::UnboundedReceiver<Request>) {
     let (requests, received) = mpsc::unbounded_channel();
     let limits = Limits {
         batch: NonZeroUsize::new(batch).unwrap(),
         flights: NonZeroUsize::new(flights).unwrap(),
-        light_flights: NonZeroUsize::MIN,
-        together: NonZeroUsize::new(batch.min(TOGETHER)).unwrap(),
+        light_flights: NonZeroUsize::new(light_flights).unwrap(),
+        together: NonZeroUsize::new(together).unwrap(),
         patience: PATIENCE,
     };
     let gate = Gate::new(Scripted { requests }, limits);
@@ -168,17 +178,4 @@ pub(crate) async fn turns() {
     for _ in 0..16 {
         tokio::task::yield_now().await;
     }
-}
-
-/// Lets every other task that is ready now have one turn, as the gate does.
-pub(crate) async fn turn() {
-    let mut had = false;
-    poll_fn(|context| {
-        if std::mem::replace(&mut had, true) {
-            return Poll::Ready(());
-        }
-        context.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
 }
