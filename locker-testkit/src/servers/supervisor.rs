@@ -15,6 +15,7 @@ use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::Duration;
 use tempfile::TempDir;
 
 /// `$0` is the folder, `$@` the command line of the server. `wait` after `kill`: whoever was told
@@ -135,9 +136,29 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Stops the server: it stands still and keeps its connections.
+    /// Stops the server: it keeps its connections, and stands still when this returns. A thread of it
+    /// that runs on another processor goes on for a moment after the signal.
     pub fn pause(&self) -> io::Result<()> {
-        self.signal(Signal::SIGSTOP)
+        self.signal(Signal::SIGSTOP)?;
+        for _ in 0..1000 {
+            if self.stands_still() {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Err(io::Error::other("the server does not stand still"))
+    }
+
+    fn stands_still(&self) -> bool {
+        let tasks = self
+            .pid
+            .map(|pid| fs::read_dir(format!("/proc/{pid}/task")));
+        let Some(Ok(tasks)) = tasks else {
+            return true;
+        };
+        tasks
+            .flatten()
+            .all(|task| matches!(state(&task.path()), None | Some('T' | 'Z' | 'X')))
     }
 
     /// Lets a stopped server go on.
@@ -156,11 +177,7 @@ impl Supervisor {
         let Some(pid) = self.pid else {
             return false;
         };
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        let state = stat
-            .rsplit(')')
-            .next()
-            .and_then(|rest| rest.trim().chars().next());
+        let state = state(Path::new(&format!("/proc/{pid}")));
         !matches!(state, None | Some('Z' | 'X'))
     }
 
@@ -186,6 +203,12 @@ impl Supervisor {
         }
         Ok(answer.trim().to_owned())
     }
+}
+
+/// In which state a process or a thread is; nothing if it is gone.
+fn state(of: &Path) -> Option<char> {
+    let stat = fs::read_to_string(of.join("stat")).ok()?;
+    stat.rsplit(')').next()?.trim().chars().next()
 }
 
 impl Drop for Supervisor {
