@@ -142,13 +142,13 @@ impl Shared {
         let mut life = self.life.subscribe();
         let found = async {
             loop {
-                let seen = life.borrow_and_update().clone();
-                match seen {
-                    Life::Alive(incarnation) if self.is_recent(&incarnation) => {
-                        return Ok(incarnation);
-                    }
-                    Life::Ended => return Err(NotRunning::Ended),
-                    Life::Alive(_) | Life::Unborn(_) => {}
+                // Seen before it is looked at: what changes meanwhile is another round.
+                let ended = matches!(&*life.borrow_and_update(), Life::Ended);
+                if let Some(incarnation) = self.living_incarnation() {
+                    return Ok(incarnation);
+                }
+                if ended {
+                    return Err(NotRunning::Ended);
                 }
                 // An incarnation becomes recent by a report, which is not a change of this value.
                 let look_again = self.time.now() + self.timing.retry_after;

@@ -161,10 +161,16 @@ impl<M> Queue<M> {
 
     /// Whether a task has something to look for.
     pub(crate) fn wants_a_flight(&self) -> bool {
-        let flights = if self.waiting.len() < self.limits.together.get() && !self.is_apart_next() {
-            self.limits.light_flights.min(self.limits.flights)
+        let Limits {
+            flights,
+            light_flights,
+            together,
+            ..
+        } = self.limits;
+        let flights = if self.is_apart_next() || self.waiting.len() >= together.get() {
+            flights
         } else {
-            self.limits.flights
+            light_flights.min(flights)
         };
         !self.waiting.is_empty() && self.flying < flights.get()
     }

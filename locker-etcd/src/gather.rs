@@ -10,9 +10,9 @@
 //! (a key that the user may not write), told to everybody where none is.
 //!
 //! A full store is told to everybody as well, and as a doubt: etcd may have done what it refuses
-//! ([`is_full`](crate::error::is_full)). A release that was refused in such company goes to the Reporter, which sends
-//! nothing that needs room. It is not repeated here: it would find what the first one left, and take it
-//! for a loss.
+//! ([`is_full`](crate::error::is_full)). A release that was refused in such company goes to the Reporter,
+//! which sends nothing that needs room. It is not repeated here: it would find what the first one left, and
+//! take it for a loss.
 
 use crate::error::Request;
 use crate::locks::Terms;

@@ -179,3 +179,8 @@ pub(crate) async fn turns() {
         tokio::task::yield_now().await;
     }
 }
+
+pub(crate) fn kind_and_effect(answer: Result<usize, BackendError>) -> (ErrorKind, Effect) {
+    let error = answer.unwrap_err();
+    (error.kind(), error.effect())
+}
