@@ -42,9 +42,9 @@ pub(super) fn pass(
     let all = findings.exceeded.into_iter().chain(losses).chain(late);
     for exceeded in all.chain(load) {
         // A time that the machine itself has eaten shows nothing about the store.
-        let (from, to) = (exceeded.from, exceeded.to);
-        let waited = scene.fleet.machine.took(from, to);
-        let took = waited.max(evidence.time_lost(from, to));
+        let (from, to, whom) = (exceeded.from, exceeded.to, exceeded.pid);
+        let waited = scene.fleet.machine.took(from, to, whom);
+        let took = waited.max(evidence.time_lost(from, to, whom));
         let text = exceeded.text;
         if took >= exceeded.by {
             stalled = true;
@@ -152,5 +152,6 @@ fn too_little_load(planned: &Planned, records: &[Record], verdict: &Verdict) -> 
         from,
         to,
         by: (to - from) * missing / wanted,
+        pid: None,
     })
 }

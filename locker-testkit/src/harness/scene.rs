@@ -72,6 +72,8 @@ pub struct Exceeded {
     pub to: u64,
     /// By how much, in microseconds.
     pub by: u64,
+    /// Whose matter it was, if it was the matter of one process alone.
+    pub pid: Option<u32>,
 }
 
 impl Exceeded {
@@ -84,6 +86,7 @@ impl Exceeded {
             from: at.saturating_sub(t),
             to: at,
             by: t / 2,
+            pid: None,
         }
     }
 }
@@ -391,7 +394,13 @@ impl Scene {
         if by > 0 {
             let promised = limit.unwrap_or_default();
             let text = format!("{what}: {millis:.1} ms, at most {promised:.1} were promised");
-            self.findings.exceeded.push(Exceeded { text, from, to, by });
+            self.findings.exceeded.push(Exceeded {
+                text,
+                from,
+                to,
+                by,
+                pid: None,
+            });
         }
         self.measured(what, millis, limit, "ms");
     }

@@ -120,11 +120,15 @@ impl Evidence<'_> {
                         let worker = record.worker;
                         let text =
                             format!("late stop: worker {worker}, key {key}: {late} µs too late");
+                        // It is told one stop budget before the deadline. Whatever the machine
+                        // takes from this process from then on makes the stop late.
+                        let budget = as_micros(self.times.timing().stop_budget);
                         verdict.late_stops.push(Exceeded {
                             text,
-                            from: *deadline,
+                            from: deadline.saturating_sub(budget),
                             to: record.at,
                             by: late,
+                            pid: Some(record.pid),
                         });
                     }
                 }
@@ -197,10 +201,11 @@ impl Evidence<'_> {
     }
 
     /// How much of the time between two moments the machine took from one process, in gaps that no
-    /// fault explains; of the process that lost most.
-    pub fn time_lost(&self, from: u64, to: u64) -> u64 {
+    /// fault explains; of this process, or of the one that lost most.
+    pub fn time_lost(&self, from: u64, to: u64, whom: Option<u32>) -> u64 {
         let mut lost: HashMap<usize, u64> = HashMap::new();
-        for record in self.records {
+        let counts = |record: &&Record| whom.is_none_or(|pid| record.pid == pid);
+        for record in self.records.iter().filter(counts) {
             if let Event::Gap { from: began } = record.event
                 && !self.was_paused(record.worker, began, record.at)
             {
@@ -399,8 +404,15 @@ mod tests {
             };
             said(at, 1, event)
         };
-        let late = |at| judged(&[grant(10, 1, 5, 100), loss(at)], vec![], &[]).late_stops;
-        assert!(late(90).is_empty());
-        assert_eq!(late(101).len(), 1);
+        let second = 1_000_000;
+        let late = |at| {
+            let records = [grant(10, 1, 5, second), loss(at)];
+            judged(&records, vec![], &[]).late_stops
+        };
+        assert!(late(second - 1).is_empty());
+        let [stop] = <[_; 1]>::try_from(late(second + 7)).unwrap();
+        let told = second - as_micros(Times::SCALED.timing().stop_budget);
+        assert_eq!((stop.from, stop.to, stop.by), (told, second + 7, 7));
+        assert_eq!(stop.pid, Some(1), "what others have waited is no excuse");
     }
 }
