@@ -1,11 +1,17 @@
-//! What several tasks ask of etcd while a transaction is in flight is one transaction of nested
-//! ones: a commit costs a write to the disks of a majority, and so much for one lock or for sixty.
+//! What several tasks ask of etcd while a transaction is in flight is one transaction: a commit costs a
+//! write to the disks of a majority, and so much for one lock or for sixty.
 //!
 //! `locker-coalesce` decides what travels with what, and says why nothing is sent after its caller
 //! left. A claim bears the terms under which it was made, however long it has waited: whoever has
 //! settled its owner meanwhile has changed them, and it is refused.
 //!
-//! A member has comparisons and an answer of its own, so what becomes of one is nothing to the others.
+//! Almost always every lock that is claimed is free, and every one that is released is the owner's. So a
+//! batch is first sent as a transaction that does all of it or nothing: the server looks up and reads
+//! half of what it would otherwise. If that did nothing, the batch is sent as a transaction of nested
+//! ones, and so are the next ones for a while. There a member has comparisons and an answer of its own,
+//! and what becomes of one is nothing to the others. Between the two nothing happens that a single
+//! transaction would have prevented: what the first one did not do, the second one judges anew.
+//!
 //! What is refused as a whole is judged by the gate: sent again apart where a member may be to blame
 //! (a key that the user may not write), told to everybody where none is.
 //!
@@ -24,6 +30,7 @@ use locker_core::{BackendError, ErrorKind, OwnerHash};
 use std::hash::Hash;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 pub(crate) type Gathering = Gate<Transactions>;
 
@@ -44,7 +51,15 @@ pub(crate) enum Member {
 
 /// Sends members as transactions on one connection.
 #[derive(Debug)]
-pub(crate) struct Transactions(Arc<Session>);
+pub(crate) struct Transactions {
+    session: Arc<Session>,
+    /// How many of the next batches are sent as nested transactions at once.
+    wary: AtomicU32,
+}
+
+/// How many batches are sent as nested transactions at once after one that was not done as a whole. Where
+/// every batch has somebody who is refused, so many pay for one that is sent twice.
+const WARY: u32 = 32;
 
 /// The gate of a connection of the current runtime.
 ///
@@ -59,7 +74,7 @@ pub(crate) fn over(session: &Arc<Session>) -> Gathering {
         },
         _ => panic!("half a batch holds something"),
     };
-    Gate::new(Transactions(Arc::clone(session)), LIMITS)
+    Gate::new(Transactions::new(Arc::clone(session)), LIMITS)
 }
 
 impl Member {
@@ -92,6 +107,54 @@ impl Member {
     }
 }
 
+impl Transactions {
+    fn new(session: Arc<Session>) -> Self {
+        Self {
+            session,
+            wary: AtomicU32::new(0),
+        }
+    }
+
+    /// All of them as one transaction, or `None` if nothing was done.
+    async fn at_once(&self, members: &[Member]) -> Result<Option<Vec<Done>>, BackendError> {
+        let wary = |left: u32| left.checked_sub(1);
+        let relaxed = Ordering::Relaxed;
+        if self.wary.fetch_update(relaxed, relaxed, wary).is_ok() {
+            return Ok(None);
+        }
+        let Some(whole) = at_once_txn(&self.session, members) else {
+            return Ok(None);
+        };
+        let done = self.session.transact_at_once(whole, members.len()).await?;
+        if done.is_none() {
+            self.wary.store(WARY, relaxed);
+        }
+        Ok(done)
+    }
+}
+
+/// The transaction that does all of this or nothing. There is none for take-overs, which are rare, nor
+/// for claims under different terms, which are not so for long.
+fn at_once_txn(session: &Session, members: &[Member]) -> Option<Txn> {
+    let (mut claims, mut releases) = (Vec::new(), Vec::new());
+    let mut common = None;
+    for member in members {
+        match member {
+            Member::TakeOver { .. } => return None,
+            Member::Release { owner } => releases.push(owner),
+            Member::Create { owner, terms } => {
+                let under = (owner.process(), *terms);
+                if *common.get_or_insert(under) != under {
+                    return None;
+                }
+                claims.push(owner);
+            }
+        }
+    }
+    let claims = common.map(|(_, terms)| (&*claims, terms));
+    Some(session.all_or_nothing_txn(claims, &releases))
+}
+
 impl Carrier for Transactions {
     type Op = Member;
     type Answer = Done;
@@ -101,15 +164,18 @@ impl Carrier for Transactions {
     }
 
     async fn carry_one(&self, member: &Member) -> Result<Done, BackendError> {
-        let session = &*self.0;
-        session.transact(member.txn(session), Request::Write).await
+        let txn = member.txn(&self.session);
+        self.session.transact(txn, Request::Write).await
     }
 
     async fn carry(
         &self,
         members: &[Member],
     ) -> Result<Vec<Result<Done, BackendError>>, BackendError> {
-        let session = &*self.0;
+        if let Some(done) = self.at_once(members).await? {
+            return Ok(done.into_iter().map(Ok).collect());
+        }
+        let session = &*self.session;
         let grows = members.iter().any(Member::grows);
         let txns = members.iter().map(|member| member.txn(session)).collect();
         let done = session.transact_all(txns, Request::Write, grows).await?;
@@ -138,7 +204,7 @@ mod tests {
         let server = shared::server().unwrap_or_else(|missing| panic!("no store: {missing}"));
         let address = Address::parse(server.url()).unwrap();
         let (connection, _) = Connection::open(&address, 0, b"probe").await.unwrap();
-        Transactions(Arc::new(Session {
+        Transactions::new(Arc::new(Session {
             connection,
             names: Names::new("batches"),
             shared: Arc::new(Shared::default()),
@@ -151,13 +217,18 @@ mod tests {
     }
 
     async fn claim(carrier: &Transactions, owner: OwnerHash) -> Claimed {
-        let terms = carrier.0.terms(owner.process()).await.unwrap().unwrap();
+        let terms = carrier
+            .session
+            .terms(owner.process())
+            .await
+            .unwrap()
+            .unwrap();
         let asked = Member::Create {
             owner: owner.clone(),
             terms,
         };
         let done = carrier.carry_one(&asked).await.unwrap();
-        carrier.0.created(&owner, terms, &done).unwrap()
+        carrier.session.created(&owner, terms, &done).unwrap()
     }
 
     /// Attack 3: as many members as there may be, each with an answer of its own, whatever becomes
@@ -165,7 +236,7 @@ mod tests {
     #[tokio::test]
     async fn a_whole_batch_travels_as_one_transaction_and_is_answered_one_by_one() {
         let carrier = carrier().await;
-        let session = &*carrier.0;
+        let session = &*carrier.session;
         let host = Host::new("here").unwrap();
         let [mine, theirs] = [1, 2].map(|nonce| ProcessHash::new(&host, 1, nonce));
         for process in [&mine, &theirs] {
@@ -207,5 +278,85 @@ mod tests {
                 (_, released) => assert_eq!(released.unwrap(), Released::Done),
             }
         }
+    }
+
+    fn creates(owners: &[OwnerHash], terms: Terms) -> Vec<Member> {
+        let owners = owners.iter().cloned();
+        owners
+            .map(|owner| Member::Create { owner, terms })
+            .collect()
+    }
+
+    /// A transaction that does all or nothing tells nothing of its members; nested ones tell of each.
+    async fn was_done_at_once(carrier: &Transactions, members: &[Member]) -> bool {
+        let done = carrier.carry(members).await.unwrap();
+        assert_eq!(done.len(), members.len());
+        done.iter()
+            .all(|done| done.as_ref().unwrap().answers.is_empty())
+    }
+
+    #[tokio::test]
+    async fn a_batch_is_done_at_once_until_somebody_in_it_is_refused() {
+        let carrier = carrier().await;
+        let session = &*carrier.session;
+        let mine = ProcessHash::new(&Host::new("at-once").unwrap(), 1, 1);
+        let long = Duration::from_secs(60);
+        session.create_process(&mine, long).await.unwrap();
+        let terms = session.terms(&mine).await.unwrap().unwrap();
+        let owners: Vec<OwnerHash> = (100..100 + BATCH).map(|n| owner(&mine, n)).collect();
+        let releases: Vec<Member> = owners
+            .iter()
+            .cloned()
+            .map(|owner| Member::Release { owner })
+            .collect();
+
+        // As many comparisons as there can be: those of releases.
+        assert!(was_done_at_once(&carrier, &creates(&owners, terms)).await);
+        assert!(was_done_at_once(&carrier, &releases).await);
+        // All in one: half of them are claimed, and the other half is released.
+        let (first, second) = owners.split_at(BATCH / 2);
+        assert!(was_done_at_once(&carrier, &creates(second, terms)).await);
+        let mut mixed = creates(first, terms);
+        mixed.extend_from_slice(&releases[BATCH / 2..]);
+        assert!(was_done_at_once(&carrier, &mixed).await);
+
+        // Half of these are released already.
+        assert!(!was_done_at_once(&carrier, &releases).await);
+        for _ in 0..WARY {
+            assert!(!was_done_at_once(&carrier, &creates(first, terms)).await);
+        }
+        assert!(
+            was_done_at_once(&carrier, &creates(second, terms)).await,
+            "it is tried again"
+        );
+    }
+
+    /// S7: claims that are gathered when their process settles take nothing, in whatever form they are
+    /// sent.
+    #[tokio::test]
+    async fn a_batch_of_claims_that_were_settled_takes_nothing() {
+        let carrier = carrier().await;
+        let session = &*carrier.session;
+        let mine = ProcessHash::new(&Host::new("settled").unwrap(), 1, 1);
+        let long = Duration::from_secs(60);
+        session.create_process(&mine, long).await.unwrap();
+        let terms = session.terms(&mine).await.unwrap().unwrap();
+        let owners: Vec<OwnerHash> = (200..203).map(|n| owner(&mine, n)).collect();
+        let mut claims = creates(&owners, terms);
+        session.settle(&owners[0]).await.unwrap();
+
+        let done = carrier.carry(&claims).await.unwrap();
+        for (owner, done) in owners.iter().zip(done) {
+            let claimed = session.created(owner, terms, &done.unwrap()).unwrap();
+            assert_eq!(claimed, Claimed::TooLate);
+            assert_eq!(session.read_lock(owner.key()).await.unwrap(), None);
+        }
+        // Under different terms they are nobody's whole.
+        let now = session.terms(&mine).await.unwrap().unwrap();
+        claims.push(Member::Create {
+            owner: owner(&mine, 203),
+            terms: now,
+        });
+        assert!(at_once_txn(session, &claims).is_none());
     }
 }

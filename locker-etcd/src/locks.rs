@@ -12,7 +12,7 @@ use locker_core::backend::{Claimed, Held, Liveness, Observed, Released, Settleme
 use locker_core::{BackendError, Key, OwnerHash, Token};
 
 /// What a claim takes for granted, and compares.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Terms {
     pub(crate) own: Own,
     pub(crate) base: Base,
@@ -112,14 +112,38 @@ impl Session {
 
     /// Deletes the record, and its mark, if it is this owner's.
     pub(crate) fn release_txn(&self, owner: &OwnerHash) -> Txn {
-        let (from, to) = self.names.lock(owner.key());
         Txn::new()
             .when(is_of(owner, &self.names.owner(owner.key())))
-            .and_then([TxnOp::delete(
-                from,
-                Some(DeleteOptions::new().with_range(to)),
-            )])
+            .and_then([self.delete(owner.key())])
             .or_else([self.look(owner.key())])
+    }
+
+    /// Does all of these or nothing: claims of free locks by one process under the same terms, and
+    /// releases. Whether it was done is all that it tells.
+    pub(crate) fn all_or_nothing_txn(
+        &self,
+        claims: Option<(&[&OwnerHash], Terms)>,
+        releases: &[&OwnerHash],
+    ) -> Txn {
+        let (mut when, mut then) = (Vec::new(), Vec::new());
+        if let Some((owners, terms)) = claims {
+            when.extend(
+                owners
+                    .first()
+                    .iter()
+                    .flat_map(|owner| self.hold(owner, terms)),
+            );
+            for owner in owners {
+                let name = self.names.owner(owner.key());
+                when.push(Compare::create_revision(name, CompareOp::Equal, 0));
+                then.push(self.put(owner, terms));
+            }
+        }
+        for owner in releases {
+            when.extend(is_of(owner, &self.names.owner(owner.key())));
+            then.push(self.delete(owner.key()));
+        }
+        Txn::new().when(when).and_then(then)
     }
 
     /// What came of that member.
@@ -240,6 +264,12 @@ impl Session {
         let value = record::lock_value(owner, terms.base.0, terms.own.ttl);
         let lease = PutOptions::new().with_lease(self.names.lease(owner.process()));
         TxnOp::put(self.names.owner(owner.key()), value, Some(lease))
+    }
+
+    /// Nobody's, and without a mark.
+    fn delete(&self, key: &Key) -> TxnOp {
+        let (from, to) = self.names.lock(key);
+        TxnOp::delete(from, Some(DeleteOptions::new().with_range(to)))
     }
 
     /// The record of a lock and its mark.

@@ -10,9 +10,10 @@ use etcd_client::{GetOptions, GetResponse, KeyValue, Txn, TxnOp, TxnOpResponse, 
 use locker_core::BackendError;
 use std::sync::Arc;
 
-/// How many members one transaction may have. The server takes 128 operations; a member compares
-/// up to five things and does up to three, in a transaction of its own, which has as many left as
-/// the outer one did not use.
+/// How many members one transaction may have. The server takes 128 operations, and as many comparisons;
+/// a member compares up to five things and does up to three, in a transaction of its own, which has as
+/// many left as the outer one did not use. Without transactions of their own, they compare two things
+/// each, and two that they have in common.
 pub(crate) const BATCH: usize = 60;
 
 /// One connection, the names of its namespace, and what the locker's connections share.
@@ -43,6 +44,22 @@ impl Session {
     ) -> Result<Done, BackendError> {
         let mut done = self.transact_all(vec![member], request, false).await?;
         done.pop().ok_or_else(error::malformed)
+    }
+
+    /// One transaction that stands for so many members, each of which it does or none; `None` when it
+    /// did nothing.
+    pub(crate) async fn transact_at_once(
+        &self,
+        members: Txn,
+        count: usize,
+    ) -> Result<Option<Vec<Done>>, BackendError> {
+        let done = self.transact(members, Request::Write).await?;
+        let one = || Done {
+            succeeded: true,
+            answers: Vec::new(),
+            revision: done.revision,
+        };
+        Ok(done.succeeded.then(|| (0..count).map(|_| one()).collect()))
     }
 
     /// Many members, at most [`BATCH`], as one transaction of nested ones: each has its own
