@@ -66,7 +66,16 @@ fn half_moved(scene: &mut Scene) -> Result<(), String> {
         scene.expect(asks, "the old node did not answer ASK");
         // Longer than T and than an extension: both are sent on.
         scene.work(scene.times.t * 3 / 2);
+        let let_go = micros();
         scene.let_go(kept);
+        // A lock outlives extensions that fail; a release and the next claim have to be sent on.
+        match scene.next_grant(kept.key, let_go, scene.times.t * 2) {
+            Some(next) => {
+                let what = "a release in a half moved slot to the next grant";
+                scene.took(what, let_go, next.at, None);
+            }
+            None => scene.expect(false, "no grant while the slot was half moved"),
+        }
         scene.work(scene.times.t / 2);
         let cluster = self::cluster(scene)?;
         cluster.move_keys(slot, from, to).map_err(text)?;
