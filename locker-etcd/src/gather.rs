@@ -6,14 +6,16 @@
 //! settled its owner meanwhile has changed them, and it is refused.
 //!
 //! Almost always every lock that is claimed is free, and every one that is released is the owner's. So a
-//! batch is first sent as a transaction that does all of it or nothing: the server looks up and reads
-//! half of what it would otherwise. If that did nothing, the batch is sent as a transaction of nested
-//! ones, and so are the next ones for a while. There a member has comparisons and an answer of its own,
-//! and what becomes of one is nothing to the others. Between the two nothing happens that a single
-//! transaction would have prevented: what the first one did not do, the second one judges anew.
+//! batch is first sent as a whole: one transaction that does all of it or nothing, in which the server
+//! looks up and reads half of what it would otherwise. If that did nothing, the batch is sent as a
+//! transaction of nested ones, and so are the next ones until things are calm again
+//! ([`batch_went`](crate::shared::Shared::batch_went)). There a member has comparisons and an answer of
+//! its own, and what becomes of one is nothing to the others. As the first transaction did nothing, it is
+//! as if the batch had left later by a round trip; also to a caller who has left in between, and whose
+//! owner may be settled by now.
 //!
-//! What is refused as a whole is judged by the gate: sent again apart where a member may be to blame
-//! (a key that the user may not write), told to everybody where none is.
+//! What is refused as a whole for good is judged by the gate: sent again apart where a member may be to
+//! blame (a key that the user may not write), told to everybody where none is.
 //!
 //! A full store is told to everybody as well, and as a doubt: etcd may have done what it refuses
 //! ([`is_full`](crate::error::is_full)). A release that was refused in such company goes to the Reporter,
@@ -30,7 +32,6 @@ use locker_core::{BackendError, ErrorKind, OwnerHash};
 use std::hash::Hash;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 pub(crate) type Gathering = Gate<Transactions>;
 
@@ -51,15 +52,7 @@ pub(crate) enum Member {
 
 /// Sends members as transactions on one connection.
 #[derive(Debug)]
-pub(crate) struct Transactions {
-    session: Arc<Session>,
-    /// How many of the next batches are sent as nested transactions at once.
-    wary: AtomicU32,
-}
-
-/// How many batches are sent as nested transactions at once after one that was not done as a whole. Where
-/// every batch has somebody who is refused, so many pay for one that is sent twice.
-const WARY: u32 = 32;
+pub(crate) struct Transactions(Arc<Session>);
 
 /// The gate of a connection of the current runtime.
 ///
@@ -74,7 +67,7 @@ pub(crate) fn over(session: &Arc<Session>) -> Gathering {
         },
         _ => panic!("half a batch holds something"),
     };
-    Gate::new(Transactions::new(Arc::clone(session)), LIMITS)
+    Gate::new(Transactions(Arc::clone(session)), LIMITS)
 }
 
 impl Member {
@@ -108,34 +101,30 @@ impl Member {
 }
 
 impl Transactions {
-    fn new(session: Arc<Session>) -> Self {
-        Self {
-            session,
-            wary: AtomicU32::new(0),
-        }
-    }
-
     /// All of them as one transaction, or `None` if nothing was done.
-    async fn at_once(&self, members: &[Member]) -> Result<Option<Vec<Done>>, BackendError> {
-        let wary = |left: u32| left.checked_sub(1);
-        let relaxed = Ordering::Relaxed;
-        if self.wary.fetch_update(relaxed, relaxed, wary).is_ok() {
+    async fn as_a_whole(&self, members: &[Member]) -> Result<Option<Vec<Done>>, BackendError> {
+        let session = &*self.0;
+        if !session.shared.trusts_batches() {
             return Ok(None);
         }
-        let Some(whole) = at_once_txn(&self.session, members) else {
+        let Some(whole) = whole_txn(session, members) else {
             return Ok(None);
         };
-        let done = self.session.transact_at_once(whole, members.len()).await?;
-        if done.is_none() {
-            self.wary.store(WARY, relaxed);
+        match session.transact_as_a_whole(whole, members.len()).await {
+            // A server may be told to take fewer comparisons than there are here, and as many nested
+            // transactions.
+            Err(error) if error.kind() == ErrorKind::Rejected => {
+                session.shared.batch_went(false);
+                Ok(None)
+            }
+            done => done,
         }
-        Ok(done)
     }
 }
 
 /// The transaction that does all of this or nothing. There is none for take-overs, which are rare, nor
 /// for claims under different terms, which are not so for long.
-fn at_once_txn(session: &Session, members: &[Member]) -> Option<Txn> {
+fn whole_txn(session: &Session, members: &[Member]) -> Option<Txn> {
     let (mut claims, mut releases) = (Vec::new(), Vec::new());
     let mut common = None;
     for member in members {
@@ -164,21 +153,23 @@ impl Carrier for Transactions {
     }
 
     async fn carry_one(&self, member: &Member) -> Result<Done, BackendError> {
-        let txn = member.txn(&self.session);
-        self.session.transact(txn, Request::Write).await
+        let session = &*self.0;
+        session.transact(member.txn(session), Request::Write).await
     }
 
     async fn carry(
         &self,
         members: &[Member],
     ) -> Result<Vec<Result<Done, BackendError>>, BackendError> {
-        if let Some(done) = self.at_once(members).await? {
+        if let Some(done) = self.as_a_whole(members).await? {
             return Ok(done.into_iter().map(Ok).collect());
         }
-        let session = &*self.session;
+        let session = &*self.0;
         let grows = members.iter().any(Member::grows);
         let txns = members.iter().map(|member| member.txn(session)).collect();
         let done = session.transact_all(txns, Request::Write, grows).await?;
+        let nobody_refused = done.iter().all(|member| member.succeeded);
+        session.shared.batch_went(nobody_refused);
         Ok(done.into_iter().map(Ok).collect())
     }
 
@@ -196,19 +187,36 @@ mod tests {
     use crate::shared::Shared;
     use crate::url::Address;
     use locker_core::backend::{Claimed, Released};
-    use locker_core::{Host, Key, ProcessHash};
-    use locker_testkit::servers::etcd::shared;
+    use locker_core::{Effect, Host, Key, ProcessHash};
+    use locker_testkit::servers::etcd::{Server, Setup, shared};
+    use std::hash::{BuildHasher, RandomState};
     use std::time::Duration;
+
+    /// Each test has a namespace of its own, also when the server outlives the tests: a birth in it may
+    /// raise the base, and with it change everybody's terms.
+    async fn on(url: &str) -> Transactions {
+        let address = Address::parse(url).unwrap();
+        let (connection, _) = Connection::open(&address, 0, b"probe").await.unwrap();
+        let namespace = RandomState::new().hash_one("batches");
+        Transactions(Arc::new(Session {
+            connection,
+            names: Names::new(&format!("batches-{namespace}")),
+            shared: Arc::new(Shared::default()),
+        }))
+    }
 
     async fn carrier() -> Transactions {
         let server = shared::server().unwrap_or_else(|missing| panic!("no store: {missing}"));
-        let address = Address::parse(server.url()).unwrap();
-        let (connection, _) = Connection::open(&address, 0, b"probe").await.unwrap();
-        Transactions::new(Arc::new(Session {
-            connection,
-            names: Names::new("batches"),
-            shared: Arc::new(Shared::default()),
-        }))
+        on(server.url()).await
+    }
+
+    /// A process that has been born, and its terms.
+    async fn born(carrier: &Transactions, nonce: u128) -> (ProcessHash, Terms) {
+        let process = ProcessHash::new(&Host::new("here").unwrap(), 1, nonce);
+        let long = Duration::from_secs(60);
+        carrier.0.create_process(&process, long).await.unwrap();
+        let terms = carrier.0.terms(&process).await.unwrap().unwrap();
+        (process, terms)
     }
 
     fn owner(process: &ProcessHash, number: usize) -> OwnerHash {
@@ -217,18 +225,13 @@ mod tests {
     }
 
     async fn claim(carrier: &Transactions, owner: OwnerHash) -> Claimed {
-        let terms = carrier
-            .session
-            .terms(owner.process())
-            .await
-            .unwrap()
-            .unwrap();
+        let terms = carrier.0.terms(owner.process()).await.unwrap().unwrap();
         let asked = Member::Create {
             owner: owner.clone(),
             terms,
         };
         let done = carrier.carry_one(&asked).await.unwrap();
-        carrier.session.created(&owner, terms, &done).unwrap()
+        carrier.0.created(&owner, terms, &done).unwrap()
     }
 
     /// Attack 3: as many members as there may be, each with an answer of its own, whatever becomes
@@ -236,14 +239,9 @@ mod tests {
     #[tokio::test]
     async fn a_whole_batch_travels_as_one_transaction_and_is_answered_one_by_one() {
         let carrier = carrier().await;
-        let session = &*carrier.session;
-        let host = Host::new("here").unwrap();
-        let [mine, theirs] = [1, 2].map(|nonce| ProcessHash::new(&host, 1, nonce));
-        for process in [&mine, &theirs] {
-            let long = Duration::from_secs(60);
-            session.create_process(process, long).await.unwrap();
-        }
-        let terms = session.terms(&mine).await.unwrap().unwrap();
+        let session = &*carrier.0;
+        let (theirs, _) = born(&carrier, 2).await;
+        let (mine, terms) = born(&carrier, 1).await;
         claim(&carrier, owner(&theirs, 7)).await;
         claim(&carrier, owner(&mine, 8)).await;
         let corrupt = session.names.owner(owner(&mine, 9).key());
@@ -287,8 +285,13 @@ mod tests {
             .collect()
     }
 
+    fn releases(owners: &[OwnerHash]) -> Vec<Member> {
+        let owners = owners.iter().cloned();
+        owners.map(|owner| Member::Release { owner }).collect()
+    }
+
     /// A transaction that does all or nothing tells nothing of its members; nested ones tell of each.
-    async fn was_done_at_once(carrier: &Transactions, members: &[Member]) -> bool {
+    async fn went_as_a_whole(carrier: &Transactions, members: &[Member]) -> bool {
         let done = carrier.carry(members).await.unwrap();
         assert_eq!(done.len(), members.len());
         done.iter()
@@ -296,67 +299,122 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_batch_is_done_at_once_until_somebody_in_it_is_refused() {
+    async fn a_batch_is_done_as_a_whole_until_somebody_in_it_is_refused() {
         let carrier = carrier().await;
-        let session = &*carrier.session;
-        let mine = ProcessHash::new(&Host::new("at-once").unwrap(), 1, 1);
-        let long = Duration::from_secs(60);
-        session.create_process(&mine, long).await.unwrap();
-        let terms = session.terms(&mine).await.unwrap().unwrap();
-        let owners: Vec<OwnerHash> = (100..100 + BATCH).map(|n| owner(&mine, n)).collect();
-        let releases: Vec<Member> = owners
-            .iter()
-            .cloned()
-            .map(|owner| Member::Release { owner })
-            .collect();
+        let (mine, terms) = born(&carrier, 1).await;
+        let owners: Vec<OwnerHash> = (0..BATCH).map(|n| owner(&mine, n)).collect();
+        let (claims, given_back) = (creates(&owners, terms), releases(&owners));
+        assert!(went_as_a_whole(&carrier, &claims).await);
+        assert!(went_as_a_whole(&carrier, &given_back).await);
+        assert!(went_as_a_whole(&carrier, &claims[1..]).await);
+        // One claim and as many releases as there can be: there are no more comparisons than these.
+        let mut mixed = given_back[1..].to_vec();
+        mixed.push(claims[0].clone());
+        assert!(went_as_a_whole(&carrier, &mixed).await);
 
-        // As many comparisons as there can be: those of releases.
-        assert!(was_done_at_once(&carrier, &creates(&owners, terms)).await);
-        assert!(was_done_at_once(&carrier, &releases).await);
-        // All in one: half of them are claimed, and the other half is released.
-        let (first, second) = owners.split_at(BATCH / 2);
-        assert!(was_done_at_once(&carrier, &creates(second, terms)).await);
-        let mut mixed = creates(first, terms);
-        mixed.extend_from_slice(&releases[BATCH / 2..]);
-        assert!(was_done_at_once(&carrier, &mixed).await);
-
-        // Half of these are released already.
-        assert!(!was_done_at_once(&carrier, &releases).await);
-        for _ in 0..WARY {
-            assert!(!was_done_at_once(&carrier, &creates(first, terms)).await);
+        // All but the first have been released.
+        assert!(!went_as_a_whole(&carrier, &given_back).await);
+        for batch in [&claims, &given_back].repeat(4) {
+            assert!(!went_as_a_whole(&carrier, batch).await, "not calm yet");
         }
-        assert!(
-            was_done_at_once(&carrier, &creates(second, terms)).await,
-            "it is tried again"
-        );
+        assert!(went_as_a_whole(&carrier, &claims).await);
+
+        // As long as somebody is refused, none is sent twice.
+        for _ in 0..20 {
+            assert!(!went_as_a_whole(&carrier, &claims).await);
+            assert!(!carrier.0.shared.trusts_batches());
+        }
     }
 
-    /// S7: claims that are gathered when their process settles take nothing, in whatever form they are
-    /// sent.
+    /// S2: what is granted as a whole bears the token that its record tells.
+    #[tokio::test]
+    async fn the_tokens_of_a_batch_are_those_of_its_records() {
+        let carrier = carrier().await;
+        let (mine, terms) = born(&carrier, 1).await;
+        let owners: Vec<OwnerHash> = (0..3).map(|n| owner(&mine, n)).collect();
+        let done = carrier.carry(&creates(&owners, terms)).await.unwrap();
+        assert!(carrier.0.shared.trusts_batches());
+        for (owner, done) in owners.iter().zip(done) {
+            let granted = carrier.0.created(owner, terms, &done.unwrap()).unwrap();
+            let held = carrier.0.read_lock(owner.key()).await.unwrap().unwrap();
+            assert_eq!(granted, Claimed::Granted(held.data.token));
+        }
+    }
+
+    /// S4: what is released as a whole is the owner's.
+    #[tokio::test]
+    async fn a_batch_releases_nobody_elses_lock() {
+        let carrier = carrier().await;
+        let (theirs, _) = born(&carrier, 2).await;
+        let (mine, terms) = born(&carrier, 1).await;
+        claim(&carrier, owner(&theirs, 0)).await;
+        let owners: Vec<OwnerHash> = (0..3).map(|n| owner(&mine, n)).collect();
+        carrier.carry(&creates(&owners[1..], terms)).await.unwrap();
+        assert!(carrier.0.shared.trusts_batches());
+        let done = carrier.carry(&releases(&owners)).await.unwrap();
+        let released = owners.iter().zip(done);
+        let released: Vec<Released> = released
+            .map(|(owner, done)| carrier.0.released(owner, &done.unwrap()).unwrap())
+            .collect();
+        let held = Released::Held(owner(&theirs, 0));
+        assert_eq!(released, [held, Released::Done, Released::Done]);
+        let found = carrier.0.read_lock(owners[0].key()).await.unwrap();
+        assert_eq!(found.unwrap().data.owner, owner(&theirs, 0));
+    }
+
+    /// Nothing is taken under terms that have changed, in whatever form it is sent.
+    async fn takes_nothing(carrier: &Transactions, owners: &[OwnerHash], terms: Terms) {
+        let done = carrier.carry(&creates(owners, terms)).await.unwrap();
+        for (owner, done) in owners.iter().zip(done) {
+            let claimed = carrier.0.created(owner, terms, &done.unwrap()).unwrap();
+            assert_eq!(claimed, Claimed::TooLate);
+            assert_eq!(carrier.0.read_lock(owner.key()).await.unwrap(), None);
+        }
+    }
+
+    /// S7: claims that are gathered when their process settles.
     #[tokio::test]
     async fn a_batch_of_claims_that_were_settled_takes_nothing() {
         let carrier = carrier().await;
-        let session = &*carrier.session;
-        let mine = ProcessHash::new(&Host::new("settled").unwrap(), 1, 1);
-        let long = Duration::from_secs(60);
-        session.create_process(&mine, long).await.unwrap();
-        let terms = session.terms(&mine).await.unwrap().unwrap();
-        let owners: Vec<OwnerHash> = (200..203).map(|n| owner(&mine, n)).collect();
-        let mut claims = creates(&owners, terms);
-        session.settle(&owners[0]).await.unwrap();
-
-        let done = carrier.carry(&claims).await.unwrap();
-        for (owner, done) in owners.iter().zip(done) {
-            let claimed = session.created(owner, terms, &done.unwrap()).unwrap();
-            assert_eq!(claimed, Claimed::TooLate);
-            assert_eq!(session.read_lock(owner.key()).await.unwrap(), None);
-        }
+        let (mine, terms) = born(&carrier, 1).await;
+        let owners: Vec<OwnerHash> = (0..3).map(|n| owner(&mine, n)).collect();
+        carrier.0.settle(&owners[0]).await.unwrap();
+        takes_nothing(&carrier, &owners, terms).await;
         // Under different terms they are nobody's whole.
-        let now = session.terms(&mine).await.unwrap().unwrap();
-        claims.push(Member::Create {
-            owner: owner(&mine, 203),
-            terms: now,
-        });
-        assert!(at_once_txn(session, &claims).is_none());
+        let now = carrier.0.terms(&mine).await.unwrap().unwrap();
+        let mut claims = creates(&owners, terms);
+        claims.extend(creates(&[owner(&mine, 3)], now));
+        assert!(whole_txn(&carrier.0, &claims).is_none());
+    }
+
+    /// S2: claims that are gathered when the base is raised.
+    #[tokio::test]
+    async fn a_batch_of_claims_under_a_former_base_takes_nothing() {
+        let carrier = carrier().await;
+        let (mine, terms) = born(&carrier, 1).await;
+        let raised = (terms.base.0 + 1).to_string();
+        let mut kv = carrier.0.connection.kv();
+        kv.put(carrier.0.names.base(), raised, None).await.unwrap();
+        let owners: Vec<OwnerHash> = (0..3).map(|n| owner(&mine, n)).collect();
+        takes_nothing(&carrier, &owners, terms).await;
+    }
+
+    /// F21: a batch with something new is refused in either form, and leaves a doubt.
+    #[tokio::test]
+    async fn a_full_store_refuses_a_batch_in_either_form() {
+        let setup = Setup::new().flag("quota-backend-bytes", "4194304");
+        let server = Server::start(&setup).unwrap_or_else(|missing| panic!("no store: {missing}"));
+        let carrier = on(server.url()).await;
+        let (mine, terms) = born(&carrier, 1).await;
+        let mut kv = carrier.0.connection.kv();
+        while kv.put("fill", vec![b'x'; 500_000], None).await.is_ok() {}
+        let owners: Vec<OwnerHash> = (0..3).map(|n| owner(&mine, n)).collect();
+        for trusts in [true, false] {
+            assert_eq!(carrier.0.shared.trusts_batches(), trusts);
+            let refused = carrier.carry(&creates(&owners, terms)).await.unwrap_err();
+            let told = (refused.kind(), refused.effect());
+            assert_eq!(told, (ErrorKind::Busy, Effect::Unknown), "{refused:?}");
+            carrier.0.shared.batch_went(false);
+        }
     }
 }

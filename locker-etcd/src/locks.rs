@@ -266,7 +266,7 @@ impl Session {
         TxnOp::put(self.names.owner(owner.key()), value, Some(lease))
     }
 
-    /// Nobody's, and without a mark.
+    /// Deletes the record of a lock and its mark.
     fn delete(&self, key: &Key) -> TxnOp {
         let (from, to) = self.names.lock(key);
         TxnOp::delete(from, Some(DeleteOptions::new().with_range(to)))

@@ -12,8 +12,8 @@ use std::sync::Arc;
 
 /// How many members one transaction may have. The server takes 128 operations, and as many comparisons;
 /// a member compares up to five things and does up to three, in a transaction of its own, which has as
-/// many left as the outer one did not use. Without transactions of their own, they compare two things
-/// each, and two that they have in common.
+/// many left as the outer one did not use. Without transactions of their own,
+/// they compare at most two things each, and claims two more that they have in common: 121.
 pub(crate) const BATCH: usize = 60;
 
 /// One connection, the names of its namespace, and what the locker's connections share.
@@ -48,7 +48,7 @@ impl Session {
 
     /// One transaction that stands for so many members, each of which it does or none; `None` when it
     /// did nothing.
-    pub(crate) async fn transact_at_once(
+    pub(crate) async fn transact_as_a_whole(
         &self,
         members: Txn,
         count: usize,

@@ -15,13 +15,17 @@
 use locker_core::{BackendError, Effect, ErrorKind, OwnerHash, ProcessHash};
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// How many settlements are remembered. Claims on their way inside a process are as many as its
 /// requests in flight, at most.
 const SETTLED: usize = 1024;
+
+/// After a batch in which somebody was refused, so many in which nobody was come before the next one that
+/// is sent as a whole. Where somebody is refused again and again, hardly any is sent twice.
+const CALM: u32 = 8;
 
 /// What is shared.
 #[derive(Debug)]
@@ -32,6 +36,8 @@ pub(crate) struct Shared {
     /// With which member the next connection begins.
     next_member: AtomicUsize,
     next_enrolment: AtomicU64,
+    /// In how many more batches nobody may be refused before one is sent as a whole.
+    wary: AtomicU32,
 }
 
 #[derive(Debug, Default)]
@@ -80,6 +86,7 @@ impl Default for Shared {
             // Lockers begin with different members.
             next_member: AtomicUsize::new(usize::from(first)),
             next_enrolment: AtomicU64::new(1),
+            wary: AtomicU32::new(0),
         }
     }
 }
@@ -93,6 +100,24 @@ impl Shared {
     /// A number that no enrolment of this locker had before.
     pub(crate) fn next_enrolment(&self) -> u64 {
         self.next_enrolment.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Whether the next batch is sent as a whole.
+    pub(crate) fn trusts_batches(&self) -> bool {
+        self.wary.load(Ordering::Relaxed) == 0
+    }
+
+    /// Learns from a batch whether nobody in it was refused. It outlives the connection, which a slow
+    /// store may cost: nothing is sent twice when there is least time for it.
+    pub(crate) fn batch_went(&self, nobody_refused: bool) {
+        if nobody_refused {
+            let calmer = |wary: u32| wary.checked_sub(1);
+            let order = Ordering::Relaxed;
+            // At nothing there is nothing to take.
+            let _ = self.wary.fetch_update(order, order, calmer);
+        } else {
+            self.wary.store(CALM, Ordering::Relaxed);
+        }
     }
 
     /// To be asked before a request is sent.

@@ -46,7 +46,9 @@ async fn measure(measuring: &mut Measuring) -> Result<(), Failure> {
         pair::measure(measuring, &server).await?;
     }
     if measuring.wants("waiters") {
-        figures::waiters(measuring, url, Target::AtMost(1.25)).await?;
+        let mut messages = Messages::open(url).await?;
+        let bare = async || messages.hand_off().await;
+        figures::waiters(measuring, url, bare, Target::AtMost(1.25)).await?;
         waiters::by_service(measuring, url).await?;
     }
     if measuring.wants("handoff") {

@@ -41,4 +41,12 @@ impl Messages {
         event.ok_or("the watch has ended")?;
         Ok(arrived.saturating_duration_since(begun))
     }
+
+    /// How long one took, and another write behind it: that of who was told.
+    pub(crate) async fn hand_off(&mut self) -> Result<Duration, Failure> {
+        let told = self.one().await?;
+        let begun = Instant::now();
+        self.writer.put("bench-bare", "x", None).await?;
+        Ok(told + begun.elapsed())
+    }
 }

@@ -47,7 +47,9 @@ async fn measure(measuring: &mut Measuring) -> Result<(), Failure> {
         pairs(measuring, &server).await?;
     }
     if measuring.wants("waiters") {
-        figures::waiters(measuring, url, Target::AtMost(1.15)).await?;
+        let mut messages = Messages::open(url).await?;
+        let bare = async || messages.hand_off().await;
+        figures::waiters(measuring, url, bare, Target::AtMost(1.15)).await?;
     }
     if measuring.wants("handoff") {
         let mut messages = Messages::open(url).await?;

@@ -35,4 +35,13 @@ impl Messages {
         told?;
         Ok(heard?.saturating_duration_since(begun))
     }
+
+    /// How long one took, and another commit behind it: that of who was told.
+    pub(crate) async fn hand_off(&mut self) -> Result<Duration, Failure> {
+        let told = self.one().await?;
+        let begun = Instant::now();
+        let take = sqlx::query("UPDATE told SET n = n + 1");
+        take.execute(&mut self.teller).await?;
+        Ok(told + begun.elapsed())
+    }
 }

@@ -44,7 +44,9 @@ async fn measure(measuring: &mut Measuring) -> Result<(), Failure> {
             pairs(measuring, url, "one server", targets).await?;
         }
         if measuring.wants("waiters") {
-            figures::waiters(measuring, url, Target::AtMost(1.10)).await?;
+            let mut messages = Messages::open(url).await?;
+            let bare = async || messages.hand_off().await;
+            figures::waiters(measuring, url, bare, Target::AtMost(1.10)).await?;
         }
         if measuring.wants("handoff") {
             let mut messages = Messages::open(url).await?;

@@ -1,4 +1,5 @@
-//! From calling PUBLISH on one connection to the message on another.
+//! From calling PUBLISH on one connection to the message on another; and the lock that the other one
+//! takes thereupon.
 
 use futures_util::StreamExt;
 use locker_testkit::figures::Failure;
@@ -34,5 +35,28 @@ impl Messages {
         told?;
         let arrived = message.ok_or("the subscription has ended")?;
         Ok(arrived.saturating_duration_since(begun))
+    }
+
+    /// How long one took, and the smallest lock there is behind it.
+    pub(crate) async fn hand_off(&mut self) -> Result<Duration, Failure> {
+        let told = self.one().await?;
+        let begun = Instant::now();
+        let mut take = redis::cmd("SET");
+        take.arg("bench-bare")
+            .arg("x")
+            .arg("NX")
+            .arg("PX")
+            .arg(300_000);
+        let taken: redis::Value = take.query_async(&mut self.publisher).await?;
+        let took = begun.elapsed();
+        if taken != redis::Value::Okay {
+            return Err(format!("the bare client got {taken:?}").into());
+        }
+        let mut give_back = redis::cmd("DEL");
+        give_back
+            .arg("bench-bare")
+            .exec_async(&mut self.publisher)
+            .await?;
+        Ok(told + took)
     }
 }

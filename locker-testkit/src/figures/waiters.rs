@@ -1,5 +1,10 @@
 //! Sixteen waiters of four processes ask for one lock at once, and each holds it for 5 ms. Beside it:
 //! the same sixteen sleeps, one after another.
+//!
+//! Between two of them the lock changes hands: the release goes to the store, the store tells who waits,
+//! who asks for the lock, and the store answers. A bare client that tells another one something, which
+//! then writes something, does the least of that. So the sleeps with such a hand-off between each two of
+//! them are what there is to reach on this machine, however slow it is to wake a process.
 
 use super::{Failure, Measuring, ROUNDS, Spread, Target};
 use distributed_locker::{AcquireOptions, Locker, Wait};
@@ -19,6 +24,8 @@ pub const PROCESSES: usize = 4;
 pub const WAITERS_EACH: usize = 4;
 /// How long each holds the lock.
 pub const HOLD: Duration = Duration::from_millis(5);
+/// How often the lock changes hands.
+const HAND_OFFS: usize = PROCESSES * WAITERS_EACH - 1;
 
 struct Process {
     /// Kept: its drop kills the process.
@@ -52,12 +59,18 @@ impl Process {
     }
 }
 
-/// Measures how long it takes until all of them had the lock.
+/// Measures how long it takes until all of them had the lock; beside it, hand-offs of the bare client,
+/// which says how long one took.
 ///
 /// # Errors
 ///
-/// The store's, of any of the processes.
-pub async fn waiters(measuring: &mut Measuring, url: &str, target: Target) -> Result<(), Failure> {
+/// The store's, of any of the processes, or the bare client's.
+pub async fn waiters(
+    measuring: &mut Measuring,
+    url: &str,
+    mut bare: impl AsyncFnMut() -> Result<Duration, Failure>,
+    target: Target,
+) -> Result<(), Failure> {
     let mut processes = Vec::new();
     for _ in 0..PROCESSES {
         processes.push(Process::start(url)?);
@@ -66,6 +79,7 @@ pub async fn waiters(measuring: &mut Measuring, url: &str, target: Target) -> Re
         process.says("ready").await?;
     }
     let (mut ratios, mut took) = (Vec::new(), Vec::new());
+    let (mut to_bare, mut bare_took) = (Vec::new(), Vec::new());
     // The first one warms up.
     for round in 0..=ROUNDS {
         measuring.doing(format!("16 waiters: round {round} of {ROUNDS}"));
@@ -78,19 +92,33 @@ pub async fn waiters(measuring: &mut Measuring, url: &str, target: Target) -> Re
         }
         let ours = begun.elapsed().as_secs_f64();
         let sleeps = sleeps().await;
+        let mut hand_offs = 0.0;
+        for _ in 0..HAND_OFFS {
+            // The machine is as idle as it is before a hand-off.
+            tokio::time::sleep(HOLD).await;
+            hand_offs += bare().await?.as_secs_f64();
+        }
         if round > 0 {
             ratios.push(ours / sleeps);
+            to_bare.push(ours / (sleeps + hand_offs));
             took.push(ours * 1e3);
+            bare_took.push(hand_offs * 1e3);
         }
     }
     let what = "16 waiters of 4 processes, 5 ms each, to 16 sleeps";
     measuring.report.ratio(what, Spread::of(ratios), target);
+    let what = "the same, to 16 sleeps and 15 bare hand-offs";
+    let to_bare = Spread::of(to_bare);
+    measuring.report.ratio(what, to_bare, Target::None);
     let took = Spread::of(took);
     measuring.report.figure(
         "16 waiters of 4 processes",
         format!(
-            "all through in {:.1} ms ({:.1} to {:.1})",
-            took.median, took.least, took.most
+            "all through in {:.1} ms ({:.1} to {:.1}); 15 bare hand-offs {:.1} ms",
+            took.median,
+            took.least,
+            took.most,
+            Spread::of(bare_took).median
         ),
     );
     Ok(())
