@@ -11,7 +11,7 @@ use super::deployment;
 use super::event::Event;
 use super::order::{Config, Order, Trouble};
 use super::rng::Rng;
-use super::times::{Times, as_micros};
+use super::times::{Times, as_micros, micros};
 use super::witness::Witness;
 use crate::wrap::{Counted, Fault, Faulty, Method, Scope};
 use distributed_locker::{
@@ -58,10 +58,18 @@ async fn run(config: Config, say: Say) -> Result<(), Box<dyn Error>> {
     };
     let store = deployment::connect(&config.deployment, &config.url, times)?;
     let store = faulty.around(counted.around(store));
-    let locker = Locker::builder(store)
-        .timing(times.timing())
-        .start()
-        .await?;
+    let began = micros();
+    let locker = loop {
+        let builder = Locker::builder(Arc::clone(&store)).timing(times.timing());
+        match builder.start().await {
+            Ok(locker) => break locker,
+            // Started while the store is away, it is started again, as a supervisor does.
+            Err(_) if micros() - began < as_micros(times.t * 10) => {
+                tokio::time::sleep(times.timing().retry_after).await;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    };
     let witnesses = (0..config.keys)
         .map(|key| Witness::open(&config.folder, key).map(Mutex::new))
         .collect::<Result<_, _>>()?;

@@ -142,6 +142,20 @@ impl Cluster {
         self.end_move(slot, to)
     }
 
+    /// Waits until all nodes know of all slots and take writes. A master that has just been started takes
+    /// none for two seconds.
+    ///
+    /// # Errors
+    ///
+    /// They do not in time.
+    pub fn takes_writes(&self) -> io::Result<()> {
+        for node in &self.nodes {
+            wait_for_info(node, "cluster_slots_ok", &SLOTS.to_string())?;
+            wait_for_info(node, "cluster_state", "ok")?;
+        }
+        Ok(())
+    }
+
     /// Waits until another node than this one serves the slot, and every living node says so.
     pub fn promoted_after(&self, slot: u16, old: usize) -> io::Result<usize> {
         wait_until(FAILOVER_LIMIT, || {
@@ -232,12 +246,10 @@ impl Cluster {
         for replica in &self.nodes[self.masters..] {
             linked(replica)?;
         }
-        for node in &self.nodes {
-            wait_for_info(node, "cluster_slots_ok", &SLOTS.to_string())?;
-            wait_for_info(node, "cluster_state", "ok")?;
-            self.knows_replicas(node)?;
-        }
-        Ok(())
+        self.takes_writes()?;
+        self.nodes
+            .iter()
+            .try_for_each(|node| self.knows_replicas(node))
     }
 
     /// Waits until this node sees every replica as one.

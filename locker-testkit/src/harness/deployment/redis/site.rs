@@ -205,6 +205,9 @@ impl Site for Servers {
                 .collect::<io::Result<Vec<()>>>()
         });
         started?;
+        if let All::Cluster(cluster) = &self.all {
+            cluster.takes_writes()?;
+        }
         Ok(())
     }
 
