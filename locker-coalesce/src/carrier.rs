@@ -8,9 +8,10 @@ use std::time::Duration;
 
 /// Sends the operations of one store over one connection.
 ///
-/// A carrier repeats nothing that may have been done, and waits for no lock, like the [`Backend`](locker_core::Backend) that
-/// it belongs to, and it sends at once: what has to wait for a free connection inside of a carrier
-/// has been sent as far as the gate knows, and cannot be withdrawn any more.
+/// A carrier repeats nothing that may have been done, and waits for no lock, like the
+/// [`Backend`](locker_core::Backend) that it belongs to, and it sends at once: what has to wait for a
+/// free connection inside of a carrier has been sent as far as the gate knows, and cannot be withdrawn
+/// any more.
 ///
 /// # Cancel safety
 ///

@@ -4,20 +4,16 @@
 
 mod common;
 
-use common::{Request, TOGETHER, Verdict, ask, begin, gate, kind_and_effect, op, turns};
+use common::{
+    Request, TOGETHER, Verdict, ask, ask_at_once, ask_each, begin, gate, kind_and_effect, op, turns,
+};
 use locker_core::{Effect, ErrorKind};
 
 /// Attack 3.
 #[tokio::test]
 async fn one_bad_member_is_its_own_concern() {
     let (gate, mut requests) = gate(64, 1);
-    let mut asking: Vec<_> = (0..4)
-        .map(|id| ask(&gate, op(id, &id.to_string())))
-        .collect();
-    for asking in &mut asking {
-        begin(asking);
-    }
-    turns().await;
+    let asking = ask_at_once(&gate, 0..4).await;
     requests.try_recv().unwrap().land(Verdict::Fine);
     requests.try_recv().unwrap().land(Verdict::FirstIsBad);
     let mut asking = asking.into_iter();
@@ -34,13 +30,7 @@ async fn one_bad_member_is_its_own_concern() {
 #[tokio::test]
 async fn a_batch_that_is_refused_for_certain_is_sent_again_apart_and_at_once() {
     let (gate, mut requests) = gate(64, 1);
-    let mut asking: Vec<_> = (0..5)
-        .map(|id| ask(&gate, op(id, &id.to_string())))
-        .collect();
-    for asking in &mut asking {
-        begin(asking);
-    }
-    turns().await;
+    let mut asking = ask_at_once(&gate, 0..5).await;
     requests.try_recv().unwrap().land(Verdict::Fine);
     let batch = requests.try_recv().unwrap();
     assert_eq!(batch.ids(), [1, 2, 3, 4]);
@@ -75,9 +65,7 @@ async fn the_members_of_a_refused_batch_are_sent_again_whatever_else_is_in_fligh
     // Too few for a second flight; and more than their share of two.
     for (waiting, batches) in [(3, vec![3]), (40, vec![20, 20])] {
         let (gate, mut requests) = gate(64, 2);
-        let mut asking: Vec<_> = (0..=waiting + TOGETHER)
-            .map(|id| ask(&gate, op(id, &id.to_string())))
-            .collect();
+        let mut asking = ask_each(&gate, 0..=waiting + TOGETHER);
         asking[..=waiting].iter_mut().for_each(begin);
         turns().await;
         requests.try_recv().unwrap().land(Verdict::Fine);
@@ -125,13 +113,7 @@ async fn after_an_error_that_tells_nothing_of_a_member_everybody_gets_it() {
         (Verdict::Miscounts, dead),
     ] {
         let (gate, mut requests) = gate(64, 1);
-        let mut asking: Vec<_> = (0..4)
-            .map(|id| ask(&gate, op(id, &id.to_string())))
-            .collect();
-        for asking in &mut asking {
-            begin(asking);
-        }
-        turns().await;
+        let mut asking = ask_at_once(&gate, 0..4).await;
         requests.try_recv().unwrap().land(Verdict::Fine);
         requests.try_recv().unwrap().land(verdict);
         turns().await;

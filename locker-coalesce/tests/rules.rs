@@ -4,7 +4,9 @@
 
 mod common;
 
-use common::{TOGETHER, Verdict, ask, begin, gate, kind_and_effect, op, turns};
+use common::{
+    TOGETHER, Verdict, ask, ask_at_once, ask_each, begin, gate, kind_and_effect, op, turns,
+};
 use futures_util::FutureExt;
 use locker_core::{Effect, ErrorKind};
 use std::sync::Arc;
@@ -36,13 +38,7 @@ async fn a_future_that_is_not_polled_asks_for_nothing() {
 #[tokio::test]
 async fn what_gathers_while_a_batch_is_in_flight_travels_together() {
     let (gate, mut requests) = gate(3, 1);
-    let mut asking: Vec<_> = (0..6)
-        .map(|id| ask(&gate, op(id, &id.to_string())))
-        .collect();
-    for asking in &mut asking {
-        begin(asking);
-    }
-    turns().await;
+    let asking = ask_at_once(&gate, 0..6).await;
     let lone = requests.try_recv().unwrap();
     let batch = requests.try_recv().unwrap();
     assert_eq!((lone.ids(), lone.together), (vec![0], false));
@@ -64,9 +60,7 @@ async fn what_gathers_while_a_batch_is_in_flight_travels_together() {
 #[tokio::test]
 async fn who_asks_some_turns_later_than_the_others_still_travels_in_the_next_batch() {
     let (gate, mut requests) = gate(64, 1);
-    let mut asking: Vec<_> = (0..4)
-        .map(|id| ask(&gate, op(id, &id.to_string())))
-        .collect();
+    let mut asking = ask_each(&gate, 0..4);
     for asking in &mut asking[..3] {
         begin(asking);
     }
@@ -364,13 +358,7 @@ fn a_gate_whose_runtime_never_gave_it_a_turn_is_closed_too() {
 #[tokio::test]
 async fn the_carrier_goes_with_its_gate() {
     let (gate, mut requests) = gate(64, 2);
-    let mut asking: Vec<_> = (0..3)
-        .map(|id| ask(&gate, op(id, &id.to_string())))
-        .collect();
-    for asking in &mut asking {
-        begin(asking);
-    }
-    turns().await;
+    let asking = ask_at_once(&gate, 0..3).await;
     let _lone = requests.try_recv().unwrap();
     let batch = requests.try_recv().unwrap();
     drop(asking);

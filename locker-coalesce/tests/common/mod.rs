@@ -167,6 +167,26 @@ pub(crate) fn ask(gate: &Arc<Gate<Scripted>>, op: Op) -> Asking {
     Box::pin(async move { gate.ask(op).await })
 }
 
+/// Callers who ask about a lock each, not yet polled.
+pub(crate) fn ask_each(
+    gate: &Arc<Gate<Scripted>>,
+    ids: impl IntoIterator<Item = usize>,
+) -> Vec<Asking> {
+    let ops = ids.into_iter().map(|id| op(id, &id.to_string()));
+    ops.map(|op| ask(gate, op)).collect()
+}
+
+/// The same, who all have begun before any task had a turn.
+pub(crate) async fn ask_at_once(
+    gate: &Arc<Gate<Scripted>>,
+    ids: impl IntoIterator<Item = usize>,
+) -> Vec<Asking> {
+    let mut asking = ask_each(gate, ids);
+    asking.iter_mut().for_each(begin);
+    turns().await;
+    asking
+}
+
 /// Polls the future of a caller once, without any other task having a turn.
 pub(crate) fn begin(asking: &mut Asking) {
     let mut nobody = Context::from_waker(Waker::noop());
