@@ -326,6 +326,23 @@ mod tests {
         }
     }
 
+    /// There are two comparisons for each release, and one transaction of its own.
+    #[tokio::test]
+    async fn a_server_that_takes_fewer_comparisons_gets_nested_transactions() {
+        let setup = Setup::new().flag("max-txn-ops", "70");
+        let server = Server::start(&setup).unwrap_or_else(|missing| panic!("no store: {missing}"));
+        let carrier = on(server.url()).await;
+        let (mine, terms) = born(&carrier, 1).await;
+        let owners: Vec<OwnerHash> = (0..BATCH).map(|n| owner(&mine, n)).collect();
+        assert!(went_as_a_whole(&carrier, &creates(&owners, terms)).await);
+        let done = carrier.carry(&releases(&owners)).await.unwrap();
+        for (owner, done) in owners.iter().zip(done) {
+            let released = carrier.0.released(owner, &done.unwrap()).unwrap();
+            assert_eq!(released, Released::Done);
+        }
+        assert!(!carrier.0.shared.trusts_batches());
+    }
+
     /// S2: what is granted as a whole bears the token that its record tells.
     #[tokio::test]
     async fn the_tokens_of_a_batch_are_those_of_its_records() {

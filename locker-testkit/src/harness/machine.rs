@@ -95,7 +95,7 @@ impl Machine {
             std::thread::spawn(move || machine.watch_processor(processor));
         }
         std::thread::spawn(move || {
-            let mut disk = waited_for_a_disk().unwrap_or(0);
+            let mut disk = waited_for_a_disk();
             let mut known = HashMap::new();
             let (mut last, mut looked) = (micros(), micros());
             let mut round: u32 = 0;
@@ -114,9 +114,9 @@ impl Machine {
                 round += 1;
                 if round.is_multiple_of(LOOKS) {
                     machine.look(looked, &mut known);
-                    if let Some(waited) = waited_for_a_disk() {
-                        machine.anybody_waited(looked, now, waited - disk);
-                        disk = waited;
+                    let before = std::mem::replace(&mut disk, waited_for_a_disk());
+                    if let (Some(before), Some(waited)) = (before, disk) {
+                        machine.anybody_waited(looked, now, waited.saturating_sub(before));
                     }
                     looked = now;
                 }
