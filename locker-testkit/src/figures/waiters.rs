@@ -1,5 +1,7 @@
 //! Sixteen waiters of four processes ask for one lock at once, and each holds it for 5 ms. Beside it:
-//! the same sixteen sleeps, one after another.
+//! the same sixteen sleeps, one after another. The time runs from the first one's asking to the last
+//! one's release, by the clock that the processes have in common: what it takes to tell a process to
+//! begin, and to hear that it has ended, is no lock's.
 //!
 //! Between two of them the lock changes hands: the release goes to the store, the store tells who waits,
 //! who asks for the lock, and the store answers. A bare client that tells another one something, which
@@ -9,6 +11,7 @@
 use super::{Failure, Measuring, ROUNDS, Spread, Target};
 use distributed_locker::{AcquireOptions, Locker, Wait};
 use locker_core::Connect;
+use nix::time::{ClockId, clock_gettime};
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -26,6 +29,9 @@ pub const WAITERS_EACH: usize = 4;
 pub const HOLD: Duration = Duration::from_millis(5);
 /// How often the lock changes hands.
 const HAND_OFFS: usize = PROCESSES * WAITERS_EACH - 1;
+
+const READY: &str = "ready";
+const DONE: &str = "done";
 
 struct Process {
     /// Kept: its drop kills the process.
@@ -51,11 +57,21 @@ impl Process {
         })
     }
 
-    async fn says(&mut self, word: &str) -> Result<(), Failure> {
-        match self.answers.next_line().await? {
-            Some(line) if line == word => Ok(()),
-            said => Err(format!("a process said {said:?} and not {word:?}").into()),
+    /// What it says after this word.
+    async fn says(&mut self, word: &str) -> Result<String, Failure> {
+        let said = self.answers.next_line().await?;
+        let after = said.as_deref().and_then(|line| line.strip_prefix(word));
+        match after {
+            Some(after) => Ok(after.trim_start().to_owned()),
+            None => Err(format!("a process said {said:?} and not {word:?}").into()),
         }
+    }
+
+    /// When it asked first and when it released last, in nanoseconds of the common clock.
+    async fn done(&mut self) -> Result<(u128, u128), Failure> {
+        let said = self.says(DONE).await?;
+        let times = said.split_once(' ').ok_or("two times")?;
+        Ok((times.0.parse()?, times.1.parse()?))
     }
 }
 
@@ -76,21 +92,23 @@ pub async fn waiters(
         processes.push(Process::start(url)?);
     }
     for process in &mut processes {
-        process.says("ready").await?;
+        process.says(READY).await?;
     }
     let (mut ratios, mut took) = (Vec::new(), Vec::new());
     let (mut to_bare, mut bare_took) = (Vec::new(), Vec::new());
     // The first one warms up.
     for round in 0..=ROUNDS {
         measuring.doing(format!("16 waiters: round {round} of {ROUNDS}"));
-        let begun = Instant::now();
         for process in &mut processes {
             process.words.write_all(b"go\n").await?;
         }
+        let (mut asked, mut released) = (u128::MAX, 0);
         for process in &mut processes {
-            process.says("done").await?;
+            let (first, last) = process.done().await?;
+            asked = asked.min(first);
+            released = released.max(last);
         }
-        let ours = begun.elapsed().as_secs_f64();
+        let ours = seconds(released.saturating_sub(asked));
         let sleeps = sleeps().await;
         let mut hand_offs = 0.0;
         for _ in 0..HAND_OFFS {
@@ -136,9 +154,10 @@ pub async fn sleeps() -> f64 {
 /// One of the processes: for each line that it reads, its waiters get the lock once each.
 pub(super) async fn child(store: Arc<dyn Connect>) -> Result<(), Failure> {
     let locker = Locker::builder(store).start().await?;
-    say("ready").await?;
+    say(READY).await?;
     let mut words = BufReader::new(tokio::io::stdin()).lines();
     while words.next_line().await?.is_some() {
+        let asked = now()?;
         let waiters: Vec<_> = (0..WAITERS_EACH)
             .map(|_| {
                 let locker = locker.clone();
@@ -155,9 +174,19 @@ pub(super) async fn child(store: Arc<dyn Connect>) -> Result<(), Failure> {
         for waiter in waiters {
             waiter.await??;
         }
-        say("done").await?;
+        say(&format!("{DONE} {asked} {}", now()?)).await?;
     }
     Ok(())
+}
+
+/// The clock that all processes of a machine have in common, in nanoseconds.
+fn now() -> Result<u128, Failure> {
+    Ok(Duration::from(clock_gettime(ClockId::CLOCK_MONOTONIC)?).as_nanos())
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a ratio")]
+fn seconds(nanoseconds: u128) -> f64 {
+    nanoseconds as f64 / 1e9
 }
 
 async fn say(word: &str) -> Result<(), Failure> {
