@@ -156,6 +156,49 @@ async fn a_process_stands_in_a_line_once() {
     assert_eq!(next.next().await, Some(Hint::Free { place: 1 }));
 }
 
+/// A dead process has no place, leaves the line at the next release, and is told so; where nobody is left,
+/// releases tell nobody any more.
+#[tokio::test]
+async fn the_dead_leave_the_line_at_the_next_release() {
+    let line = line().await;
+    let dead = Somebody::over(&line.fixture.store()).await;
+    let waiter = Somebody::over(&line.fixture.store()).await;
+    let mut left = line.watch(&*dead.backend, &dead).await;
+    let mut hints = line.watch(&*waiter.backend, &waiter).await;
+    let end = async |who: &Somebody| {
+        let expire = "UPDATE processes SET expires = 0 WHERE process = $1";
+        let expire = sqlx::query(expire).bind(who.process.as_str());
+        let mut raw = line.fixture.raw().await;
+        expire.execute(&mut raw).await.unwrap();
+    };
+    let wanted = async || {
+        let wanted = "SELECT count(*) FROM locks WHERE wanted";
+        line.number(sqlx::query_scalar(wanted)).await
+    };
+    end(&dead).await;
+    line.owner.backend.release(&line.claim.owner).await.unwrap();
+    let told = tokio::time::timeout(LONG, hints.next()).await.unwrap();
+    assert_eq!(told, Some(Hint::Free { place: 0 }));
+    let told = tokio::time::timeout(LONG, left.next()).await.unwrap();
+    assert_eq!(told, None);
+    assert_eq!((line.enrolments().await, wanted().await), (1, 1));
+
+    let again = line.owner.acquire("k").await;
+    end(&waiter).await;
+    line.owner.backend.release(&again.owner).await.unwrap();
+    let told = tokio::time::timeout(LONG, hints.next()).await.unwrap();
+    assert_eq!(told, None);
+    assert_eq!((line.enrolments().await, wanted().await), (0, 0));
+
+    // Who has withdrawn is not there to be told either.
+    let again = line.owner.acquire("k").await;
+    drop(line.watch(&*line.owner.backend, &line.owner).await);
+    line.until_nobody_waits().await;
+    assert_eq!(wanted().await, 1);
+    line.owner.backend.release(&again.owner).await.unwrap();
+    assert_eq!(wanted().await, 0);
+}
+
 /// A request that lies in the socket of a connection that was given up may still be executed, when the
 /// server gets to it. By then the same process may have enrolled anew for the same key, on the next
 /// connection; that is the enrolment that it listens for.

@@ -83,23 +83,27 @@ $$;
 -- A message is `free` or `gone`, the place of the first, and numbers of enrolments: of those who
 -- wait, in their order; or of observers, who all have the place 0. It stays below the 8000 bytes that
 -- NOTIFY takes.
+--
+-- They hear it when this commits. So nearly always one look at the table is all: only where it has
+-- found somebody dead, or nobody at all, is there anything to tidy.
 CREATE FUNCTION wake(keys text[], channel text) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path FROM CURRENT SET lock_timeout = '1s'
+SET plan_cache_mode = force_generic_plan SET jit = off
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 AS $$
 DECLARE
     t bigint := clock();
-    dead bigint[];
     message text;
-    unwanted text;
+    tidy boolean := true;
 BEGIN
     -- Nobody waits for the disk here: what a crash forgets of it, is a hint and the tidying of rows.
     PERFORM set_config('synchronous_commit', 'off', true);
     FOR message IN
         WITH w AS MATERIALIZED (
-            SELECT w.key, w.id, w.process, w.place
+            SELECT w.key, w.id, w.process, w.place, coalesce(p.expires, w.expires, 0) > t AS lives
             FROM waiters w LEFT JOIN processes p ON p.process = w.process
-            WHERE w.key = ANY (keys) AND coalesce(p.expires, w.expires, 0) > t
+            WHERE w.key = ANY (keys)
         ), placed AS (
             SELECT w.key, w.id,
                    CASE WHEN w.process IS NULL THEN 0
@@ -109,14 +113,38 @@ BEGIN
                    (row_number() OVER (
                        PARTITION BY w.key, w.process IS NULL ORDER BY w.place) - 1) / 300 AS part,
                    w.process IS NULL AS observes
-            FROM w
+            FROM w WHERE w.lives
         )
         SELECT CASE WHEN observes THEN 'look ' ELSE 'free ' || min(place) || ' ' END
                || string_agg(id::text, ' ' ORDER BY place)
         FROM placed GROUP BY key, observes, part
+        UNION ALL
+        SELECT NULL
+        FROM unnest(keys) AS u(key) LEFT JOIN w ON w.key = u.key
+        WHERE w.lives IS NOT TRUE
     LOOP
-        PERFORM pg_notify(channel, message);
+        IF message IS NULL THEN
+            tidy := false;
+        ELSE
+            PERFORM pg_notify(channel, message);
+        END IF;
     END LOOP;
+    IF NOT tidy THEN
+        PERFORM forget_the_dead(keys, channel, t);
+    END IF;
+END
+$$;
+
+-- Removes those who waited for these keys and were dead at this time, and tells them so; and notes
+-- that nobody waits, where that is so. A part of `wake`.
+CREATE FUNCTION forget_the_dead(keys text[], channel text, t bigint) RETURNS void
+LANGUAGE plpgsql
+SET search_path FROM CURRENT
+AS $$
+DECLARE
+    dead bigint[];
+    unwanted text;
+BEGIN
     -- The dead have no place a second time. Whose row is locked is being removed by somebody else.
     FOR dead IN
         WITH found AS MATERIALIZED (
