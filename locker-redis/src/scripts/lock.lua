@@ -44,9 +44,9 @@ end
 
 local now_text = time[1] .. string.format('%06d', time[2])
 
--- Almost all of the work is a free lock that is acquired, and an own one that is released while
--- nobody waits. Both are done here, with as few commands as they take. Whatever is not as plain as
--- that, errors included, is answered with nothing: the operations below see all cases.
+-- Almost all of the work is a free lock that is acquired, and an own one that is released. Both are
+-- done here, with as few commands as they take. Whatever is not as plain as that, errors included, is
+-- answered with nothing: the operations below see all cases.
 
 local process_seen, process_lives
 local ttl_seen, expires_text, until_text
@@ -93,9 +93,91 @@ local function acquire_plainly(key, at)
   return 'granted'
 end
 
+local function corrupt(what)
+  error({ err = 'CORRUPT ' .. what })
+end
+
+-- What the process of this name has written, if it lives.
+local function living(name)
+  local value = redis.call('GET', processes .. name)
+  if not value then
+    return false
+  end
+  local expires = string.match(value, '^(%d+) %d+$')
+  if not expires then
+    corrupt('the record of the process is malformed')
+  end
+  return tonumber(expires) > now and value
+end
+
+-- Hints to those who are enrolled, in the order in which they came: a waiter is told its place, an
+-- observer that it may look. A waiter whose process is dead is told so and forgotten; so is a mailbox
+-- that nobody reads.
+--
+-- What a script has said last the server sends first. So the line is told from its end: its head, who
+-- goes at once, has the message before all others.
+local function wake(key)
+  local order, values, all = {}, {}, redis.call('HGETALL', key)
+  for i = 1, #all, 2 do
+    local n = tonumber(string.match(all[i], '^w:(%d+)$'))
+    if n then
+      order[#order + 1], values[n] = n, all[i + 1]
+    end
+  end
+  table.sort(order)
+  local mails, hints, stands, gone, place = {}, {}, {}, {}, 0
+  for i, n in ipairs(order) do
+    local mailbox, id, process = string.match(values[n], '^(%w+) (%d+) ?(.*)$')
+    local word
+    if not mailbox then
+      gone[n] = true
+    elseif process == '' then
+      word = 0
+    elseif place < PLACES then
+      local sound, lives = true, true
+      if processes ~= '' then
+        sound, lives = pcall(living, process)
+      end
+      if sound and lives then
+        word, stands[i], place = place, true, place + 1
+      else
+        word, gone[n] = 'gone', true
+      end
+    end
+    if word then
+      mails[i] = mailboxes == '' and key .. ':mail:' .. mailbox or mailboxes .. mailbox
+      hints[i] = id .. ' ' .. n .. ' ' .. word .. ' ' .. key
+    end
+  end
+  local publish = mailboxes == '' and 'SPUBLISH' or 'PUBLISH'
+  local deserted = false
+  for i = #order, 1, -1 do
+    if hints[i] and redis.call(publish, mails[i], hints[i]) == 0 then
+      gone[order[i]], deserted = true, deserted or stands[i]
+    end
+  end
+  if not next(gone) then
+    return
+  end
+  local left = #order
+  for n in pairs(gone) do
+    redis.call('HDEL', key, 'w:' .. n)
+    left = left - 1
+  end
+  if left == 0 then
+    redis.call('HDEL', key, 'waiters', 'enrolled')
+  else
+    redis.call('HSET', key, 'waiters', left)
+    -- A mailbox that nobody reads has taken a place. Those behind it move up, and are told again.
+    if deserted then
+      wake(key)
+    end
+  end
+end
+
 local function release_plainly(key, at)
   local found = redis.call('HMGET', key, 'owner', 'expires', 'waiters', 'format', 'token')
-  if found[1] ~= ARGV[at + 1] or found[3] or (tonumber(found[2] or '') or 0) <= now then
+  if found[1] ~= ARGV[at + 1] or (tonumber(found[2] or '') or 0) <= now then
     return
   end
   -- What is no record of this release is not released by it.
@@ -104,16 +186,15 @@ local function release_plainly(key, at)
   end
   redis.call('HDEL', key, 'format', 'owner', 'acquired', 'extended', 'expires', 'marked')
   wrote = true
+  if found[3] then
+    pcall(wake, key)
+  end
   return 'mine'
 end
 
 -- The operations in all cases. They are made when one is needed: a script is run anew for every
 -- batch, and would make them all each time.
 local function all_operations()
-  local function corrupt(what)
-    error({ err = 'CORRUPT ' .. what })
-  end
-
   local function number(field, value)
     if not value or #value > 16 or not string.find(value, '^%d+$') then
       corrupt('the field ' .. field .. ' is not a number')
@@ -130,19 +211,6 @@ local function all_operations()
       corrupt('the owner is malformed')
     end
     return (string.gsub(process, '[%%:{}]', ESCAPES))
-  end
-
-  -- What the process of this name has written, if it lives.
-  local function living(name)
-    local value = redis.call('GET', processes .. name)
-    if not value then
-      return false
-    end
-    local expires = string.match(value, '^(%d+) %d+$')
-    if not expires then
-      corrupt('the record of the process is malformed')
-    end
-    return tonumber(expires) > now and value
   end
 
   -- Reads a lock. `record` is its record as it was found, if it is unexpired; `mine` says whether it
@@ -228,60 +296,6 @@ local function all_operations()
     return { 'granted', text(token) }
   end
 
-  -- Hints to those who are enrolled, in the order in which they came. A mailbox that nobody reads
-  -- and a waiter whose process is dead are forgotten on the spot, and take no place.
-  local function wake(key, lock)
-    if not lock.waiters then
-      return
-    end
-    local order, values, gone, place = {}, {}, {}, 0
-    local all = redis.call('HGETALL', key)
-    for i = 1, #all, 2 do
-      local n = tonumber(string.match(all[i], '^w:(%d+)$'))
-      if n then
-        order[#order + 1], values[n] = n, all[i + 1]
-      end
-    end
-    table.sort(order)
-    for _, n in ipairs(order) do
-      local mailbox, id, process = string.match(values[n], '^(%w+) (%d+) ?(.*)$')
-      local heard = 0
-      if mailbox and process ~= '' and place == PLACES then
-        heard = 1
-      elseif mailbox then
-        local alive, value = true, true
-        if process ~= '' and processes ~= '' then
-          alive, value = pcall(living, process)
-        end
-        alive = alive and value
-        local word = alive and (process == '' and 0 or place) or 'gone'
-        local hint = id .. ' ' .. n .. ' ' .. word .. ' ' .. key
-        if mailboxes == '' then
-          heard = redis.call('SPUBLISH', key .. ':mail:' .. mailbox, hint)
-        else
-          heard = redis.call('PUBLISH', mailboxes .. mailbox, hint)
-        end
-        if not alive then
-          heard = 0
-        elseif heard > 0 and process ~= '' then
-          place = place + 1
-        end
-      end
-      if heard == 0 then
-        gone[#gone + 1] = 'w:' .. n
-      end
-    end
-    for _, field in ipairs(gone) do
-      redis.call('HDEL', key, field)
-    end
-    local left = #order - #gone
-    if left == 0 then
-      redis.call('HDEL', key, 'waiters', 'enrolled')
-    elseif #gone > 0 then
-      redis.call('HSET', key, 'waiters', left)
-    end
-  end
-
   -- Both claims. They differ in what they do with a free lock and with a dead holder.
   local function claim(key, owner, process, ttl, not_after, observed)
     -- Nothing lands late. The largest number there is means "without limit", and is one here.
@@ -348,7 +362,9 @@ local function all_operations()
       if lock.mine then
         redis.call('HDEL', key, 'format', 'owner', 'acquired', 'extended', 'expires', 'marked')
         -- The lock is free, whoever may not be told so: a user without the right to publish.
-        pcall(wake, key, lock)
+        if lock.waiters then
+          pcall(wake, key)
+        end
       end
       return answer
     end },
@@ -371,8 +387,8 @@ local function all_operations()
     -- process. Its retirement has freed the lock, if the lock is still its.
     wake = { 1, function(key, process)
       local lock = find(key)
-      if lock.record and lock.process == process then
-        wake(key, lock)
+      if lock.record and lock.process == process and lock.waiters then
+        wake(key)
       end
       return { 'done' }
     end },
