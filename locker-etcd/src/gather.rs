@@ -191,16 +191,22 @@ mod tests {
     use locker_testkit::servers::etcd::{Server, Setup, shared};
     use std::hash::{BuildHasher, RandomState};
     use std::time::Duration;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
 
     /// Each test has a namespace of its own, also when the server outlives the tests: a birth in it may
     /// raise the base, and with it change everybody's terms.
     async fn on(url: &str) -> Transactions {
+        let namespace = RandomState::new().hash_one("batches");
+        over(url, Names::new(&format!("batches-{namespace}"))).await
+    }
+
+    async fn over(url: &str, names: Names) -> Transactions {
         let address = Address::parse(url).unwrap();
         let (connection, _) = Connection::open(&address, 0, b"probe").await.unwrap();
-        let namespace = RandomState::new().hash_one("batches");
         Transactions(Arc::new(Session {
             connection,
-            names: Names::new(&format!("batches-{namespace}")),
+            names,
             shared: Arc::new(Shared::default()),
         }))
     }
@@ -433,5 +439,56 @@ mod tests {
             assert_eq!(told, (ErrorKind::Busy, Effect::Unknown), "{refused:?}");
             carrier.0.shared.batch_went(false);
         }
+    }
+    /// A way to the server that is cut when the second batch was answered, and before that answer arrives.
+    async fn cut_at_the_second_answer(url: &str) -> String {
+        /// More than anything that is sent but several members.
+        const BATCH_BYTES: usize = 1000;
+        /// More than the connection's own messages.
+        const ANSWER_BYTES: usize = 100;
+        let to = url.strip_prefix("etcd://").unwrap().to_owned();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let way = format!("etcd://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            let (mut client, _) = listener.accept().await.unwrap();
+            let mut server = TcpStream::connect(to).await.unwrap();
+            let (mut up, mut down) = (vec![0; 1 << 16], vec![0; 1 << 16]);
+            let mut batches = 0;
+            loop {
+                tokio::select! {
+                    sent = client.read(&mut up) => {
+                        let sent = sent.unwrap();
+                        batches += usize::from(sent >= BATCH_BYTES);
+                        server.write_all(&up[..sent]).await.unwrap();
+                    }
+                    answered = server.read(&mut down) => {
+                        let answered = answered.unwrap();
+                        if batches == 2 && answered >= ANSWER_BYTES {
+                            return;
+                        }
+                        client.write_all(&down[..answered]).await.unwrap();
+                    }
+                }
+            }
+        });
+        way
+    }
+
+    /// S2: nested transactions, sent because the whole did nothing, may have done what they say nothing of.
+    #[tokio::test]
+    async fn a_second_answer_that_is_lost_leaves_a_doubt() {
+        let server = shared::server().unwrap_or_else(|missing| panic!("no store: {missing}"));
+        let carrier = on(server.url()).await;
+        let (theirs, _) = born(&carrier, 2).await;
+        let (mine, terms) = born(&carrier, 1).await;
+        claim(&carrier, owner(&theirs, 7)).await;
+        let way = cut_at_the_second_answer(server.url()).await;
+        let cut = over(&way, carrier.0.names.clone()).await;
+        let owners: Vec<OwnerHash> = (0..8).map(|n| owner(&mine, n)).collect();
+        let lost = cut.carry(&creates(&owners, terms)).await.unwrap_err();
+        let told = (lost.kind(), lost.effect());
+        assert_eq!(told, (ErrorKind::Unavailable, Effect::Unknown), "{lost:?}");
+        let found = carrier.0.read_lock(owners[0].key()).await.unwrap();
+        assert_eq!(found.unwrap().data.owner, owners[0], "it was done");
     }
 }
