@@ -17,7 +17,6 @@
 //! | withdraw | names the enrolment as well as its number |
 
 use crate::error;
-use crate::names;
 use crate::reply;
 use crate::script::Answered;
 use crate::session::Session;
@@ -36,7 +35,7 @@ pub(crate) fn micros(ttl: Duration) -> u128 {
 fn claim_arguments(claim: &Claim) -> [String; 4] {
     [
         claim.owner.as_str().to_owned(),
-        names::tail(claim.owner.process()),
+        reply::argument(claim.owner.process()),
         micros(claim.ttl).to_string(),
         claim.not_after.as_micros().to_string(),
     ]

@@ -14,6 +14,7 @@
 use crate::error;
 use locker_core::{BackendError, Key, ProcessHash};
 use percent_encoding::percent_decode_str;
+use std::borrow::Cow;
 use std::fmt::Write;
 
 /// The greatest length of a namespace, in bytes.
@@ -47,11 +48,11 @@ impl Names {
 
     pub(crate) fn lock(&self, key: &Key) -> String {
         let key = encode(key.as_str(), &['%', '}']);
-        format!("{}:{{{key}}}", self.namespace)
+        [&self.namespace, ":{", &key, "}"].concat()
     }
 
     pub(crate) fn process(&self, process: &ProcessHash) -> String {
-        format!("{}{}", self.processes, tail(process))
+        [&self.processes, &*tail(process)].concat()
     }
 
     /// What every process key begins with.
@@ -94,7 +95,7 @@ impl Names {
 }
 
 /// What the name of a process key ends with. The script makes the same of an owner hash.
-pub(crate) fn tail(process: &ProcessHash) -> String {
+pub(crate) fn tail(process: &ProcessHash) -> Cow<'_, str> {
     encode(process.as_str(), &['%', ':', '{', '}'])
 }
 
@@ -103,7 +104,10 @@ pub(crate) fn sharded_channel(lock: &str, mailbox: &str) -> String {
     format!("{lock}:mail:{mailbox}")
 }
 
-fn encode(text: &str, characters: &[char]) -> String {
+fn encode<'t>(text: &'t str, characters: &[char]) -> Cow<'t, str> {
+    if !text.contains(characters) {
+        return Cow::Borrowed(text);
+    }
     let mut encoded = String::with_capacity(text.len() + 8);
     for c in text.chars() {
         if characters.contains(&c) {
@@ -113,7 +117,7 @@ fn encode(text: &str, characters: &[char]) -> String {
             encoded.push(c);
         }
     }
-    encoded
+    Cow::Owned(encoded)
 }
 
 /// A text that stands for itself in a pattern.

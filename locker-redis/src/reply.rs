@@ -205,5 +205,5 @@ pub(crate) fn liveness(
 
 /// The argument by which the script knows a process.
 pub(crate) fn argument(process: &ProcessHash) -> String {
-    names::tail(process)
+    names::tail(process).into_owned()
 }

@@ -1,7 +1,7 @@
 //! The identity of one acquisition of one lock by one process.
 
 use super::{InvalidIdentity, Key, ProcessHash, Trace, escape, parse_canonical};
-use std::fmt;
+use std::fmt::{self, Write};
 use std::hash::{Hash, Hasher};
 use std::str::FromStr;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ use std::sync::Arc;
 pub struct OwnerHash(Arc<Parts>);
 
 struct Parts {
-    text: Box<str>,
+    text: String,
     key: Key,
     process: ProcessHash,
     seq: u64,
@@ -39,13 +39,19 @@ impl OwnerHash {
     /// The `seq`-th acquisition of `process`, of the lock `key`.
     pub fn new(key: &Key, process: &ProcessHash, seq: u64, trace: Option<&Trace>) -> Self {
         let key_text = escape::escape(key.as_str());
-        let text = match trace {
+        let trace_text = trace.map_or("", Trace::as_str);
+        // Every acquisition makes one, so there is room from the start; numbers have 20 digits at most.
+        let room = key_text.len() + process.as_str().len() + trace_text.len() + 23;
+        let mut text = String::with_capacity(room);
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{key_text}@{process}.{seq}");
+        if trace.is_some() {
             // The trace is the tail and needs no escape: no raw `#` can stand before it.
-            Some(trace) => format!("{key_text}@{process}.{seq}#{trace}"),
-            None => format!("{key_text}@{process}.{seq}"),
-        };
+            text.push('#');
+            text.push_str(trace_text);
+        }
         Self(Arc::new(Parts {
-            text: text.into(),
+            text,
             key: key.clone(),
             process: process.clone(),
             seq,
