@@ -11,6 +11,8 @@
 //! | [`etcd`] | etcd alone, and a cluster |
 //! | [`postgres`] | Postgres, as an ordinary user |
 //! | [`redis`] | Redis alone, with replicas, under sentinels, and as a cluster |
+//! | [`shared`] | one of each for all tests of a process |
+//! | `wait` | asking a server until it is ready |
 //!
 //! Nothing here is skipped: what cannot be had is [`Missing`](crate::Missing), with what to install.
 
@@ -21,4 +23,6 @@ pub mod port;
 pub mod postgres;
 pub mod program;
 pub mod redis;
+pub mod shared;
 pub mod supervisor;
+mod wait;

@@ -8,6 +8,7 @@
 
 use crate::Missing;
 use crate::servers::program;
+use crate::servers::wait::wait_until;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs;
@@ -17,6 +18,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 use tempfile::TempDir;
+
+/// How long a server may go on after it was told to stop.
+const PAUSE_LIMIT: Duration = Duration::from_secs(1);
 
 /// `$0` is the folder, `$@` the command line of the server. `wait` after `kill`: whoever was told
 /// "ended" may use the port.
@@ -140,13 +144,12 @@ impl Supervisor {
     /// that runs on another processor goes on for a moment after the signal.
     pub fn pause(&self) -> io::Result<()> {
         self.signal(Signal::SIGSTOP)?;
-        for _ in 0..1000 {
-            if self.stands_still() {
-                return Ok(());
-            }
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        Err(io::Error::other("the server does not stand still"))
+        wait_until(PAUSE_LIMIT, || {
+            let stands = self.stands_still();
+            stands
+                .then_some(())
+                .ok_or_else(|| "the server does not stand still".to_owned())
+        })
     }
 
     fn stands_still(&self) -> bool {

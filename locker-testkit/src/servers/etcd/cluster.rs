@@ -3,9 +3,8 @@
 use super::member::{Member, Ports, START_LIMIT, unavailable};
 use super::setup::Setup;
 use crate::Missing;
+use crate::servers::wait::wait_until;
 use std::io;
-use std::thread;
-use std::time::{Duration, Instant};
 
 /// A cluster of one member.
 #[derive(Debug)]
@@ -113,17 +112,11 @@ impl Cluster {
 
     /// Waits until a member leads, and answers which.
     pub fn leader(&self) -> io::Result<usize> {
-        let began = Instant::now();
-        loop {
-            let leads = |member: &Member| member.pid().is_some() && member.leads().unwrap_or(false);
-            if let Some(place) = self.members.iter().position(leads) {
-                return Ok(place);
-            }
-            if began.elapsed() > START_LIMIT {
-                return Err(io::Error::other("no member leads"));
-            }
-            thread::sleep(Duration::from_millis(10));
-        }
+        let leads = |member: &Member| member.pid().is_some() && member.leads().unwrap_or(false);
+        wait_until(START_LIMIT, || {
+            let leader = self.members.iter().position(leads);
+            leader.ok_or_else(|| "no member leads".to_owned())
+        })
     }
 }
 

@@ -6,13 +6,13 @@ use crate::servers::certificates::Files;
 use crate::servers::port::Port;
 use crate::servers::program;
 use crate::servers::supervisor::Supervisor;
+use crate::servers::wait::wait_while;
 use std::fs;
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// What to do when there is no server.
 const INSTALL: &str =
@@ -22,8 +22,6 @@ const INSTALL: &str =
 pub(super) const START_LIMIT: Duration = Duration::from_secs(30);
 /// How long a question to a member may take.
 const QUESTION_LIMIT: Duration = Duration::from_secs(2);
-/// How often a state is looked at while it is waited for.
-const POLL: Duration = Duration::from_millis(10);
 
 /// The ports of one member, known before it starts: every member names all others.
 #[derive(Debug)]
@@ -171,21 +169,13 @@ impl Member {
 
     /// Waits until the member serves.
     pub(super) fn serves(&self) -> io::Result<()> {
-        let began = Instant::now();
-        loop {
-            let why = match self.ask("/health") {
-                Ok(answer) if answer.contains("\"health\":\"true\"") => return Ok(()),
-                Ok(answer) => answer,
-                Err(error) => error.to_string(),
-            };
-            if !self.supervisor.runs() || began.elapsed() > START_LIMIT {
-                return Err(io::Error::other(format!(
-                    "the server does not serve ({why}):\n{}",
-                    tail(&self.log())
-                )));
-            }
-            thread::sleep(POLL);
-        }
+        let is_healthy = || match self.ask("/health") {
+            Ok(answer) if answer.contains("\"health\":\"true\"") => Ok(()),
+            Ok(answer) => Err(answer),
+            Err(error) => Err(error.to_string()),
+        };
+        let serves = wait_while(|| self.supervisor.runs(), START_LIMIT, is_healthy);
+        serves.map_err(|why| io::Error::other(format!("{why}\n{}", tail(&self.log()))))
     }
 
     /// Whether this member leads its cluster, by its own word.

@@ -5,12 +5,12 @@ use crate::Missing;
 use crate::servers::port::Port;
 use crate::servers::program;
 use crate::servers::supervisor::Supervisor;
+use crate::servers::wait::wait_while;
 use nix::unistd::chown;
 use std::fs;
 use std::io;
 use std::net::TcpStream;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// What to do when there is no pooler.
 const INSTALL: &str = "apt-get install pgbouncer";
@@ -19,8 +19,6 @@ const START_LIMIT: Duration = Duration::from_secs(15);
 /// How long the pooler waits, in seconds, before it tries a server again that let it in no more. Its
 /// default of 15 is longer than a process lives without a report.
 const RETRY: f64 = 0.1;
-/// How often it is looked at meanwhile.
-const POLL: Duration = Duration::from_millis(10);
 
 /// A pooler that gives each transaction one of a few sessions of its server.
 #[derive(Debug)]
@@ -75,14 +73,17 @@ impl Bouncer {
         let command: Vec<&str> = command.iter().map(String::as_str).collect();
         let mut supervisor = Supervisor::new(folder, &command)?;
         supervisor.start().map_err(|error| unavailable(&error))?;
-        let limit = Instant::now() + START_LIMIT;
-        while TcpStream::connect(("127.0.0.1", port.number())).is_err() {
-            if !supervisor.runs() || Instant::now() > limit {
-                let why = format!("the pooler does not start: {}", supervisor.output());
-                return Err(Missing::new(why, INSTALL));
-            }
-            thread::sleep(POLL);
-        }
+        let listens = || match TcpStream::connect(("127.0.0.1", port.number())) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(error.to_string()),
+        };
+        wait_while(|| supervisor.runs(), START_LIMIT, listens).map_err(|why| {
+            let output = supervisor.output();
+            Missing::new(
+                format!("the pooler does not start: {why}\n{output}"),
+                INSTALL,
+            )
+        })?;
         Ok(Self { supervisor, port })
     }
 

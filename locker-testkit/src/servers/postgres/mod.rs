@@ -21,7 +21,7 @@ pub use bouncer::Bouncer;
 pub use server::{GUARDED, Server};
 
 use crate::Missing;
-use std::env;
+use crate::servers::shared::{Cell, Shared};
 use std::sync::OnceLock;
 
 /// The variable that names a server. Its role must be allowed to create schemas and roles.
@@ -34,18 +34,8 @@ pub const SERVER_VARIABLE: &str = "LOCKER_TEST_POSTGRES_URL";
 ///
 /// [`Missing`] when it cannot be had.
 pub fn shared() -> Result<&'static str, Missing> {
-    static SHARED: OnceLock<Result<(String, Option<Server>), Missing>> = OnceLock::new();
-    let made = SHARED.get_or_init(|| {
-        if let Some(url) = env::var(SERVER_VARIABLE).ok().filter(|url| !url.is_empty()) {
-            return Ok((url, None));
-        }
-        let server = volatile()?;
-        Ok((server.url().to_owned(), Some(server)))
-    });
-    match made {
-        Ok((url, _)) => Ok(url),
-        Err(missing) => Err(missing.clone()),
-    }
+    static SHARED: Cell<Server> = Cell::new();
+    Shared::of(&SHARED, SERVER_VARIABLE, Server::url, volatile).map(Shared::url)
 }
 
 /// The same behind a pooler in transaction mode with three sessions: the URL through the pooler, and
@@ -55,16 +45,16 @@ pub fn shared() -> Result<&'static str, Missing> {
 ///
 /// [`Missing`] when it cannot be had.
 pub fn shared_bouncer() -> Result<(&'static str, &'static str), Missing> {
-    struct Shared {
+    struct Both {
         through: String,
         past: String,
         _keep: (Bouncer, Server),
     }
-    static SHARED: OnceLock<Result<Shared, Missing>> = OnceLock::new();
+    static SHARED: OnceLock<Result<Both, Missing>> = OnceLock::new();
     let made = SHARED.get_or_init(|| {
         let server = volatile()?;
         let bouncer = Bouncer::start(&server, 3)?;
-        Ok(Shared {
+        Ok(Both {
             through: bouncer.url(),
             past: server.url().to_owned(),
             _keep: (bouncer, server),

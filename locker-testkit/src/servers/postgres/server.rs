@@ -4,21 +4,19 @@ use crate::Missing;
 use crate::servers::port::Port;
 use crate::servers::program;
 use crate::servers::supervisor::Supervisor;
+use crate::servers::wait::wait_while;
 use nix::unistd::{Uid, User, chown};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// What to do when there is no server.
 const INSTALL: &str = "apt-get install postgresql (version 13 or later), or set \
                        LOCKER_TEST_POSTGRES_URL";
 /// How long a server may take to answer after its start.
 const START_LIMIT: Duration = Duration::from_secs(30);
-/// How often a state is looked at while it is waited for.
-const POLL: Duration = Duration::from_millis(10);
 /// How many ports are tried when somebody else was faster.
 const PORT_TRIES: u32 = 5;
 
@@ -83,7 +81,6 @@ impl Server {
     /// When it ended by itself, or does not answer.
     pub fn start_again(&mut self) -> io::Result<()> {
         self.supervisor.start()?;
-        let limit = Instant::now() + START_LIMIT;
         let number = self.port.number().to_string();
         let ready = self
             .programs
@@ -98,16 +95,9 @@ impl Server {
             "-p".into(),
             number,
         ];
-        while run(&ready).is_err() {
-            if !self.supervisor.runs() || Instant::now() > limit {
-                let log = self.log();
-                return Err(io::Error::other(format!(
-                    "the server does not start: {log}"
-                )));
-            }
-            thread::sleep(POLL);
-        }
-        Ok(())
+        let is_ready = || run(&ready).map(|_| ()).map_err(|error| error.to_string());
+        let started = wait_while(|| self.supervisor.runs(), START_LIMIT, is_ready);
+        started.map_err(|why| io::Error::other(format!("{why}\n{}", self.log())))
     }
 
     /// Kills the server as a power failure would, and returns when it is gone.

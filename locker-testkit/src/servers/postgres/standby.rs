@@ -2,9 +2,9 @@
 
 use super::server::{Server, prepared, unavailable};
 use crate::Missing;
+use crate::servers::wait::wait_until;
 use std::io;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How long a standby may take to have what its primary has.
 const CATCH_UP_LIMIT: Duration = Duration::from_secs(15);
@@ -43,14 +43,7 @@ impl Server {
     pub fn catch_up_with(&self, primary: &Self) -> io::Result<()> {
         let written = primary.sql("SELECT pg_current_wal_lsn()")?;
         let question = format!("SELECT pg_last_wal_replay_lsn() >= '{written}'");
-        let limit = Instant::now() + CATCH_UP_LIMIT;
-        while self.sql(&question)? != "t" {
-            if Instant::now() > limit {
-                return Err(io::Error::other("the standby does not follow"));
-            }
-            thread::sleep(Duration::from_millis(20));
-        }
-        Ok(())
+        self.says("t", &question)
     }
 
     /// From now on this standby hears nothing from its primary, which is not told.
@@ -61,14 +54,16 @@ impl Server {
     pub fn stop_following(&self) -> io::Result<()> {
         self.sql("ALTER SYSTEM SET primary_conninfo = ''")?;
         self.sql("SELECT pg_reload_conf()")?;
-        let limit = Instant::now() + CATCH_UP_LIMIT;
-        while self.sql("SELECT count(*) FROM pg_stat_wal_receiver")? != "0" {
-            if Instant::now() > limit {
-                return Err(io::Error::other("the standby goes on to follow"));
-            }
-            thread::sleep(Duration::from_millis(20));
-        }
-        Ok(())
+        self.says("0", "SELECT count(*) FROM pg_stat_wal_receiver")
+    }
+
+    /// Waits until the answer to a question is this one.
+    fn says(&self, expected: &str, question: &str) -> io::Result<()> {
+        wait_until(CATCH_UP_LIMIT, || match self.sql(question) {
+            Ok(said) if said == expected => Ok(()),
+            Ok(said) => Err(format!("{question} says {said}")),
+            Err(error) => Err(error.to_string()),
+        })
     }
 
     /// Makes this standby a primary, and waits until it is one.

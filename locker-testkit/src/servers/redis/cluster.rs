@@ -1,9 +1,10 @@
 //! A cluster, made by the commands that `redis-cli --cluster` would send.
 
-use super::node::{Kind, Node, START_LIMIT, unavailable, wait_until};
+use super::node::{Kind, Node, START_LIMIT, unavailable};
 use super::replicated::{cut_off, linked, many_url};
 use super::setup::Setup;
 use crate::Missing;
+use crate::servers::wait::wait_until;
 use std::io;
 use std::time::Duration;
 

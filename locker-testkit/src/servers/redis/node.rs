@@ -6,14 +6,14 @@ use crate::servers::certificates::Files;
 use crate::servers::port::Port;
 use crate::servers::program;
 use crate::servers::supervisor::Supervisor;
+use crate::servers::wait::wait_while;
 use redis::{Client, Connection, ConnectionAddr, FromRedisValue, IntoConnectionInfo};
 use redis::{RedisConnectionInfo, cmd};
 use std::fs;
 use std::io;
 use std::path::Path;
 use std::process::Command;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// What to do when there is no server.
 const INSTALL: &str = "apt-get install redis-server redis-sentinel (version 6.2 or later), or set \
@@ -23,8 +23,6 @@ const INSTALL: &str = "apt-get install redis-server redis-sentinel (version 6.2 
 pub(super) const START_LIMIT: Duration = Duration::from_secs(15);
 /// How long a command of a test may take.
 const COMMAND_LIMIT: Duration = Duration::from_secs(10);
-/// How often a state is looked at while it is waited for.
-const POLL: Duration = Duration::from_millis(5);
 /// How many ports are tried when somebody else was faster.
 const PORT_TRIES: u32 = 5;
 
@@ -187,15 +185,13 @@ impl Node {
     /// Starts the process on its data, after killing one that runs, and waits until it answers.
     pub fn start_again(&mut self) -> io::Result<()> {
         self.supervisor.start()?;
-        wait_until(START_LIMIT, || match self.command(&["PING"]) {
-            Ok(_) => Ok(Ok(())),
-            Err(error) if self.supervisor.runs() => Err(error.to_string()),
-            // It will not come any more: the limit need not be waited for.
-            Err(_) => Ok(Err(io::Error::other(format!(
-                "the server has ended:\n{}",
-                tail(&self.log())
-            )))),
-        })?
+        let answers = || {
+            self.command(&["PING"])
+                .map(|_| ())
+                .map_err(|e| e.to_string())
+        };
+        let started = wait_while(|| self.supervisor.runs(), START_LIMIT, answers);
+        started.map_err(|why| io::Error::other(format!("{why}\n{}", tail(&self.log()))))
     }
 
     /// Kills the process and starts it without its data. A node of a cluster stays in its cluster.
@@ -267,30 +263,6 @@ impl Node {
             .find(|(name, _)| *name == field);
         let (_, value) = found.ok_or_else(|| io::Error::other(format!("INFO has no {field}")))?;
         Ok(value.trim().to_owned())
-    }
-}
-
-/// Repeats the question until it is answered.
-///
-/// # Errors
-///
-/// The last answer, when the limit is over.
-pub(super) fn wait_until<T>(
-    limit: Duration,
-    mut ask: impl FnMut() -> Result<T, String>,
-) -> io::Result<T> {
-    let began = Instant::now();
-    loop {
-        match ask() {
-            Ok(value) => return Ok(value),
-            Err(why) if began.elapsed() > limit => {
-                return Err(io::Error::new(
-                    io::ErrorKind::TimedOut,
-                    format!("not within {limit:?}: {why}"),
-                ));
-            }
-            Err(_) => thread::sleep(POLL),
-        }
     }
 }
 

@@ -1,8 +1,9 @@
 //! One server, and one server with replicas.
 
-use super::node::{Kind, Node, START_LIMIT, unavailable, wait_until};
+use super::node::{Kind, Node, START_LIMIT, unavailable};
 use super::setup::Setup;
 use crate::Missing;
+use crate::servers::wait::wait_until;
 use std::io;
 
 /// A standalone server.

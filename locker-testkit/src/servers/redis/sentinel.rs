@@ -1,9 +1,10 @@
 //! A master with replicas, watched by sentinels that promote a replica when the master is gone.
 
-use super::node::{Kind, Node, START_LIMIT, unavailable, wait_until};
+use super::node::{Kind, Node, START_LIMIT, unavailable};
 use super::replicated::{Replicated, cut_off, many_url};
 use super::setup::Setup;
 use crate::Missing;
+use crate::servers::wait::wait_until;
 use std::io;
 use std::time::Duration;
 
