@@ -199,6 +199,33 @@ async fn the_dead_leave_the_line_at_the_next_release() {
     assert_eq!(wanted().await, 0);
 }
 
+/// A process that has held very many locks ends, and somebody waits for each of them: they are told within
+/// the time that a wake-up has before its connection is given up.
+#[tokio::test]
+async fn the_end_of_a_process_wakes_the_waiters_of_all_its_locks() {
+    const LOCKS: i32 = 10_000;
+    const LATE: Duration = Duration::from_secs(5);
+    let line = line().await;
+    let waiter = Somebody::over(&line.fixture.store()).await;
+    let mut hints = line.watch(&*waiter.backend, &waiter).await;
+    let held = "INSERT INTO locks (key, token, format, owner, process, acquired_at, extended_at, expires, wanted)
+        SELECT 'many-' || n, l.token, 1, 'many-' || n, l.process, l.acquired_at, l.extended_at, l.expires, true
+        FROM locks l, generate_series(1, $1) n WHERE l.key = 'k'";
+    let waits = "INSERT INTO waiters (key, id, process, turn)
+        SELECT 'many-' || n, n, $2, n FROM generate_series(1, $1) n";
+    let mut raw = line.fixture.raw().await;
+    let held = sqlx::query(held).bind(LOCKS);
+    held.execute(&mut raw).await.unwrap();
+    let waits = sqlx::query(waits).bind(LOCKS).bind(waiter.process.as_str());
+    waits.execute(&mut raw).await.unwrap();
+    let owner = &line.owner;
+    let begun = Instant::now();
+    owner.backend.retire_process(&owner.process).await.unwrap();
+    assert!(begun.elapsed() < LATE, "it took {:?}", begun.elapsed());
+    let heard = tokio::time::timeout(LONG, hints.next()).await.unwrap();
+    assert_eq!(heard, Some(Hint::Free { place: 0 }));
+}
+
 /// A request that lies in the socket of a connection that was given up may still be executed, when the
 /// server gets to it. By then the same process may have enrolled anew for the same key, on the next
 /// connection; that is the enrolment that it listens for.

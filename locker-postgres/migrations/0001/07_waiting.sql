@@ -119,9 +119,12 @@ BEGIN
                || string_agg(id::text, ' ' ORDER BY place)
         FROM placed GROUP BY key, observes, part
         UNION ALL
-        SELECT NULL
-        FROM unnest(keys) AS u(key) LEFT JOIN w ON w.key = u.key
-        WHERE w.lives IS NOT TRUE
+        SELECT NULL FROM w WHERE NOT w.lives
+        UNION ALL
+        SELECT NULL WHERE EXISTS (
+            SELECT FROM unnest(keys) AS u(key)
+            WHERE NOT EXISTS (SELECT FROM waiters x WHERE x.key = u.key)
+        )
     LOOP
         IF message IS NULL THEN
             tidy := false;

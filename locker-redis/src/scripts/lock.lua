@@ -110,78 +110,116 @@ local function living(name)
   return tonumber(expires) > now and value
 end
 
--- Hints to those who are enrolled, in the order in which they came: a waiter is told its place, an
--- observer that it may look. A waiter whose process is dead is told so and forgotten; so is a mailbox
--- that nobody reads.
+-- Hints to those who are enrolled: a waiter is told its place, by the order in which they came, and an
+-- observer that it may look. A waiter whose process is dead is told so and forgotten; a mailbox that
+-- nobody reads is forgotten, and takes no place.
 --
 -- What a script has said last the server sends first. So the line is told from its end: its head, who
--- goes at once, has the message before all others.
+-- goes at once, has the message before all others. A mailbox that nobody reads has taken a place by
+-- then; those behind it are told once more.
 local function wake(key)
-  local order, values, all = {}, {}, redis.call('HGETALL', key)
+  local order, values, gone = {}, {}, {}
+  local all = redis.call('HGETALL', key)
   for i = 1, #all, 2 do
     local n = tonumber(string.match(all[i], '^w:(%d+)$'))
-    if n then
+    if n and all[i] == 'w:' .. n then
       order[#order + 1], values[n] = n, all[i + 1]
+    elseif n then
+      -- No release of the locker spells a number like that.
+      gone[#gone + 1] = all[i]
     end
   end
+  local count = #order + #gone
   table.sort(order)
-  local mails, hints, stands, gone, place = {}, {}, {}, {}, 0
-  for i, n in ipairs(order) do
-    local mailbox, id, process = string.match(values[n], '^(%w+) (%d+) ?(.*)$')
-    local word
-    if not mailbox then
-      gone[n] = true
-    elseif process == '' then
-      word = 0
-    elseif place < PLACES then
-      local sound, lives = true, true
-      if processes ~= '' then
-        sound, lives = pcall(living, process)
-      end
-      if sound and lives then
-        word, stands[i], place = place, true, place + 1
-      else
-        word, gone[n] = 'gone', true
-      end
-    end
-    if word then
-      mails[i] = mailboxes == '' and key .. ':mail:' .. mailbox or mailboxes .. mailbox
-      hints[i] = id .. ' ' .. n .. ' ' .. word .. ' ' .. key
-    end
-  end
+
   local publish = mailboxes == '' and 'SPUBLISH' or 'PUBLISH'
-  local deserted = false
-  for i = #order, 1, -1 do
-    if hints[i] and redis.call(publish, mails[i], hints[i]) == 0 then
-      gone[order[i]], deserted = true, deserted or stands[i]
+  local function tell(one, word)
+    return redis.call(publish, one.mail, one.name .. ' ' .. word .. ' ' .. key) > 0
+  end
+  local function forget(n)
+    gone[#gone + 1] = 'w:' .. n
+  end
+  -- The enrolment of this number, unless it is forgotten.
+  local function look(n)
+    local mailbox, id, process = string.match(values[n], '^(%w+) (%d+) ?(.*)$')
+    if not mailbox then
+      return forget(n)
+    end
+    local mail = mailboxes == '' and key .. ':mail:' .. mailbox or mailboxes .. mailbox
+    local one = { n = n, mail = mail, name = id .. ' ' .. n, waits = process ~= '' }
+    if one.waits and processes ~= '' then
+      local sound, lives = pcall(living, process)
+      if not (sound and lives) then
+        tell(one, 'gone')
+        return forget(n)
+      end
+    end
+    return one
+  end
+
+  local line, others, place = {}, {}, 0
+  for _, n in ipairs(order) do
+    if place < PLACES or string.find(values[n], '^%w+ %d+$') then
+      local one = look(n)
+      if one then
+        one.place = one.waits and place or 0
+        place = place + (one.waits and 1 or 0)
+        line[#line + 1] = one
+      end
+    else
+      others[#others + 1] = n
     end
   end
-  if not next(gone) then
+  local empty
+  for i = #line, 1, -1 do
+    local one = line[i]
+    if not tell(one, one.place) then
+      forget(one.n)
+      empty = one.waits and i or empty
+      one.waits = false
+    end
+  end
+  if empty then
+    place = line[empty].place
+    for i = empty + 1, #line do
+      local one = line[i]
+      if one.waits then
+        tell(one, place)
+        place = place + 1
+      end
+    end
+    for _, n in ipairs(others) do
+      local one = place < PLACES and look(n)
+      if one and tell(one, place) then
+        place = place + 1
+      elseif one then
+        forget(n)
+      end
+    end
+  end
+
+  if #gone == 0 and count > 0 then
     return
   end
-  local left = #order
-  for n in pairs(gone) do
-    redis.call('HDEL', key, 'w:' .. n)
-    left = left - 1
+  for _, field in ipairs(gone) do
+    redis.call('HDEL', key, field)
   end
-  if left == 0 then
+  if #gone == count then
     redis.call('HDEL', key, 'waiters', 'enrolled')
   else
-    redis.call('HSET', key, 'waiters', left)
-    -- A mailbox that nobody reads has taken a place. Those behind it move up, and are told again.
-    if deserted then
-      wake(key)
-    end
+    redis.call('HSET', key, 'waiters', count - #gone)
   end
 end
 
 local function release_plainly(key, at)
   local found = redis.call('HMGET', key, 'owner', 'expires', 'waiters', 'format', 'token')
-  if found[1] ~= ARGV[at + 1] or (tonumber(found[2] or '') or 0) <= now then
+  local expires, token = found[2] or '', found[5] or ''
+  -- What is no record of this release is not released by it.
+  if found[1] ~= ARGV[at + 1] or found[4] ~= '1' or #expires > 16 or #token > 16
+    or not string.find(expires, '^%d+$') or not string.find(token, '^[1-9]%d*$') then
     return
   end
-  -- What is no record of this release is not released by it.
-  if found[4] ~= '1' or not string.find(found[5] or '', '^[1-9]%d*$') then
+  if tonumber(expires) <= now then
     return
   end
   redis.call('HDEL', key, 'format', 'owner', 'acquired', 'extended', 'expires', 'marked')

@@ -106,6 +106,32 @@ async fn what_is_no_record_of_this_release_is_corrupt_and_stays() {
     }
 }
 
+/// The owner's own record, of which one number is none any more, is neither released nor forgotten.
+#[tokio::test]
+async fn an_own_record_that_is_damaged_is_not_released() {
+    let server = Server::start(&Setup::new()).unwrap();
+    let a = Process::born(server.url(), "ns").await;
+    let damages = [
+        ("expires", "inf"),
+        ("expires", "1e300"),
+        ("expires", "99999999999999999"),
+        ("token", "99999999999999999"),
+        ("token", "-1"),
+    ];
+    for (number, (field, damage)) in damages.into_iter().enumerate() {
+        let lock = format!("k{number}");
+        let owner = a.acquire(&lock).await;
+        let name = format!("ns:{{{lock}}}");
+        let words = ["HSET", &name, field, damage];
+        server.node().command(&words).unwrap();
+        let dump = || server.node().query::<Vec<u8>>(&["DUMP", &name]).unwrap();
+        let before = dump();
+        let error = a.backend.release(&owner).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{field} {damage}");
+        assert_eq!(dump(), before, "{field} {damage}");
+    }
+}
+
 /// The record of a holder's process that cannot be read is no death.
 #[tokio::test]
 async fn a_holder_whose_record_is_damaged_is_not_robbed() {

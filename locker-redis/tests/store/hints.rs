@@ -161,6 +161,72 @@ async fn a_killed_waiter_takes_no_place() {
     assert_eq!(enrolments(&server, "ns:{k}"), 1);
 }
 
+/// F27: a whole fleet was killed while it waited, behind as many waiters as are told at once but one. A
+/// release looks at the lock once, and those who live are told no more than twice.
+#[tokio::test]
+async fn a_killed_fleet_holds_the_server_no_longer_than_once() {
+    const LIVING: usize = 63;
+    const KILLED: usize = 500;
+    let server = Server::start(&Setup::new()).unwrap();
+    let a = Process::born(server.url(), "ns").await;
+    let b = Process::born(server.url(), "ns").await;
+    let owner = a.acquire("k").await;
+    let mut living = Vec::new();
+    for _ in 0..LIVING {
+        living.push(b.backend.watch(&key("k"), &b.waits()).await.unwrap());
+    }
+    let killed = Process::born(server.url(), "ns").await;
+    let all = (LIVING + KILLED).to_string();
+    let mut words: Vec<String> = ["HSET", "ns:{k}", "waiters", &all, "enrolled", &all]
+        .map(str::to_owned)
+        .into();
+    for n in LIVING + 1..=LIVING + KILLED {
+        words.push(format!("w:{n}"));
+        words.push(format!("{} {n} {}", fresh("m"), killed.hash));
+    }
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    server.node().command(&words).unwrap();
+    server.node().command(&["CONFIG", "RESETSTAT"]).unwrap();
+    released(&a, &owner).await;
+    let stats: String = server.node().query(&["INFO", "commandstats"]).unwrap();
+    let calls = |command: &str| -> usize {
+        let line = format!("cmdstat_{command}:calls=");
+        let found = stats.lines().find_map(|stat| stat.strip_prefix(&line));
+        let number = found.and_then(|stat| stat.split(',').next());
+        number.map_or(0, |number| number.parse().unwrap())
+    };
+    assert_eq!(calls("hgetall"), 1);
+    assert!(calls("publish") <= 2 * LIVING + KILLED, "{stats}");
+    assert_eq!(enrolments(&server, "ns:{k}"), LIVING);
+    for (place, hints) in (0..).zip(&mut living) {
+        assert_eq!(next(hints).await, Some(Hint::Free { place }));
+    }
+}
+
+/// S11: an enrolment that no release of the locker has written puts nobody out of the line.
+#[tokio::test]
+async fn a_damaged_enrolment_harms_nobody_elses() {
+    let server = Server::start(&Setup::new()).unwrap();
+    let a = Process::born(server.url(), "ns").await;
+    let b = Process::born(server.url(), "ns").await;
+    for damaged in ["w:01000", "w:100000000000000000000"] {
+        let owner = a.acquire("k").await;
+        let mut waiting = b.backend.watch(&key("k"), &b.waits()).await.unwrap();
+        let enrolment = format!("{} 9 {}", fresh("m"), a.hash);
+        let words = ["HSET", "ns:{k}", damaged, &enrolment];
+        server.node().command(&words).unwrap();
+        server
+            .node()
+            .command(&["HINCRBY", "ns:{k}", "waiters", "1"])
+            .unwrap();
+        released(&a, &owner).await;
+        assert_eq!(next(&mut waiting).await, Some(Hint::Free { place: 0 }));
+        assert_eq!(enrolments(&server, "ns:{k}"), 1, "{damaged}");
+        let waiters: usize = server.node().query(&["HGET", "ns:{k}", "waiters"]).unwrap();
+        assert_eq!(waiters, 1);
+    }
+}
+
 /// Attack 36a: an enrolment that nobody waits for any more, in a mailbox that is read, is withdrawn
 /// at its first hint.
 #[tokio::test]
