@@ -246,7 +246,11 @@ fn ask_nobody(path: &Path) -> String {
         let copies = tempfile::tempdir().unwrap();
         std::fs::set_permissions(copies.path(), PermissionsExt::from_mode(0o755)).unwrap();
         let copy = copies.path().join("opener");
-        std::fs::copy(std::env::current_exe().unwrap(), &copy).unwrap();
+        // By another program: what this one had open for writing would be so in any process that a test
+        // beside this is just starting, and could not be run.
+        let mut copying = std::process::Command::new("cp");
+        copying.args([&std::env::current_exe().unwrap(), &copy]);
+        assert!(copying.status().unwrap().success());
         let mut other = std::process::Command::new(&copy);
         other.args(command.get_args());
         for (name, value) in command.get_envs() {
