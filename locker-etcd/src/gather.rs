@@ -440,6 +440,7 @@ mod tests {
             carrier.0.shared.batch_went(false);
         }
     }
+
     /// A way to the server that is cut when the second batch was answered, and before that answer arrives.
     async fn cut_at_the_second_answer(url: &str) -> String {
         /// More than anything that is sent but several members.

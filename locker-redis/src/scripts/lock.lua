@@ -44,6 +44,23 @@ end
 
 local now_text = time[1] .. string.format('%06d', time[2])
 
+local function corrupt(what)
+  error({ err = 'CORRUPT ' .. what })
+end
+
+-- What the process of this name has written, if it lives.
+local function living(name)
+  local value = redis.call('GET', processes .. name)
+  if not value then
+    return false
+  end
+  local expires = string.match(value, '^(%d+) %d+$')
+  if not expires then
+    corrupt('the record of the process is malformed')
+  end
+  return tonumber(expires) > now and value
+end
+
 -- Almost all of the work is a free lock that is acquired, and an own one that is released. Both are
 -- done here, with as few commands as they take. Whatever is not as plain as that, errors included, is
 -- answered with nothing: the operations below see all cases.
@@ -60,10 +77,8 @@ local function acquire_plainly(key, at)
   end
   -- The members of a batch are of one process, and ask for one TTL.
   if process ~= process_seen then
-    local value = processes ~= '' and redis.call('GET', processes .. process)
-    local expires = type(value) == 'string' and string.match(value, '^(%d+) %d+$')
+    process_lives = processes == '' or living(process)
     process_seen = process
-    process_lives = processes == '' or expires and tonumber(expires) > now
   end
   if not process_lives then
     return
@@ -91,23 +106,6 @@ local function acquire_plainly(key, at)
   redis.call('PEXPIREAT', key, until_text)
   wrote = true
   return 'granted'
-end
-
-local function corrupt(what)
-  error({ err = 'CORRUPT ' .. what })
-end
-
--- What the process of this name has written, if it lives.
-local function living(name)
-  local value = redis.call('GET', processes .. name)
-  if not value then
-    return false
-  end
-  local expires = string.match(value, '^(%d+) %d+$')
-  if not expires then
-    corrupt('the record of the process is malformed')
-  end
-  return tonumber(expires) > now and value
 end
 
 -- Hints to those who are enrolled: a waiter is told its place, by the order in which they came, and an
