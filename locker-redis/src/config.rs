@@ -117,6 +117,7 @@ impl Connect for Redis {
         self.shared.warn(&servers);
         let hinting = !connection.is_cluster() || servers.iter().all(Server::has_sharded_channels);
         let session = Session::new(connection, names, Arc::clone(&self.shared));
+        let session = session.gathering(&self.source);
         let source = hinting.then(|| self.source.clone());
         Ok(Arc::new(RedisBackend::new(session, source)))
     }

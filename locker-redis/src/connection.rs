@@ -7,6 +7,7 @@
 //! repetitions are harmless is said at each operation, in `locks` and `processes`.
 
 use crate::error::{self, Stage};
+use crate::slots::Address;
 use crate::url::{Deployment, Login, Place};
 use locker_core::BackendError;
 use redis::aio::{ConnectionLike, MultiplexedConnection};
@@ -81,16 +82,35 @@ impl Source {
                 Client::open(info).map_err(connecting)?
             }
         };
-        let mut config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(CONNECT_TIMEOUT))
-            // The locker bounds every request, and must know that it gave up.
-            .set_response_timeout(None);
-        if let Some(pushes) = pushes {
-            config = config.set_push_sender(sender(pushes));
-        }
-        let connection = client.get_multiplexed_async_connection_with_config(&config);
-        Ok(Connection::Server(connection.await.map_err(connecting)?))
+        Ok(Connection::Server(multiplexed(&client, pushes).await?))
     }
+
+    /// Opens a connection to one node of a cluster, which follows no redirects.
+    pub(crate) async fn open_node(
+        &self,
+        node: &Address,
+    ) -> Result<MultiplexedConnection, BackendError> {
+        let Self::Place(place) = self else {
+            return Err(error::config("the nodes of a cluster are behind an URL"));
+        };
+        let info = place.info(node, ProtocolVersion::RESP2)?;
+        multiplexed(&place.client_of(info)?, None).await
+    }
+}
+
+async fn multiplexed(
+    client: &Client,
+    pushes: Option<PushTaker>,
+) -> Result<MultiplexedConnection, BackendError> {
+    let mut config = AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(CONNECT_TIMEOUT))
+        // The locker bounds every request, and must know that it gave up.
+        .set_response_timeout(None);
+    if let Some(pushes) = pushes {
+        config = config.set_push_sender(sender(pushes));
+    }
+    let connection = client.get_multiplexed_async_connection_with_config(&config);
+    connection.await.map_err(connecting)
 }
 
 fn sender(pushes: PushTaker) -> impl Fn(PushInfo) -> Result<(), ()> + Send + Sync + 'static {
@@ -185,7 +205,7 @@ impl Place {
         Ok(Connection::Cluster(connection.map_err(connecting)?))
     }
 
-    fn address(&self, (host, port): &(String, u16)) -> ConnectionAddr {
+    fn address(&self, (host, port): &Address) -> ConnectionAddr {
         match &self.tls {
             None => ConnectionAddr::Tcp(host.clone(), *port),
             Some(_) => ConnectionAddr::TcpTls {
@@ -198,6 +218,15 @@ impl Place {
     }
 
     fn infos(&self, protocol: ProtocolVersion) -> Result<Vec<ConnectionInfo>, BackendError> {
+        let nodes = self.nodes.iter();
+        nodes.map(|node| self.info(node, protocol)).collect()
+    }
+
+    fn info(
+        &self,
+        node: &Address,
+        protocol: ProtocolVersion,
+    ) -> Result<ConnectionInfo, BackendError> {
         let mut login = RedisConnectionInfo::default()
             .set_db(self.db)
             .set_protocol(protocol)
@@ -209,14 +238,9 @@ impl Place {
         if let Some(password) = &self.login.password {
             login = login.set_password(password.reveal());
         }
-        let nodes = self.nodes.iter().map(|node| {
-            let info = self.address(node).into_connection_info();
-            let info = info.map_err(connecting)?;
-            Ok(info
-                .set_redis_settings(login.clone())
-                .set_tcp_settings(tcp()))
-        });
-        nodes.collect()
+        let info = self.address(node).into_connection_info();
+        let info = info.map_err(connecting)?;
+        Ok(info.set_redis_settings(login).set_tcp_settings(tcp()))
     }
 
     #[cfg(feature = "tls")]

@@ -1,15 +1,16 @@
-//! What several tasks ask of a server alone while a request is in flight is one script.
+//! What several tasks ask of a server alone while a request is in flight is one script; what they
+//! ask of a cluster is a pipeline to each primary (`primaries`).
 //!
 //! `locker-coalesce` decides what travels with what, and says why nothing is sent after its caller
-//! left. On a cluster there is nothing to gather: keys lie in different slots, so every operation is
-//! a script of its own, and those of one moment share the pipelines of the connections anyway.
+//! left.
 //!
 //! A member's own failure never fails its batch, because the script runs each in a `pcall`. What is
 //! refused as a whole (a right that is missing, a server that loads its data) is judged by the gate:
 //! sent again apart where a member may be to blame, told to everybody where none is.
 
-use crate::connection::Connection;
+use crate::connection::{Connection, Source};
 use crate::names::Names;
+use crate::primaries::Primaries;
 use crate::script::{self, Answered, BATCH, Member, MemberAnswer};
 use locker_coalesce::{Carrier, Gate, Limits};
 use locker_core::{BackendError, ErrorKind};
@@ -17,7 +18,12 @@ use std::hash::Hash;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
-pub(crate) type Gathering = Arc<Gate<Scripts>>;
+/// Where the operations of one moment meet. Clones share it.
+#[derive(Debug, Clone)]
+pub(crate) enum Gathering {
+    Server(Arc<Gate<Scripts>>),
+    Cluster(Arc<Primaries>),
+}
 
 /// Sends members as scripts over one connection.
 #[derive(Debug)]
@@ -26,8 +32,29 @@ pub(crate) struct Scripts {
     names: Arc<Names>,
 }
 
-/// The gate of a connection of the current runtime, where it pays.
-pub(crate) fn over(connection: &Connection, names: &Arc<Names>) -> Option<Gathering> {
+impl Gathering {
+    /// Over a connection of the current runtime.
+    pub(crate) fn over(source: &Source, connection: &Connection, names: &Arc<Names>) -> Self {
+        if connection.is_cluster() {
+            return Self::Cluster(Arc::new(Primaries::over(source, connection, names)));
+        }
+        Self::Server(Arc::new(gate(connection, names)))
+    }
+
+    /// Sends one member, with what others ask for at the same time.
+    ///
+    /// # Cancel safety
+    ///
+    /// When it is dropped the member was sent or never will be.
+    pub(crate) async fn ask(&self, member: Member) -> MemberAnswer {
+        match self {
+            Self::Server(gate) => gate.ask(member).await,
+            Self::Cluster(primaries) => primaries.ask(member).await,
+        }
+    }
+}
+
+fn gate(connection: &Connection, names: &Arc<Names>) -> Gate<Scripts> {
     const LIMITS: Limits = match NonZeroUsize::new(BATCH) {
         // While the server works on one script the client reads the answers of another, and writes a
         // third: with many tasks five keep both of them at work. Few operations stay together: a script
@@ -40,14 +67,11 @@ pub(crate) fn over(connection: &Connection, names: &Arc<Names>) -> Option<Gather
         },
         None => panic!("a batch holds something"),
     };
-    if connection.is_cluster() {
-        return None;
-    }
     let scripts = Scripts {
         connection: connection.clone(),
         names: Arc::clone(names),
     };
-    Some(Arc::new(Gate::new(scripts, LIMITS)))
+    Gate::new(scripts, LIMITS)
 }
 
 impl Carrier for Scripts {

@@ -13,6 +13,7 @@
 //! | `names` | the names of keys and channels |
 //! | `session` | one connection, and the way that every request takes
 //! | `gather` | what is asked for at the same time travels together |
+//! | `primaries`, `slots` | the same on a cluster: to each primary what concerns its slots |
 //! | `script` | the two scripts, and how they are sent |
 //! | `reply` | total decoding of what comes back |
 //! | `locks`, `processes`, `listing` | the operations, each a member of a script or a script |
@@ -33,11 +34,13 @@ mod hub;
 mod listing;
 mod locks;
 mod names;
+mod primaries;
 mod processes;
 mod reply;
 mod script;
 mod server;
 mod session;
+mod slots;
 mod url;
 mod waking;
 

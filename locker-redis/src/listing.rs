@@ -14,6 +14,7 @@ use crate::error;
 use crate::locks::read;
 use crate::reply;
 use crate::session::Session;
+use crate::slots;
 use futures_util::future::join_all;
 use locker_core::backend::{Answer, Cursor, Held, Listing, Liveness, Page, Reply};
 use locker_core::{BackendError, Effect, ErrorKind, Key, ProcessData, StoreTime};
@@ -219,38 +220,15 @@ impl Session {
         if !self.connection.is_cluster() {
             return Ok(None);
         }
-        let mut command = redis::cmd("CLUSTER");
-        command.arg("SLOTS");
-        let value = self.connection.query(&command).await;
-        let value = value.map_err(|cause| error::from_redis(cause, self.connection.stage()))?;
-        Ok(primaries(&value)
-            .into_iter()
-            .find(|node| node.as_str() > after))
+        let ranges = slots::ask(&self.connection).await?;
+        let primaries = ranges.into_iter().map(|range| range.primary);
+        let nodes = primaries.map(|(host, port)| format!("{host}:{port}"));
+        Ok(nodes.filter(|node| node.as_str() > after).min())
     }
 }
 
 /// In the place of a node: all of them were scanned. It sorts behind every address.
 const END: &str = "~";
-
-/// The addresses of the nodes that have slots.
-fn primaries(slots: &Value) -> BTreeSet<String> {
-    let mut nodes = BTreeSet::new();
-    let Value::Array(ranges) = slots else {
-        return nodes;
-    };
-    for range in ranges {
-        let Value::Array(range) = range else { continue };
-        let Some(Value::Array(primary)) = range.get(2) else {
-            continue;
-        };
-        let host = primary.first().and_then(reply::text);
-        let port = primary.get(1).and_then(reply::number);
-        if let Some((host, port)) = host.zip(port) {
-            nodes.insert(format!("{host}:{port}"));
-        }
-    }
-    nodes
-}
 
 fn address(node: &str) -> Option<(String, u16)> {
     let (host, port) = node.rsplit_once(':')?;

@@ -5,12 +5,13 @@
 //! makes it known again. Arguments are arguments: none is ever part of a script's text.
 
 use crate::connection::Connection;
-use crate::error;
+use crate::error::{self, Stage};
 use crate::names::Names;
 use crate::reply;
 use futures_util::future::join_all;
-use locker_core::{BackendError, StoreTime};
-use redis::{Cmd, RedisError, Value};
+use locker_core::{BackendError, Effect, ErrorKind, StoreTime};
+use redis::aio::{ConnectionLike, MultiplexedConnection};
+use redis::{Cmd, Pipeline, RedisError, Value};
 use std::sync::LazyLock;
 
 /// How many members one script has at most: a server does nothing else while a script runs.
@@ -118,26 +119,92 @@ async fn run_batch(
     } else {
         (names.processes(), names.mailboxes())
     };
-    let command = |begin: &mut Cmd| {
-        begin.arg(members.len());
-        for member in members {
-            begin.arg(member.lock.as_str());
-        }
-        begin.arg(processes).arg(mailboxes);
-        for member in members {
-            begin.arg(member.operation);
-            for argument in &member.arguments {
-                begin.arg(argument.as_str());
-            }
+    let complete = |begin: &mut Cmd| write_arguments(begin, members, processes, mailboxes);
+    let value = run(connection, &LOCK, complete).await;
+    let value = value.map_err(|cause| error::from_redis(cause, connection.stage()))?;
+    answers(value, members, connection.stage())
+}
+
+/// Sends members to one node of a cluster, each as a script of its own, in one pipeline. What the
+/// node refused for certain has no answer: its slot has moved, or the script is not known.
+///
+/// # Errors
+///
+/// When the connection broke; then nothing is known of any member.
+///
+/// # Cancel safety
+///
+/// When it is dropped each member was sent or never will be.
+pub(crate) async fn send_piped(
+    node: &MultiplexedConnection,
+    members: &[Member],
+) -> Result<Vec<Option<MemberAnswer>>, RedisError> {
+    let mut pipeline = Pipeline::with_capacity(members.len());
+    for member in members {
+        let mut command = redis::cmd("EVALSHA");
+        command.arg(LOCK.digest.as_str());
+        write_arguments(&mut command, std::slice::from_ref(member), "", "");
+        pipeline.add_command(command);
+    }
+    // The clone is a handle.
+    let mut node = node.clone();
+    let values = node
+        .req_packed_commands(&pipeline, 0, members.len())
+        .await?;
+    let mut values = values.into_iter();
+    let answers = members.iter().map(|member| {
+        let value = values.next().unwrap_or(Value::Nil);
+        piped(value.extract_error(), member).transpose()
+    });
+    Ok(answers.collect())
+}
+
+/// The answer to a member that travelled in a pipeline; nothing if it was refused before it began.
+fn piped(
+    value: Result<Value, RedisError>,
+    member: &Member,
+) -> Result<Option<Answered>, BackendError> {
+    let value = match value {
+        Ok(value) => value,
+        Err(cause) => {
+            let refusal = error::from_redis(cause, Stage::Once);
+            // Who has too much to do is not asked again at once.
+            let is_final = refusal.kind() == ErrorKind::Busy || refusal.effect() == Effect::Unknown;
+            return if is_final { Err(refusal) } else { Ok(None) };
         }
     };
-    let value = run(connection, &LOCK, command).await;
-    let value = value.map_err(|cause| error::from_redis(cause, connection.stage()))?;
+    let mut answers = answers(value, std::slice::from_ref(member), Stage::Once)?;
+    let answer = answers.pop();
+    answer
+        .unwrap_or_else(|| Err(error::unexpected(member.operation)))
+        .map(Some)
+}
+
+/// Writes what follows the script.
+fn write_arguments(begin: &mut Cmd, members: &[Member], processes: &str, mailboxes: &str) {
+    begin.arg(members.len());
+    for member in members {
+        begin.arg(member.lock.as_str());
+    }
+    begin.arg(processes).arg(mailboxes);
+    for member in members {
+        begin.arg(member.operation);
+        for argument in &member.arguments {
+            begin.arg(argument.as_str());
+        }
+    }
+}
+
+/// What the script answers to each member.
+fn answers(
+    value: Value,
+    members: &[Member],
+    stage: Stage,
+) -> Result<Vec<MemberAnswer>, BackendError> {
     let (time, answers) = reply::split(value, "a batch")?;
     if answers.len() != members.len() {
         return Err(error::unexpected("a batch"));
     }
-    let stage = connection.stage();
     let answers = answers.into_iter().zip(members).map(|(answer, member)| {
         let fields = reply::member(answer, &member.lock, member.operation, stage)?;
         Ok(Answered { time, fields })

@@ -1,8 +1,8 @@
 //! One connection to the store, with what every operation needs beside it.
 
 use crate::config::Shared;
-use crate::connection::Connection;
-use crate::gather::{self, Gathering};
+use crate::connection::{Connection, Source};
+use crate::gather::Gathering;
 use crate::names::Names;
 use crate::script::{self, BATCH, Member, MemberAnswer};
 use futures_util::future::join_all;
@@ -16,20 +16,25 @@ pub(crate) struct Session {
     pub(crate) names: Arc<Names>,
     /// What the connections of one locker have in common.
     pub(crate) shared: Arc<Shared>,
-    /// Where operations that are asked for at the same time are gathered, on a server alone.
+    /// Where operations that are asked for at the same time are gathered.
     gathering: Option<Gathering>,
 }
 
 impl Session {
-    /// A connection of the current runtime.
+    /// A connection of the current runtime, on which every operation travels by itself.
     pub(crate) fn new(connection: Connection, names: Arc<Names>, shared: Arc<Shared>) -> Self {
-        let gathering = gather::over(&connection, &names);
         Self {
             connection,
             names,
             shared,
-            gathering,
+            gathering: None,
         }
+    }
+
+    /// The same connection, on which those of one moment travel together.
+    pub(crate) fn gathering(mut self, source: &Source) -> Self {
+        self.gathering = Some(Gathering::over(source, &self.connection, &self.names));
+        self
     }
 
     /// Sends a batch, as it is.

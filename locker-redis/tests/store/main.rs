@@ -2,6 +2,7 @@
 // Tests may unwrap.
 #![allow(clippy::unwrap_used)]
 
+mod crowds;
 mod demoted;
 mod deployments;
 mod foreign;

@@ -1,0 +1,114 @@
+//! The slots of a cluster: in which one a lock lies, and which node has it.
+
+use crate::connection::Connection;
+use crate::error;
+use crate::reply;
+use locker_core::BackendError;
+use redis::Value;
+
+/// A host and a port, as the cluster announces them.
+pub(crate) type Address = (String, u16);
+
+/// Slots that lie side by side on one primary.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Range {
+    pub(crate) first: u16,
+    pub(crate) last: u16,
+    pub(crate) primary: Address,
+}
+
+/// The ranges of all primaries, as a node of the cluster sees them now. A primary without an address
+/// is left out.
+///
+/// # Errors
+///
+/// When no node answers.
+pub(crate) async fn ask(connection: &Connection) -> Result<Vec<Range>, BackendError> {
+    let mut command = redis::cmd("CLUSTER");
+    command.arg("SLOTS");
+    let value = connection.query(&command).await;
+    let value = value.map_err(|cause| error::from_redis(cause, connection.stage()))?;
+    Ok(ranges(&value))
+}
+
+/// The slot of a name: that of what stands between its first `{` and the next `}`, if anything does.
+pub(crate) fn of(name: &str) -> u16 {
+    const SLOTS: u16 = 16_384;
+    let tag = name
+        .split_once('{')
+        .and_then(|(_, rest)| rest.split_once('}'))
+        .map_or("", |(tag, _)| tag);
+    let tag = if tag.is_empty() { name } else { tag };
+    crc16::State::<crc16::XMODEM>::calculate(tag.as_bytes()) % SLOTS
+}
+
+fn ranges(slots: &Value) -> Vec<Range> {
+    let Value::Array(ranges) = slots else {
+        return Vec::new();
+    };
+    ranges.iter().filter_map(range).collect()
+}
+
+fn range(range: &Value) -> Option<Range> {
+    let Value::Array(range) = range else {
+        return None;
+    };
+    let number = |place: usize| u16::try_from(reply::number(range.get(place)?)?).ok();
+    let Value::Array(primary) = range.get(2)? else {
+        return None;
+    };
+    let host = reply::text(primary.first()?).filter(|host| !host.is_empty())?;
+    let port = reply::number(primary.get(1)?)?;
+    Some(Range {
+        first: number(0)?,
+        last: number(1)?,
+        primary: (host.to_owned(), u16::try_from(port).ok()?),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The figures of `CLUSTER KEYSLOT`.
+    #[test]
+    fn slots_are_those_of_a_server() {
+        let known = [
+            ("123456789", 12_739),
+            ("foo", 12_182),
+            ("locker:{foo}", 12_182),
+            ("locker:{foo}:mail:1", 12_182),
+            ("foo{}", 9_500),
+            ("foo{", 12_912),
+        ];
+        for (name, slot) in known {
+            assert_eq!(of(name), slot, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_left_out() {
+        let text = |text: &str| Value::BulkString(text.as_bytes().to_vec());
+        let node = |host: Value, port: i64| Value::Array(vec![host, Value::Int(port), text("id")]);
+        let row = |last: i64, node: Value| {
+            Value::Array(vec![Value::Int(0), Value::Int(last), node, Value::Nil])
+        };
+        let slots = Value::Array(vec![
+            row(99, node(text("a"), 1)),
+            row(99, node(Value::Nil, 1)),
+            row(99, node(text(""), 1)),
+            row(99, node(text("a"), 65_536)),
+            row(65_536, node(text("a"), 1)),
+            row(99, Value::Nil),
+            Value::Array(Vec::new()),
+            Value::Nil,
+        ]);
+        let range = Range {
+            first: 0,
+            last: 99,
+            primary: ("a".to_owned(), 1),
+        };
+        assert_eq!(ranges(&slots), [range]);
+        assert_eq!(ranges(&Value::Nil), []);
+    }
+}
