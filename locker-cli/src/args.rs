@@ -1,8 +1,11 @@
-//! The raw arguments, as they were typed. What they mean is decided where they are used.
+//! The raw arguments, as they were typed, and the rules of single ones. What they mean together is decided
+//! where they are used.
 
 use crate::exit::{Exit, TABLE};
+use crate::failure::Failure;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand};
+use locker_core::Key;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -208,6 +211,14 @@ fn seconds(text: &str) -> Result<Duration, String> {
         .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
         .filter(|duration| *duration <= LONGEST)
         .ok_or_else(|| "seconds are a number, with decimals if need be, up to 100 years".to_owned())
+}
+
+/// A key, by the rule of keys.
+pub(crate) fn parse_key(text: &str) -> Result<Key, Failure> {
+    Key::new(text).map_err(|error| {
+        Failure::usage(error.to_string())
+            .hint("a key is 1 to 512 bytes of UTF-8 without NUL, like \"reports/nightly\"")
+    })
 }
 
 #[cfg(test)]

@@ -1,8 +1,7 @@
 //! `locker run`: a command under a lock.
 
-use crate::args::{Global, Patience, Run};
+use crate::args::{Global, Patience, Run, parse_key};
 use crate::clock;
-use crate::commands::parse_key;
 use crate::exit::Exit;
 use crate::failure::{Failure, chain};
 use crate::keeper::Keeper;

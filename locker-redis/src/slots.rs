@@ -78,8 +78,10 @@ mod tests {
             ("foo", 12_182),
             ("locker:{foo}", 12_182),
             ("locker:{foo}:mail:1", 12_182),
-            ("foo{}", 9_500),
-            ("foo{", 12_912),
+            ("foo{}", 5_542),
+            ("foo{", 7_673),
+            ("foo{}{bar}", 8_363),
+            ("ns:{a{b}", 13_340),
         ];
         for (name, slot) in known {
             assert_eq!(of(name), slot, "{name}");

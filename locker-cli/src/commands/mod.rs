@@ -1,4 +1,5 @@
-//! The commands that hold no lock: they look, wait, and now and then take a lock from its owner.
+//! The way from a command line to what it does, and the commands that hold no lock: they look, wait, and
+//! now and then take a lock from its owner.
 
 mod doctor;
 mod extras;
@@ -7,14 +8,13 @@ mod migrate;
 mod release;
 mod wait;
 
-use crate::args::{Command, Global};
+use crate::args::{Command, Global, parse_key};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output::Output;
 use crate::store::Store;
-use locker_core::Key;
 
-/// Runs a command other than `run`.
+/// Does what the command line says.
 pub(crate) fn dispatch(command: &Command, global: &Global) -> Result<Exit, Failure> {
     let mut out = Output::new(global.json);
     match command {
@@ -54,13 +54,5 @@ pub(crate) fn dispatch(command: &Command, global: &Global) -> Result<Exit, Failu
             Command::Doctor => doctor::doctor(global, &mut out).await,
             Command::Run(_) | Command::Completions { .. } | Command::Man => Ok(Exit::SUCCESS),
         }
-    })
-}
-
-/// A key, by the rule of keys.
-pub(crate) fn parse_key(text: &str) -> Result<Key, Failure> {
-    Key::new(text).map_err(|error| {
-        Failure::usage(error.to_string())
-            .hint("a key is 1 to 512 bytes of UTF-8 without NUL, like \"reports/nightly\"")
     })
 }

@@ -1,6 +1,7 @@
 //! What many tasks ask of a cluster at once travels in a pipeline to each primary (`primaries`).
 
 use super::*;
+use distributed_locker::{AcquireOptions, Acquired, Locker, Wait};
 use futures_util::future::join_all;
 use locker_core::backend::Released;
 use locker_testkit::servers::redis::Node;
@@ -204,4 +205,57 @@ async fn a_primary_that_stalls_keeps_only_its_own_crowd_waiting() {
     crowd.servers.nodes()[stalled].resume().unwrap();
     assert!(took < Duration::from_millis(900), "took {took:?}");
     waiting.await;
+}
+
+/// S7, L8: whatever point a crowd is dropped at, no lock stays; also while a slot moves.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_crowd_drops_leaves_no_lock_behind() {
+    let servers = Cluster::start(&Setup::new(), 3, 0).unwrap();
+    let store = Redis::from_url(servers.url()).unwrap().namespace("ns");
+    let locker = Locker::builder(Arc::new(store)).build().unwrap();
+    let tasks = (0..MANY).map(|place| {
+        let locker = locker.clone();
+        tokio::spawn(async move {
+            let key = format!("dropped{place}");
+            let (mut granted, mut dropped) = (0_u32, 0_u32);
+            for round in 0..200_u64 {
+                let options = AcquireOptions::new().wait(Wait::Forever);
+                let patience = Duration::from_micros(RandomState::new().hash_one(round) % 4_000);
+                let acquired = tokio::time::timeout(patience, locker.acquire(&*key, options)).await;
+                match acquired {
+                    Ok(Ok(Acquired::Granted(guard))) => {
+                        granted += 1;
+                        if round % 2 == 0 {
+                            guard.release().await.unwrap();
+                        }
+                    }
+                    Ok(other) => panic!("{other:?}"),
+                    Err(_) => dropped += 1,
+                }
+            }
+            (granted, dropped)
+        })
+    });
+    let tasks: Vec<_> = tasks.collect();
+    let slot = servers.slot_of("ns:{dropped33}").unwrap();
+    servers
+        .move_slot(slot, (servers.node_of(slot).unwrap() + 1) % 3)
+        .unwrap();
+    let (mut granted, mut dropped) = (0, 0);
+    for task in tasks {
+        let counts = task.await.unwrap();
+        (granted, dropped) = (granted + counts.0, dropped + counts.1);
+    }
+    assert!(
+        granted > 1_000 && dropped > 1_000,
+        "{granted} granted, {dropped} dropped"
+    );
+    for place in 0..MANY {
+        let key = format!("dropped{place}");
+        until("a lock that was dropped is free", async || {
+            locker.read_lock_data(&*key).await.unwrap().is_none()
+        })
+        .await;
+    }
+    locker.terminate(PATIENCE).await.unwrap();
 }
