@@ -212,18 +212,18 @@ async fn a_primary_that_stalls_keeps_only_its_own_crowd_waiting() {
 async fn what_a_crowd_drops_leaves_no_lock_behind() {
     let servers = Cluster::start(&Setup::new(), 3, 0).unwrap();
     let store = Redis::from_url(servers.url()).unwrap().namespace("ns");
-    let locker = Locker::builder(Arc::new(store)).build().unwrap();
+    let locker = Locker::builder(Arc::new(store)).start().await.unwrap();
     let tasks = (0..MANY).map(|place| {
         let locker = locker.clone();
         tokio::spawn(async move {
             let key = format!("dropped{place}");
             let (mut granted, mut dropped) = (0_u32, 0_u32);
-            for round in 0..200_u64 {
+            for round in 0..100_u64 {
                 let options = AcquireOptions::new().wait(Wait::Forever);
-                let patience = Duration::from_micros(RandomState::new().hash_one(round) % 4_000);
+                let patience = Duration::from_micros(RandomState::new().hash_one(round) % 40_000);
                 let acquired = tokio::time::timeout(patience, locker.acquire(&*key, options)).await;
                 match acquired {
-                    Ok(Ok(Acquired::Granted(guard))) => {
+                    Ok(Ok(Acquired::Guard(guard))) => {
                         granted += 1;
                         if round % 2 == 0 {
                             guard.release().await.unwrap();
