@@ -85,16 +85,18 @@ impl Source {
         Ok(Connection::Server(multiplexed(&client, pushes).await?))
     }
 
-    /// Opens a connection to one node of a cluster, which follows no redirects.
+    /// Opens a connection to one node of a cluster, which follows no redirects. The taker hears of its
+    /// end.
     pub(crate) async fn open_node(
         &self,
         node: &Address,
+        pushes: PushTaker,
     ) -> Result<MultiplexedConnection, BackendError> {
         let Self::Place(place) = self else {
             return Err(error::config("the nodes of a cluster are behind an URL"));
         };
-        let info = place.info(node, ProtocolVersion::RESP2)?;
-        multiplexed(&place.client_of(info)?, None).await
+        let info = place.info(node, ProtocolVersion::RESP3)?;
+        multiplexed(&place.client_of(info)?, Some(pushes)).await
     }
 }
 

@@ -5,8 +5,8 @@
 //! left.
 //!
 //! A member's own failure never fails its batch, because the script runs each in a `pcall`. What is
-//! refused as a whole (a right that is missing, a server that loads its data) is judged by the gate:
-//! sent again apart where a member may be to blame, told to everybody where none is.
+//! refused as a whole (a right that is missing, a server that loads its data) is judged by the gate on
+//! a server alone: sent again apart where a member may be to blame, told to everybody where none is.
 
 use crate::connection::{Connection, Source};
 use crate::names::Names;

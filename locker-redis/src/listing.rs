@@ -221,9 +221,14 @@ impl Session {
             return Ok(None);
         }
         let ranges = slots::ask(&self.connection).await?;
-        let primaries = ranges.into_iter().map(|range| range.primary);
-        let nodes = primaries.map(|(host, port)| format!("{host}:{port}"));
-        Ok(nodes.filter(|node| node.as_str() > after).min())
+        let nodes = ranges.into_iter().map(|range| {
+            let (host, port) = range.primary.ok_or_else(|| {
+                error::unavailable("a primary of the cluster does not tell its address")
+            })?;
+            Ok(format!("{host}:{port}"))
+        });
+        let nodes: Vec<String> = nodes.collect::<Result<_, BackendError>>()?;
+        Ok(nodes.into_iter().filter(|node| node.as_str() > after).min())
     }
 }
 

@@ -12,21 +12,24 @@
 //! # The argument
 //!
 //! *What if the slots have moved?* Then a node refuses the scripts of what it has not, and has done
-//! nothing. No safety rests on the chart: it only says which scripts travel together.
+//! nothing. No safety rests on the chart: it only says which scripts travel together. What was
+//! refused is asked again by its caller's own future, alone, by the client of the cluster, which
+//! follows redirects. So it keeps no flight waiting, and is not sent for a caller who has left.
 //!
 //! *Why a connection of our own?* The client of a cluster sends a pipeline again as a whole when one
 //! of its commands is redirected. A release that was done would be done twice, and the second answer
-//! says that the lock was gone. Over a plain connection every member has its own answer: only those
-//! that were refused are sent again, by the client of the cluster, which follows redirects.
+//! says that the lock was gone. Over a plain connection every member has its own answer.
 //!
-//! *What if the connection breaks?* Then nobody was answered, and the client of the cluster sends
-//! each member once more, as it does with a request of its own. `locks` says why a request that
-//! arrives twice is harmless.
+//! *What if that connection breaks?* What was in flight is of unknown effect, as on a server alone,
+//! and nothing of it is sent again: whoever asked settles it. One that breaks while nothing is in
+//! flight is noticed, and not used any more.
 //!
-//! *What if the caller goes away?* The future of a flight is dropped with the last of its callers,
-//! and what follows a refusal is part of it.
+//! *What if a node does not answer?* Its own callers run out of time, as they would without this; the
+//! locker then opens the whole store anew. The surveyor waits for nobody longer than a moment, and
+//! draws what it knows.
 
-use crate::connection::{Connection, Source};
+use crate::connection::{Connection, PushTaker, Source};
+use crate::error;
 use crate::names::Names;
 use crate::script::{self, Answered, BATCH, Member, MemberAnswer};
 use crate::slots::{self, Address};
@@ -34,7 +37,8 @@ use futures_util::future::join_all;
 use locker_coalesce::{Carrier, Gate, Limits};
 use locker_core::BackendError;
 use redis::aio::MultiplexedConnection;
-use std::collections::BTreeMap;
+use redis::{PushInfo, PushKind};
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::Hash;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -42,11 +46,15 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
+use tokio::time::{Instant, timeout};
 
 /// How many operations under way, each alone, are a crowd.
 const CROWD: usize = 8;
-/// How long after one look at the cluster the next one may begin.
-const PAUSE: Duration = Duration::from_secs(1);
+/// How long after one look at the cluster the next one may begin, and how long if it was in vain again
+/// and again.
+const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+/// How long a node may take to tell the slots, or to take a connection.
+const MOMENT: Duration = Duration::from_secs(2);
 
 /// The gates of a cluster. Dropped, it closes the connections behind them.
 #[derive(Debug)]
@@ -92,12 +100,16 @@ impl Primaries {
     ///
     /// When it is dropped the member was sent or never will be.
     pub(crate) async fn ask(&self, member: Member) -> MemberAnswer {
-        let chart = self.shared.chart();
-        if let Some(gate) = chart.gate(slots::of(&member.lock)) {
-            return gate.ask(member).await;
-        }
-        let _counted = self.shared.one_more();
-        script::send_one(&self.shared.cluster, &self.shared.names, &member).await
+        let shared = &*self.shared;
+        let member = Arc::new(member);
+        let _counted = match shared.chart().gate(slots::of(&member.lock)) {
+            Some(gate) => match gate.ask(Arc::clone(&member)).await? {
+                Some(answered) => return Ok(answered),
+                None => None,
+            },
+            None => Some(shared.one_more()),
+        };
+        script::send_one(&shared.cluster, &shared.names, &member).await
     }
 }
 
@@ -109,23 +121,35 @@ impl Drop for Primaries {
 
 /// Draws the chart whenever somebody has found it missing or wrong.
 async fn survey(shared: Arc<Shared>) {
+    let (least, most) = PAUSE;
+    let mut pause = least;
     loop {
         shared.outdated.notified().await;
-        match shared.draw().await {
-            Ok(chart) => {
-                let mut place = shared.chart.write().unwrap_or_else(PoisonError::into_inner);
-                *place = Arc::new(chart);
-            }
+        let is_new = match shared.draw().await {
+            Ok(chart) => shared.replace(chart),
             // The old one stays: whoever finds it wrong rings again.
-            Err(error) => tracing::debug!(%error, "the slots of the cluster cannot be read now"),
-        }
-        tokio::time::sleep(PAUSE).await;
+            Err(error) => {
+                tracing::debug!(%error, "the slots of the cluster cannot be read now");
+                false
+            }
+        };
+        pause = if is_new { least } else { most.min(pause * 2) };
+        tokio::time::sleep(pause).await;
     }
 }
 
 impl Shared {
     fn chart(&self) -> Arc<Chart> {
         Arc::clone(&self.chart.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Whether this chart says anything new.
+    fn replace(&self, chart: Chart) -> bool {
+        let chart = Arc::new(chart);
+        let mut place = self.chart.write().unwrap_or_else(PoisonError::into_inner);
+        let old = std::mem::replace(&mut *place, Arc::clone(&chart));
+        drop(place);
+        !old.is_like(&chart)
     }
 
     /// Counts an operation that travels alone, and rings if it is one of a crowd.
@@ -144,29 +168,30 @@ impl Shared {
 
     /// Reads the slots, and opens what connections are missing.
     async fn draw(&self) -> Result<Chart, BackendError> {
-        let mut ranges = slots::ask(&self.cluster).await?;
+        let answer = timeout(MOMENT, slots::ask(&self.cluster)).await;
+        let silent = |_| error::unavailable("a node of the cluster does not answer");
+        let mut ranges = answer.map_err(silent)??;
         ranges.sort_by_key(|range| range.first);
         let old = self.chart();
-        let primaries: BTreeMap<Address, Option<Arc<Gate<Pipelines>>>> = ranges
-            .iter()
-            .map(|range| (range.primary.clone(), old.sound_gate(&range.primary)))
-            .collect();
-        let gates = primaries.into_iter().map(|(address, gate)| async move {
-            match gate {
-                Some(gate) => Some((address, gate)),
-                None => self.open(address).await,
-            }
+        let primaries = ranges.iter().filter_map(|range| range.primary.as_ref());
+        let primaries: BTreeSet<&Address> = primaries.collect();
+        let gates = primaries.into_iter().map(async |address| {
+            let gate = match old.sound_gate(address) {
+                Some(gate) => gate,
+                None => self.open(address).await?,
+            };
+            Some((address.clone(), gate))
         });
         let gates: BTreeMap<_, _> = join_all(gates).await.into_iter().flatten().collect();
         let charted = ranges.into_iter().filter_map(|range| {
-            let gate = Arc::clone(gates.get(&range.primary)?);
+            let gate = Arc::clone(gates.get(range.primary.as_ref()?)?);
             Some((range, gate))
         });
         Ok(Chart(charted.collect()))
     }
 
     /// A gate before a primary. Its slots have none as long as it cannot be reached.
-    async fn open(&self, address: Address) -> Option<(Address, Arc<Gate<Pipelines>>)> {
+    async fn open(&self, address: &Address) -> Option<Arc<Gate<Pipelines>>> {
         const LIMITS: Limits = match NonZeroUsize::new(BATCH) {
             // The primary works on one pipeline, the answers of another are read, and a third is written.
             Some(batch) => Limits {
@@ -176,7 +201,16 @@ impl Shared {
             },
             None => panic!("a batch holds something"),
         };
-        let line = match self.source.open_node(&address).await {
+        let broken = Arc::new(AtomicBool::new(false));
+        let noticed = Arc::clone(&broken);
+        let taker: PushTaker = Arc::new(move |push: PushInfo| {
+            if push.kind == PushKind::Disconnection {
+                noticed.store(true, Ordering::Relaxed);
+            }
+        });
+        let opening = timeout(MOMENT, self.source.open_node(address, taker)).await;
+        let opening = opening.unwrap_or_else(|_| Err(error::unavailable("it does not answer")));
+        let line = match opening {
             Ok(line) => line,
             Err(error) => {
                 let (host, port) = address;
@@ -186,12 +220,12 @@ impl Shared {
         };
         let pipelines = Pipelines {
             line,
-            broken: AtomicBool::new(false),
+            broken,
             cluster: self.cluster.clone(),
             names: Arc::clone(&self.names),
             outdated: Arc::clone(&self.outdated),
         };
-        Some((address, Arc::new(Gate::new(pipelines, LIMITS))))
+        Some(Arc::new(Gate::new(pipelines, LIMITS)))
     }
 }
 
@@ -204,9 +238,15 @@ impl Chart {
 
     /// The gate of a primary whose connection has not broken.
     fn sound_gate(&self, primary: &Address) -> Option<Arc<Gate<Pipelines>>> {
-        let mut gates = self.0.iter().filter(|(range, _)| range.primary == *primary);
+        let gates = self.0.iter();
+        let mut gates = gates.filter(|(range, _)| range.primary.as_ref() == Some(primary));
         let (_, gate) = gates.find(|(_, gate)| !gate.carrier().is_broken())?;
         Some(Arc::clone(gate))
+    }
+
+    fn is_like(&self, other: &Self) -> bool {
+        let mut pairs = self.0.iter().zip(&other.0);
+        self.0.len() == other.0.len() && pairs.all(|(a, b)| a.0 == b.0 && Arc::ptr_eq(&a.1, &b.1))
     }
 }
 
@@ -214,8 +254,9 @@ impl Chart {
 #[derive(Debug)]
 struct Pipelines {
     line: MultiplexedConnection,
-    broken: AtomicBool,
-    /// Who sends what the primary has refused, or could not answer.
+    /// Set once, when the connection has broken.
+    broken: Arc<AtomicBool>,
+    /// Who sends what travels alone.
     cluster: Connection,
     names: Arc<Names>,
     outdated: Arc<Notify>,
@@ -225,45 +266,54 @@ impl Pipelines {
     fn is_broken(&self) -> bool {
         self.broken.load(Ordering::Relaxed)
     }
+}
 
-    /// What the primary says to each, and nothing where it has not done it for certain or cannot be
-    /// asked.
-    async fn over_the_line(&self, members: &[Member]) -> Vec<Option<MemberAnswer>> {
-        if !self.is_broken() {
-            match script::send_piped(&self.line, members).await {
-                Ok(answers) => return answers,
-                Err(_) => self.broken.store(true, Ordering::Relaxed),
-            }
+/// The wait for a pipeline's answers, since when. If everybody gives it up after a while, the
+/// connection is not used again: it may have been forgotten on the way.
+struct Silence<'p>(&'p Pipelines, Option<Instant>);
+
+impl Drop for Silence<'_> {
+    fn drop(&mut self) {
+        if self.1.is_some_and(|since| since.elapsed() >= PAUSE.0) {
+            self.0.broken.store(true, Ordering::Relaxed);
+            self.0.outdated.notify_one();
         }
-        members.iter().map(|_| None).collect()
     }
 }
 
 impl Carrier for Pipelines {
-    type Op = Member;
-    type Answer = Answered;
+    type Op = Arc<Member>;
+    /// Nothing, if the primary has refused: it is to be asked for by the client of the cluster.
+    type Answer = Option<Answered>;
 
-    fn key(member: &Member) -> impl Hash {
+    fn key(member: &Arc<Member>) -> impl Hash {
         &member.lock
     }
 
-    async fn carry_one(&self, member: &Member) -> MemberAnswer {
-        script::send_one(&self.cluster, &self.names, member).await
+    async fn carry_one(&self, member: &Arc<Member>) -> Result<Option<Answered>, BackendError> {
+        script::send_one(&self.cluster, &self.names, member)
+            .await
+            .map(Some)
     }
 
-    async fn carry(&self, members: &[Member]) -> Result<Vec<MemberAnswer>, BackendError> {
-        let answers = self.over_the_line(members).await;
-        if answers.iter().all(Option::is_some) {
-            return Ok(answers.into_iter().flatten().collect());
+    async fn carry(
+        &self,
+        members: &[Arc<Member>],
+    ) -> Result<Vec<Result<Option<Answered>, BackendError>>, BackendError> {
+        if self.is_broken() {
+            self.outdated.notify_one();
+            return Ok(members.iter().map(|_| Ok(None)).collect());
         }
-        self.outdated.notify_one();
-        let answers = answers.into_iter().zip(members);
-        let answers = answers.map(|(answer, member)| async move {
-            match answer {
-                Some(answer) => answer,
-                None => self.carry_one(member).await,
-            }
-        });
-        Ok(join_all(answers).await)
+        let mut silence = Silence(self, Some(Instant::now()));
+        let answers = script::send_piped(&self.line, members).await;
+        silence.1 = None;
+        if answers.is_err() {
+            self.broken.store(true, Ordering::Relaxed);
+        }
+        let sound = |answers: &Vec<_>| answers.iter().all(|answer| !matches!(answer, Ok(None)));
+        if !answers.as_ref().is_ok_and(sound) {
+            self.outdated.notify_one();
+        }
+        answers
     }
 }

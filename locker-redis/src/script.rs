@@ -12,7 +12,7 @@ use futures_util::future::join_all;
 use locker_core::{BackendError, Effect, ErrorKind, StoreTime};
 use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::{Cmd, Pipeline, RedisError, Value};
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 /// How many members one script has at most: a server does nothing else while a script runs.
 pub(crate) const BATCH: usize = 64;
@@ -126,7 +126,8 @@ async fn run_batch(
 }
 
 /// Sends members to one node of a cluster, each as a script of its own, in one pipeline. What the
-/// node refused for certain has no answer: its slot has moved, or the script is not known.
+/// node cannot do now, and has not done for certain, has no answer: its slot has moved, the script is
+/// not known.
 ///
 /// # Errors
 ///
@@ -137,24 +138,23 @@ async fn run_batch(
 /// When it is dropped each member was sent or never will be.
 pub(crate) async fn send_piped(
     node: &MultiplexedConnection,
-    members: &[Member],
-) -> Result<Vec<Option<MemberAnswer>>, RedisError> {
+    members: &[Arc<Member>],
+) -> Result<Vec<Result<Option<Answered>, BackendError>>, BackendError> {
     let mut pipeline = Pipeline::with_capacity(members.len());
     for member in members {
         let mut command = redis::cmd("EVALSHA");
         command.arg(LOCK.digest.as_str());
-        write_arguments(&mut command, std::slice::from_ref(member), "", "");
+        write_arguments(&mut command, std::slice::from_ref(&**member), "", "");
         pipeline.add_command(command);
     }
     // The clone is a handle.
     let mut node = node.clone();
-    let values = node
-        .req_packed_commands(&pipeline, 0, members.len())
-        .await?;
+    let values = node.req_packed_commands(&pipeline, 0, members.len()).await;
+    let values = values.map_err(|cause| error::from_redis(cause, Stage::Once))?;
     let mut values = values.into_iter();
     let answers = members.iter().map(|member| {
         let value = values.next().unwrap_or(Value::Nil);
-        piped(value.extract_error(), member).transpose()
+        piped(value.extract_error(), member)
     });
     Ok(answers.collect())
 }
@@ -168,9 +168,11 @@ fn piped(
         Ok(value) => value,
         Err(cause) => {
             let refusal = error::from_redis(cause, Stage::Once);
-            // Who has too much to do is not asked again at once.
-            let is_final = refusal.kind() == ErrorKind::Busy || refusal.effect() == Effect::Unknown;
-            return if is_final { Err(refusal) } else { Ok(None) };
+            // Nothing else passes by being asked again: a right that is missing, a server that has too
+            // much to do.
+            let may_pass =
+                refusal.kind() == ErrorKind::Unavailable && refusal.effect() == Effect::NotApplied;
+            return if may_pass { Ok(None) } else { Err(refusal) };
         }
     };
     let mut answers = answers(value, std::slice::from_ref(member), Stage::Once)?;

@@ -14,21 +14,27 @@ pub(crate) type Address = (String, u16);
 pub(crate) struct Range {
     pub(crate) first: u16,
     pub(crate) last: u16,
-    pub(crate) primary: Address,
+    /// A node may not know its own, and tells none.
+    pub(crate) primary: Option<Address>,
 }
 
-/// The ranges of all primaries, as a node of the cluster sees them now. A primary without an address
-/// is left out.
+/// The ranges of all primaries, as a node of the cluster sees them now.
 ///
 /// # Errors
 ///
-/// When no node answers.
+/// When no node answers, or the one that does knows of no slots.
 pub(crate) async fn ask(connection: &Connection) -> Result<Vec<Range>, BackendError> {
     let mut command = redis::cmd("CLUSTER");
     command.arg("SLOTS");
     let value = connection.query(&command).await;
     let value = value.map_err(|cause| error::from_redis(cause, connection.stage()))?;
-    Ok(ranges(&value))
+    let ranges = ranges(&value);
+    if ranges.is_empty() {
+        return Err(error::unavailable(
+            "the node of the cluster knows of no slots",
+        ));
+    }
+    Ok(ranges)
 }
 
 /// The slot of a name: that of what stands between its first `{` and the next `}`, if anything does.
@@ -57,18 +63,19 @@ fn range(range: &Value) -> Option<Range> {
     let Value::Array(primary) = range.get(2)? else {
         return None;
     };
-    let host = reply::text(primary.first()?).filter(|host| !host.is_empty())?;
-    let port = reply::number(primary.get(1)?)?;
+    let host = reply::text(primary.first()?).filter(|host| !matches!(*host, "" | "?"));
+    let port = u16::try_from(reply::number(primary.get(1)?)?).ok()?;
     Some(Range {
         first: number(0)?,
         last: number(1)?,
-        primary: (host.to_owned(), u16::try_from(port).ok()?),
+        primary: host.map(|host| (host.to_owned(), port)),
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use redis::cluster_routing::Slot;
 
     /// The figures of `CLUSTER KEYSLOT`.
     #[test]
@@ -85,6 +92,8 @@ mod tests {
         ];
         for (name, slot) in known {
             assert_eq!(of(name), slot, "{name}");
+            // And those of the client.
+            assert_eq!(Slot::new(slot), Some(Slot::for_key(name)), "{name}");
         }
     }
 
@@ -99,18 +108,23 @@ mod tests {
             row(99, node(text("a"), 1)),
             row(99, node(Value::Nil, 1)),
             row(99, node(text(""), 1)),
+            row(99, node(text("?"), 1)),
             row(99, node(text("a"), 65_536)),
             row(65_536, node(text("a"), 1)),
             row(99, Value::Nil),
             Value::Array(Vec::new()),
             Value::Nil,
         ]);
-        let range = Range {
+        let range = |primary| Range {
             first: 0,
             last: 99,
-            primary: ("a".to_owned(), 1),
+            primary,
         };
-        assert_eq!(ranges(&slots), [range]);
+        let known = range(Some(("a".to_owned(), 1)));
+        assert_eq!(
+            ranges(&slots),
+            [known, range(None), range(None), range(None)]
+        );
         assert_eq!(ranges(&Value::Nil), []);
     }
 }
