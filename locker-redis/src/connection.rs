@@ -7,8 +7,7 @@
 //! repetitions are harmless is said at each operation, in `locks` and `processes`.
 
 use crate::error::{self, Stage};
-use crate::slots::Address;
-use crate::url::{Deployment, Login, Place};
+use crate::url::{Address, Deployment, Login, Place};
 use locker_core::BackendError;
 use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::cluster::ClusterClientBuilder;
@@ -98,6 +97,15 @@ impl Source {
         let info = place.info(node, ProtocolVersion::RESP3)?;
         multiplexed(&place.client_of(info)?, Some(pushes)).await
     }
+}
+
+/// The answer to a request that no caller bounds, or that there is none in time.
+pub(crate) async fn bounded<T>(
+    limit: Duration,
+    request: impl Future<Output = Result<T, BackendError>>,
+) -> Result<T, BackendError> {
+    let answer = tokio::time::timeout(limit, request).await;
+    answer.unwrap_or_else(|_| Err(BackendError::timeout()))
 }
 
 async fn multiplexed(

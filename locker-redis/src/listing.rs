@@ -15,6 +15,7 @@ use crate::locks::read;
 use crate::reply;
 use crate::session::Session;
 use crate::slots;
+use crate::url::Address;
 use futures_util::future::join_all;
 use locker_core::backend::{Answer, Cursor, Held, Listing, Liveness, Page, Reply};
 use locker_core::{BackendError, Effect, ErrorKind, Key, ProcessData, StoreTime};
@@ -235,7 +236,7 @@ impl Session {
 /// In the place of a node: all of them were scanned. It sorts behind every address.
 const END: &str = "~";
 
-fn address(node: &str) -> Option<(String, u16)> {
+fn address(node: &str) -> Option<Address> {
     let (host, port) = node.rsplit_once(':')?;
     Some((host.to_owned(), port.parse().ok()?))
 }

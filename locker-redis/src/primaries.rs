@@ -28,11 +28,11 @@
 //! locker then opens the whole store anew. The surveyor waits for nobody longer than a moment, and
 //! draws what it knows.
 
-use crate::connection::{Connection, PushTaker, Source};
-use crate::error;
+use crate::connection::{Connection, PushTaker, Source, bounded};
 use crate::names::Names;
 use crate::script::{self, Answered, BATCH, Member, MemberAnswer};
-use crate::slots::{self, Address};
+use crate::slots;
+use crate::url::Address;
 use futures_util::future::join_all;
 use locker_coalesce::{Carrier, Gate, Limits};
 use locker_core::BackendError;
@@ -46,7 +46,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 /// How many operations under way, each alone, are a crowd.
 const CROWD: usize = 8;
@@ -168,9 +168,7 @@ impl Shared {
 
     /// Reads the slots, and opens what connections are missing.
     async fn draw(&self) -> Result<Chart, BackendError> {
-        let answer = timeout(MOMENT, slots::ask(&self.cluster)).await;
-        let silent = |_| error::unavailable("a node of the cluster does not answer");
-        let mut ranges = answer.map_err(silent)??;
+        let mut ranges = bounded(MOMENT, slots::ask(&self.cluster)).await?;
         ranges.sort_by_key(|range| range.first);
         let old = self.chart();
         let primaries = ranges.iter().filter_map(|range| range.primary.as_ref());
@@ -208,9 +206,7 @@ impl Shared {
                 noticed.store(true, Ordering::Relaxed);
             }
         });
-        let opening = timeout(MOMENT, self.source.open_node(address, taker)).await;
-        let opening = opening.unwrap_or_else(|_| Err(error::unavailable("it does not answer")));
-        let line = match opening {
+        let line = match bounded(MOMENT, self.source.open_node(address, taker)).await {
             Ok(line) => line,
             Err(error) => {
                 let (host, port) = address;
@@ -266,6 +262,12 @@ impl Pipelines {
     fn is_broken(&self) -> bool {
         self.broken.load(Ordering::Relaxed)
     }
+
+    /// The connection is not used again, and another is wanted.
+    fn give_up(&self) {
+        self.broken.store(true, Ordering::Relaxed);
+        self.outdated.notify_one();
+    }
 }
 
 /// The wait for a pipeline's answers, since when. If everybody gives it up after a while, the
@@ -275,8 +277,7 @@ struct Silence<'p>(&'p Pipelines, Option<Instant>);
 impl Drop for Silence<'_> {
     fn drop(&mut self) {
         if self.1.is_some_and(|since| since.elapsed() >= PAUSE.0) {
-            self.0.broken.store(true, Ordering::Relaxed);
-            self.0.outdated.notify_one();
+            self.0.give_up();
         }
     }
 }
@@ -307,12 +308,12 @@ impl Carrier for Pipelines {
         let mut silence = Silence(self, Some(Instant::now()));
         let answers = script::send_piped(&self.line, members).await;
         silence.1 = None;
-        if answers.is_err() {
-            self.broken.store(true, Ordering::Relaxed);
-        }
-        let sound = |answers: &Vec<_>| answers.iter().all(|answer| !matches!(answer, Ok(None)));
-        if !answers.as_ref().is_ok_and(sound) {
-            self.outdated.notify_one();
+        match &answers {
+            Err(_) => self.give_up(),
+            Ok(answers) if answers.iter().any(|answer| matches!(answer, Ok(None))) => {
+                self.outdated.notify_one();
+            }
+            Ok(_) => {}
         }
         answers
     }

@@ -102,10 +102,7 @@ pub(crate) async fn send_one(
     names: &Names,
     member: &Member,
 ) -> MemberAnswer {
-    let mut answers = run_batch(connection, names, std::slice::from_ref(member)).await?;
-    answers
-        .pop()
-        .unwrap_or_else(|| Err(error::unexpected(member.operation)))
+    only(run_batch(connection, names, std::slice::from_ref(member)).await?)
 }
 
 async fn run_batch(
@@ -175,11 +172,7 @@ fn piped(
             return if may_pass { Ok(None) } else { Err(refusal) };
         }
     };
-    let mut answers = answers(value, std::slice::from_ref(member), Stage::Once)?;
-    let answer = answers.pop();
-    answer
-        .unwrap_or_else(|| Err(error::unexpected(member.operation)))
-        .map(Some)
+    only(answers(value, std::slice::from_ref(member), Stage::Once)?).map(Some)
 }
 
 /// Writes what follows the script.
@@ -195,6 +188,12 @@ fn write_arguments(begin: &mut Cmd, members: &[Member], processes: &str, mailbox
             begin.arg(argument.as_str());
         }
     }
+}
+
+/// The answer to the one member of a batch.
+fn only(mut answers: Vec<MemberAnswer>) -> MemberAnswer {
+    let none = || Err(error::unexpected("a batch"));
+    answers.pop().unwrap_or_else(none)
 }
 
 /// What the script answers to each member.

@@ -3,18 +3,16 @@
 use crate::connection::Connection;
 use crate::error;
 use crate::reply;
+use crate::url::Address;
 use locker_core::BackendError;
 use redis::Value;
-
-/// A host and a port, as the cluster announces them.
-pub(crate) type Address = (String, u16);
 
 /// Slots that lie side by side on one primary.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Range {
     pub(crate) first: u16,
     pub(crate) last: u16,
-    /// A node may not know its own, and tells none.
+    /// As the cluster announces it. A node may not know its own, and tells none.
     pub(crate) primary: Option<Address>,
 }
 

@@ -9,11 +9,14 @@ use percent_encoding::percent_decode_str;
 use std::fmt;
 use std::path::PathBuf;
 
+/// A host and a port.
+pub(crate) type Address = (String, u16);
+
 /// A store, as a URL names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Place {
     pub(crate) deployment: Deployment,
-    pub(crate) nodes: Vec<(String, u16)>,
+    pub(crate) nodes: Vec<Address>,
     pub(crate) login: Login,
     pub(crate) db: i64,
     pub(crate) tls: Option<Tls>,
@@ -183,11 +186,11 @@ fn decoded(text: &str, what: &str) -> Result<String, BackendError> {
     Ok(text.into_owned())
 }
 
-fn nodes(hosts: &str, port: u16) -> Result<Vec<(String, u16)>, BackendError> {
+fn nodes(hosts: &str, port: u16) -> Result<Vec<Address>, BackendError> {
     hosts.split(',').map(|host| node(host, port)).collect()
 }
 
-fn node(text: &str, default: u16) -> Result<(String, u16), BackendError> {
+fn node(text: &str, default: u16) -> Result<Address, BackendError> {
     let (host, port) = match text.strip_prefix('[') {
         // An IPv6 address has colons of its own.
         Some(rest) => {

@@ -13,7 +13,7 @@
 //! lock, as a sharded channel, so that a release publishes to its own node only.
 
 use crate::config::Shared;
-use crate::connection::{Connection, PushTaker, Source};
+use crate::connection::{Connection, PushTaker, Source, bounded};
 use crate::error;
 use crate::hub::{Enrolment, Slots, Withdrawal};
 use crate::names::{self, Names};
@@ -182,7 +182,7 @@ impl Subscription {
 
     async fn revived(&self, live: &mut Option<Live>) -> Result<(), BackendError> {
         if live.is_none() {
-            *live = Some(bounded(self.open()).await?);
+            *live = Some(bounded(PATIENCE, self.open()).await?);
         }
         self.enrol_lapsed(live.as_mut()).await
     }
@@ -235,7 +235,7 @@ impl Subscription {
             let value = format!("{} {}{process}", self.mailbox, enrolment.id);
             Member::new(enrolment.lock.clone(), "enrol", [former, value])
         });
-        let answers = bounded(live.session.send(members.collect())).await;
+        let answers = bounded(PATIENCE, live.session.send(members.collect())).await;
         for (answer, enrolment) in self.noticed(answers)?.into_iter().zip(enrolments) {
             match answer {
                 Ok(answered) => match answered.fields.get(1).and_then(reply::text) {
@@ -265,7 +265,7 @@ impl Subscription {
         let subscribing = wanted.difference(&live.channels).map(|channel| {
             let mut cluster = cluster.clone();
             async move {
-                let subscribed = bounded(async {
+                let subscribed = bounded(PATIENCE, async {
                     self.confirmed.forget(channel);
                     let subscribed = cluster.ssubscribe(channel).await;
                     subscribed
@@ -304,7 +304,7 @@ impl Subscription {
                 let enrolment = format!("{} {}", self.mailbox, withdrawal.id);
                 Member::new(withdrawal.lock.clone(), "withdraw", [number, enrolment])
             });
-            let sent = bounded(live.session.send(members.collect())).await;
+            let sent = bounded(PATIENCE, live.session.send(members.collect())).await;
             if let Err(error) = self.noticed(sent) {
                 tracing::debug!(%error, "enrolments are not withdrawn now");
                 // What is refused for good would be refused without end. An enrolment that stays is
@@ -330,7 +330,7 @@ impl Subscription {
             }
             self.leaving().insert(channel.clone());
             let mut cluster = cluster.clone();
-            let left = bounded(async {
+            let left = bounded(PATIENCE, async {
                 let left = cluster.sunsubscribe(&channel).await;
                 left.map_err(|cause| error::from_redis(cause, error::Stage::Connecting))
             });
@@ -346,7 +346,7 @@ impl Subscription {
     async fn ask(&self, live: Option<&Live>) {
         let Some(live) = live else { return };
         let ping = redis::cmd("PING");
-        let asked = bounded(async {
+        let asked = bounded(PATIENCE, async {
             let answer = live.session.connection.query(&ping).await;
             answer.map_err(|cause| error::from_redis(cause, error::Stage::Once))
         });
@@ -464,13 +464,6 @@ fn read(slots: &Slots, names: &Names, data: &[Value]) {
         Err(_) if place == "gone" => slots.end(id),
         Err(_) => {}
     }
-}
-
-async fn bounded<T>(
-    request: impl Future<Output = Result<T, BackendError>>,
-) -> Result<T, BackendError> {
-    let answer = tokio::time::timeout(PATIENCE, request).await;
-    answer.unwrap_or_else(|_| Err(BackendError::timeout()))
 }
 
 /// Between half and the whole of a pause, so that the waiters of many processes do not come back as

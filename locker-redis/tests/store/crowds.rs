@@ -38,7 +38,7 @@ impl Crowd {
         .await;
     }
 
-    /// Each of many acquires a key of its own, and gives it back; the one of every task is told.
+    /// Each of many acquires a key of its own, and gives it back, and is told that both were done.
     async fn acquires_and_releases(&self, what: &str) {
         let pairs = (0..MANY).map(|place| async move {
             let owner = self.process.acquire(&format!("{what}{place}")).await;
@@ -61,9 +61,14 @@ impl Crowd {
     }
 }
 
+/// The connections of a node, a line each.
+fn clients(node: &Node) -> String {
+    node.command(&["CLIENT", "LIST", "TYPE", "NORMAL"]).unwrap()
+}
+
 /// The numbers of the connections of a node that have last run a script.
 fn scripting(node: &Node) -> Vec<u64> {
-    let clients = node.command(&["CLIENT", "LIST", "TYPE", "NORMAL"]).unwrap();
+    let clients = clients(node);
     let scripting = clients
         .lines()
         .filter(|client| client.contains(" cmd=evalsha "));
@@ -78,9 +83,8 @@ fn scripting(node: &Node) -> Vec<u64> {
 async fn only_a_crowd_opens_connections_of_its_own() {
     let crowd = Crowd::new().await;
     let connections = || -> Vec<usize> {
-        let lists = crowd.servers.nodes().iter();
-        let lists = lists.map(|node| node.command(&["CLIENT", "LIST", "TYPE", "NORMAL"]).unwrap());
-        lists.map(|clients| clients.lines().count()).collect()
+        let nodes = crowd.servers.nodes().iter();
+        nodes.map(|node| clients(node).lines().count()).collect()
     };
     let before = connections();
     for _ in 0..2 {
