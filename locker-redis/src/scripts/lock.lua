@@ -10,6 +10,7 @@
 --
 -- The answer: seconds and microseconds of the server's clock, then for each member a word, or an
 -- array that begins with one. `granted` alone is the grant of a token that is this very time.
+-- Members have distinct keys, so it does not matter which of them is done first.
 --
 -- Fields of a lock: `format`, `owner`, `acquired`, `extended`, `expires` and `marked` are the record
 -- and go at the release; `token` is the last fencing token and stays. `waiters` counts the fields
@@ -19,16 +20,127 @@
 -- Whether a record has expired is decided by its field `expires`, never by the key's own TTL: that
 -- one only collects what nobody has used for as long as a token must be remembered.
 
+-- FIRST, what is plain: a free lock that is acquired, and an own one that is released. That is almost
+-- all of the work, so it is done with as few commands as it takes, and without a function or a table of
+-- its own: a script is run anew for every batch, and would make them all each time. Whatever is not as
+-- plain as that, errors included, changes nothing here: the operations further down see all cases.
+--
+-- The numbers here are compared as texts. All of them have sixteen digits, as the time has from 2001 to
+-- 2286; nothing is plain where one has not.
+
+local try = redis.pcall
 local time = redis.call('TIME')
-local now = time[1] * 1000000 + time[2]
+local micros = time[2]
+while #micros < 6 do
+  micros = '0' .. micros
+end
+local now_text = time[1] .. micros
+local now = tonumber(now_text)
 local processes, mailboxes = ARGV[1], ARGV[2]
 
 -- The newest format of a record that is read here.
-local FORMAT = 1
--- 30 days, in microseconds.
-local RETENTION = 2592000000000
+local FORMAT = '1'
 -- The largest number that is exact here: in microseconds, the year 2255.
 local GREATEST = 9007199254740991
+-- Tokens that begin with the same five digits are of one span: 100,000 seconds, in microseconds.
+local SPAN = 100000000000
+-- A token is remembered for 30 days. Only the first grant of a span sets the time until which a key
+-- stays, so that is a span more.
+local RETENTION = 2592000000000 + SPAN
+
+local answers = { time[1], time[2] }
+-- Of what is not plain: a member, and where its arguments begin, one after the other.
+local left
+-- From which member on nothing was looked at, and where its arguments begin.
+local unseen, at = nil, 3
+-- The keys that were freed and that somebody waits for.
+local wanted
+-- Whether this server has taken a write of this batch.
+local wrote = false
+
+local clock_is_plain = #now_text == 16
+local process_seen, process_lives
+local ttl_seen, expires_text, span, until_text
+
+for i = 1, #KEYS do
+  local key, name, place = KEYS[i], ARGV[at], at
+  local answer
+  if name == 'create' then
+    local process, ttl, not_after = ARGV[at + 2], ARGV[at + 3], ARGV[at + 4]
+    -- The members of a batch are of one process, and ask for one TTL.
+    if process ~= process_seen then
+      process_seen, process_lives = process, processes == ''
+      if not process_lives then
+        local value = try('GET', processes .. process)
+        local expires = type(value) == 'string' and string.match(value, '^(%d+) %d+$')
+        process_lives = expires and #expires == 16 and expires > now_text
+      end
+    end
+    if ttl ~= ttl_seen then
+      ttl_seen, expires_text = ttl, string.format('%.0f', math.min(now + ttl, GREATEST))
+      -- A lock of a span or longer might outlast what the first grant has set.
+      span = tonumber(ttl) < SPAN and string.sub(now_text, 1, 5)
+      until_text = nil
+    end
+    if process_lives and clock_is_plain
+      and (#not_after > 16 or #not_after == 16 and not_after >= now_text) then
+      -- A mark without an owner is left by none of the operations. One that somebody else has put there
+      -- asks the next owner to give the lock back, and goes with its release.
+      local found = try('HMGET', key, 'token', 'owner', 'expires', 'format')
+      local last = found[1]
+      local free = found[2] == false and not found[3] and not found[4]
+      if last then
+        -- A clock that was stepped back is not plain.
+        free = free and #last == 16 and last < now_text and string.find(last, '^[1-9]%d*$')
+      else
+        free = free and try('HLEN', key) == 0
+      end
+      if free and type(try('HSET', key, 'format', FORMAT, 'owner', ARGV[at + 1], 'token', now_text,
+        'expires', expires_text)) == 'number' then
+        wrote, answer = true, 'granted'
+        if not (span and last and string.sub(last, 1, 5) == span) then
+          until_text = until_text or string.format('%.0f',
+            math.ceil(math.max(now + RETENTION, math.min(now + ttl, GREATEST)) / 1000))
+          answer = type(try('PEXPIREAT', key, until_text)) == 'number' and answer
+        end
+      end
+    end
+    at = at + 5
+  elseif name == 'release' then
+    local found = try('HMGET', key, 'owner', 'expires', 'format', 'token', 'waiters')
+    local expires, token = found[2], found[4]
+    -- What is no record of this release is not released by it.
+    if clock_is_plain and found[1] == ARGV[at + 1] and found[3] == FORMAT
+      and expires and #expires == 16 and expires > now_text and string.find(expires, '^%d+$')
+      and token and #token <= 16 and string.find(token, '^[1-9]%d*$')
+      and type(try('HDEL', key, 'format', 'owner', 'acquired', 'extended', 'expires',
+        'marked')) == 'number' then
+      wrote, answer = true, 'mine'
+      if found[5] then
+        wanted = wanted or {}
+        wanted[#wanted + 1] = key
+      end
+    end
+    at = at + 2
+  else
+    unseen = i
+    break
+  end
+  if answer then
+    answers[i + 2] = answer
+  else
+    left = left or {}
+    left[#left + 1] = i
+    left[#left + 1] = place
+  end
+end
+
+if wrote and not (left or unseen or wanted) then
+  return answers
+end
+
+-- SECOND, everything.
+
 -- How many waiters a release tells. The next one's turn would come so late that it polls before.
 local PLACES = 64
 
@@ -41,8 +153,6 @@ end
 local function after(ttl)
   return math.min(now + tonumber(ttl), GREATEST)
 end
-
-local now_text = time[1] .. string.format('%06d', time[2])
 
 local function corrupt(what)
   error({ err = 'CORRUPT ' .. what })
@@ -59,53 +169,6 @@ local function living(name)
     corrupt('the record of the process is malformed')
   end
   return tonumber(expires) > now and value
-end
-
--- Almost all of the work is a free lock that is acquired, and an own one that is released. Both are
--- done here, with as few commands as they take. Whatever is not as plain as that, errors included, is
--- answered with nothing: the operations below see all cases.
-
-local process_seen, process_lives
-local ttl_seen, expires_text, until_text
--- Whether this server has taken a write of this batch.
-local wrote = false
-
-local function acquire_plainly(key, at)
-  local owner, process, ttl, not_after = ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4]
-  if now > tonumber(not_after) then
-    return
-  end
-  -- The members of a batch are of one process, and ask for one TTL.
-  if process ~= process_seen then
-    process_lives = processes == '' or living(process)
-    process_seen = process
-  end
-  if not process_lives then
-    return
-  end
-  local found = redis.call('HMGET', key, 'token', 'owner', 'expires', 'format', 'marked')
-  local last = found[1]
-  if found[2] or found[3] or found[4] or found[5] then
-    return
-  end
-  if last then
-    -- A clock that was stepped back is not plain.
-    if #last > 16 or not string.find(last, '^[1-9]%d*$') or tonumber(last) >= now then
-      return
-    end
-  elseif redis.call('HLEN', key) > 0 then
-    return
-  end
-  if ttl ~= ttl_seen then
-    local expires = after(ttl)
-    ttl_seen, expires_text = ttl, text(expires)
-    until_text = text(math.ceil(math.max(now + RETENTION, expires) / 1000))
-  end
-  redis.call('HSET', key, 'format', FORMAT, 'owner', owner, 'token', now_text,
-    'expires', expires_text)
-  redis.call('PEXPIREAT', key, until_text)
-  wrote = true
-  return 'granted'
 end
 
 -- Hints to those who are enrolled: a waiter is told its place, by the order in which they came, and an
@@ -209,27 +272,7 @@ local function wake(key)
   end
 end
 
-local function release_plainly(key, at)
-  local found = redis.call('HMGET', key, 'owner', 'expires', 'waiters', 'format', 'token')
-  local expires, token = found[2] or '', found[5] or ''
-  -- What is no record of this release is not released by it.
-  if found[1] ~= ARGV[at + 1] or found[4] ~= '1' or #expires > 16 or #token > 16
-    or not string.find(expires, '^%d+$') or not string.find(token, '^[1-9]%d*$') then
-    return
-  end
-  if tonumber(expires) <= now then
-    return
-  end
-  redis.call('HDEL', key, 'format', 'owner', 'acquired', 'extended', 'expires', 'marked')
-  wrote = true
-  if found[3] then
-    pcall(wake, key)
-  end
-  return 'mine'
-end
-
--- The operations in all cases. They are made when one is needed: a script is run anew for every
--- batch, and would make them all each time.
+-- The operations in all cases.
 local function all_operations()
   local function number(field, value)
     if not value or #value > 16 or not string.find(value, '^%d+$') then
@@ -270,7 +313,7 @@ local function all_operations()
       return lock
     end
     local format = number('format', found[1])
-    if format == 0 or format > FORMAT then
+    if format == 0 or format > tonumber(FORMAT) then
       corrupt('the format of the record is not one that is read here')
     end
     lock.expires = number('expires', expires)
@@ -456,31 +499,28 @@ local function all_operations()
   }
 end
 
-local plain = { create = acquire_plainly, release = release_plainly }
-local arities = { create = 4, release = 1 }
-local operations
+local operations = (left or unseen) and all_operations()
 
-local answers = { time[1], time[2] }
-local at = 3
-for _, key in ipairs(KEYS) do
-  local name = ARGV[at]
-  local arity = arities[name]
-  local ok, answer
-  if arity then
-    ok, answer = pcall(plain[name], key, at)
+-- Does one member, whose arguments begin here, and tells where the next one's do.
+local function run(member, place)
+  local arity, operation = unpack(operations[ARGV[place]])
+  local ok, answer = pcall(operation, KEYS[member], unpack(ARGV, place + 1, place + arity))
+  if not ok then
+    -- An error is a table from Redis 7 on, and a text before.
+    answer = { 'error', type(answer) == 'table' and answer.err or tostring(answer) }
   end
-  if not (ok and answer) then
-    operations = operations or all_operations()
-    local run
-    arity, run = unpack(operations[name])
-    ok, answer = pcall(run, key, unpack(ARGV, at + 1, at + arity))
-    if not ok then
-      -- An error is a table from Redis 7 on, and a text before.
-      answer = { 'error', type(answer) == 'table' and answer.err or tostring(answer) }
-    end
-  end
-  answers[#answers + 1] = answer
-  at = at + 1 + arity
+  answers[member + 2] = answer
+  return place + 1 + arity
+end
+
+for i = 1, left and #left or 0, 2 do
+  run(left[i], left[i + 1])
+end
+for member = unseen or #KEYS + 1, #KEYS do
+  at = run(member, at)
+end
+for _, key in ipairs(wanted or {}) do
+  pcall(wake, key)
 end
 -- A former master, which has become a replica, takes reads as before, and what it holds may be old:
 -- its word that a lock is gone would be final. It refuses every write, this one too, which changes

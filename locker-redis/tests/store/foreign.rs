@@ -181,3 +181,43 @@ async fn a_token_ahead_of_the_clock_grows_by_one() {
     let goes: u64 = server.node().query(&["PEXPIRETIME", "ns:{k}"]).unwrap();
     assert!(goes >= (ahead + 3) / 1000 + 30 * 24 * 3_600_000, "{goes}");
 }
+
+/// A grant sets until when the key stays, unless an earlier one of the same 100,000 seconds has: then that
+/// is late enough. However often a lock is used, its token is remembered for 30 days behind its own time.
+#[tokio::test]
+async fn a_token_is_remembered_though_not_every_grant_says_so() {
+    const SPAN_MS: u64 = 100_000_000;
+    let server = Server::start(&Setup::new()).unwrap();
+    let node = server.node();
+    let goes = || -> u64 { node.query(&["PEXPIRETIME", "ns:{k}"]).unwrap() };
+    let a = Process::born(server.url(), "ns").await;
+    let remembered = async || {
+        let owner = a.owner("k");
+        let granted = token(&a.create(&owner).await.unwrap());
+        a.backend.release(&owner).await.unwrap();
+        let behind = (goes() * 1000).saturating_sub(granted.get());
+        assert!(behind >= 30 * 24 * 3_600_000_000, "{behind}");
+        granted.get() / 1000
+    };
+    let now = remembered().await;
+    // The second one has nothing to say, as long as no span begins just now.
+    let before = goes();
+    if remembered().await / SPAN_MS == now / SPAN_MS {
+        assert_eq!(goes(), before);
+    }
+    // A token of the span before, whose key would go earlier.
+    let earlier = ((now / SPAN_MS) * SPAN_MS - 1) * 1000;
+    let earlier = earlier.to_string();
+    node.command(&["HSET", "ns:{k}", "token", &earlier])
+        .unwrap();
+    node.command(&["PEXPIRE", "ns:{k}", "1000000"]).unwrap();
+    remembered().await;
+    // A lock that is held for longer than a span, under a token of this one.
+    let owner = a.owner("k");
+    let claim = Claim {
+        ttl: Duration::from_secs(40 * 24 * 3600),
+        ..claim(&owner)
+    };
+    a.backend.try_create(&claim).await.unwrap();
+    assert!(goes() >= now + 40 * 24 * 3_600_000);
+}
