@@ -13,9 +13,9 @@ mod bloat;
 mod message;
 mod told;
 
-use bare::{Advisory, Rows};
+use bare::{Advisory, Functions, Rows};
 use locker_postgres::Postgres;
-use locker_testkit::figures::{self, Failure, Measuring, Target};
+use locker_testkit::figures::{self, Bare, Failure, Measuring, Target};
 use locker_testkit::servers::postgres::Server;
 use message::Messages;
 use std::sync::Arc;
@@ -68,19 +68,23 @@ async fn measure(measuring: &mut Measuring) -> Result<(), Failure> {
 
 /// The bare client has as many connections as the locker's callers. For information also one for each
 /// task, where the server writes the commits of all of them to the disk at once: sixty-four sessions
-/// for each process is more than a server has for its clients.
+/// for each process is more than a server has for its clients; and beside the smallest functions that
+/// there can be, which says how much of a lone lock's time is the call of a function.
 async fn pairs(measuring: &mut Measuring, server: &Server) -> Result<(), Failure> {
-    let rows = Rows::on(server.url(), CONNECTIONS).await?;
-    let one = "4 connections";
-    rounds(measuring, server, one, &rows, 1, Target::AtLeast(0.80)).await?;
-    rounds(measuring, server, one, &rows, MANY, Target::AtLeast(4.0)).await?;
-    let rows = Rows::on(server.url(), u32::try_from(MANY)?).await?;
+    let few = Rows::on(server.url(), CONNECTIONS).await?;
+    let one = "rows, 4 connections";
+    rounds(measuring, server, one, &few, 1, Target::AtLeast(0.80)).await?;
+    rounds(measuring, server, one, &few, MANY, Target::AtLeast(4.0)).await?;
+    let many = Rows::on(server.url(), u32::try_from(MANY)?).await?;
+    let each = "rows, 64 connections";
+    rounds(measuring, server, each, &many, MANY, Target::None).await?;
+    let least = Functions::on(server.url(), CONNECTIONS).await?;
     rounds(
         measuring,
         server,
-        "64 connections",
-        &rows,
-        MANY,
+        "least functions",
+        &least,
+        1,
         Target::None,
     )
     .await?;
@@ -100,14 +104,13 @@ async fn rounds(
     measuring: &mut Measuring,
     server: &Server,
     what: &str,
-    rows: &Rows,
+    bare: &impl Bare,
     tasks: usize,
     target: Target,
 ) -> Result<(), Failure> {
     let store = measuring.open(server.url())?;
     Told::reset(server)?;
-    let what = format!("rows, {what}");
-    let pairs = figures::pairs(measuring, &what, store, rows, tasks, target).await?;
+    let pairs = figures::pairs(measuring, what, store, bare, tasks, target).await?;
     let told = Told::by(server)?;
     #[expect(clippy::cast_precision_loss, reason = "a mean")]
     let mean = 2.0 * pairs.through_locker as f64 / told.claims_and_releases() as f64;
