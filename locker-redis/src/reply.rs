@@ -11,18 +11,26 @@ use locker_core::{
 use redis::Value;
 use std::time::Duration;
 
-/// Takes the server's time off an answer of a script.
+/// Takes the server's time off an answer of a script: an array, or a text of words.
 pub(crate) fn split(value: Value, what: &str) -> Result<(StoreTime, Vec<Value>), BackendError> {
-    let Value::Array(values) = value else {
-        return Err(error::unexpected(what));
+    let (seconds, micros, values) = match value {
+        Value::Array(values) => {
+            let mut values = values.into_iter();
+            let mut next = || values.next().as_ref().and_then(number);
+            (next(), next(), values.collect())
+        }
+        words => {
+            let mut words = text(&words).unwrap_or_default().split(' ');
+            let mut next = || words.next()?.parse().ok();
+            let word = |word: &str| Value::SimpleString(word.to_owned());
+            (next(), next(), words.map(word).collect())
+        }
     };
-    let mut values = values.into_iter();
-    let mut number = || values.next().as_ref().and_then(number);
-    let (Some(seconds), Some(micros)) = (number(), number()) else {
+    let (Some(seconds), Some(micros)) = (seconds, micros) else {
         return Err(error::unexpected(what));
     };
     let time = seconds.saturating_mul(1_000_000).saturating_add(micros);
-    Ok((StoreTime::from_micros(time), values.collect()))
+    Ok((StoreTime::from_micros(time), values))
 }
 
 /// The answer to one member, or the error that the script has caught for it.

@@ -117,7 +117,7 @@ async fn run_batch(
         (names.processes(), names.mailboxes())
     };
     let complete = |begin: &mut Cmd| write_arguments(begin, members, processes, mailboxes);
-    let value = run(connection, &LOCK, complete).await;
+    let value = run(connection, &LOCK, room(members), complete).await;
     let value = value.map_err(|cause| error::from_redis(cause, connection.stage()))?;
     answers(value, members, connection.stage())
 }
@@ -139,9 +139,9 @@ pub(crate) async fn send_piped(
 ) -> Result<Vec<Result<Option<Answered>, BackendError>>, BackendError> {
     let mut pipeline = Pipeline::with_capacity(members.len());
     for member in members {
-        let mut command = redis::cmd("EVALSHA");
-        command.arg(LOCK.digest.as_str());
-        write_arguments(&mut command, std::slice::from_ref(&**member), "", "");
+        let alone = std::slice::from_ref(&**member);
+        let mut command = begin("EVALSHA", &LOCK.digest, room(alone));
+        write_arguments(&mut command, alone, "", "");
         pipeline.add_command(command);
     }
     // The clone is a handle.
@@ -173,6 +173,24 @@ fn piped(
         }
     };
     only(answers(value, std::slice::from_ref(member), Stage::Once)?).map(Some)
+}
+
+/// How many arguments members have, and how long they are, about.
+fn room(members: &[Member]) -> (usize, usize) {
+    let length = |member: &Member| -> usize {
+        let arguments = member.arguments.iter().map(String::len);
+        member.lock.len() + member.operation.len() + arguments.sum::<usize>()
+    };
+    let count = members.iter().map(|member| 2 + member.arguments.len());
+    (count.sum(), members.iter().map(length).sum())
+}
+
+/// Begins a command that has room for what follows.
+fn begin(name: &str, script: &str, (count, length): (usize, usize)) -> Cmd {
+    // Besides the members there are the number of keys, and what names begin with.
+    let mut command = Cmd::with_capacity(count + 5, name.len() + script.len() + length + 64);
+    command.arg(name).arg(script);
+    command
 }
 
 /// Writes what follows the script.
@@ -227,7 +245,7 @@ pub(crate) async fn send_process(
     let command = |begin: &mut Cmd| {
         begin.arg(1).arg(key).arg(operation).arg(ttl_us.to_string());
     };
-    let value = run(connection, &PROCESS, command).await;
+    let value = run(connection, &PROCESS, (3, key.len() + 32), command).await;
     let value = value.map_err(|cause| error::from_redis(cause, connection.stage()))?;
     let (time, fields) = reply::split(value, operation)?;
     Ok(Answered { time, fields })
@@ -237,15 +255,14 @@ pub(crate) async fn send_process(
 async fn run(
     connection: &Connection,
     script: &Script,
+    room: (usize, usize),
     complete: impl Fn(&mut Cmd),
 ) -> Result<Value, RedisError> {
-    let mut command = redis::cmd("EVALSHA");
-    command.arg(script.digest.as_str());
+    let mut command = begin("EVALSHA", &script.digest, room);
     complete(&mut command);
     match connection.query(&command).await {
         Err(cause) if error::is_unknown_script(&cause) => {
-            let mut command = redis::cmd("EVAL");
-            command.arg(script.text);
+            let mut command = begin("EVAL", script.text, room);
             complete(&mut command);
             connection.query(&command).await
         }

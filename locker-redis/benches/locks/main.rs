@@ -14,7 +14,7 @@ use locker_redis::Redis;
 use locker_testkit::figures::{self, Failure, Measuring, Target};
 use locker_testkit::servers::redis::{Cluster, Server, Setup};
 use message::Messages;
-use raw::Raw;
+use raw::{Least, Raw};
 use std::sync::Arc;
 
 const PARTS: [&str; 5] = ["pair", "cluster", "waiters", "handoff", "idle"];
@@ -42,6 +42,13 @@ async fn measure(measuring: &mut Measuring) -> Result<(), Failure> {
         if measuring.wants("pair") {
             let targets = [Target::AtLeast(0.80), Target::AtLeast(0.90)];
             pairs(measuring, url, "one server", targets).await?;
+            // How much of it is the record itself.
+            let least = Least::open(url).await?;
+            for tasks in [1, MANY] {
+                let store = measuring.open(url)?;
+                let what = "smallest scripts with a token";
+                figures::pairs(measuring, what, store, &least, tasks, Target::None).await?;
+            }
         }
         if measuring.wants("waiters") {
             let mut messages = Messages::open(url).await?;

@@ -9,7 +9,8 @@
 -- ARGV[3…] for each member: the name of its operation, and the operation's own arguments.
 --
 -- The answer: seconds and microseconds of the server's clock, then for each member a word, or an
--- array that begins with one. `granted` alone is the grant of a token that is this very time.
+-- array that begins with one. `granted` alone is the grant of a token that is this very time. Where
+-- there are words only, they are one text, with a space between each two.
 -- Members have distinct keys, so it does not matter which of them is done first.
 --
 -- Fields of a lock: `format`, `owner`, `acquired`, `extended`, `expires` and `marked` are the record
@@ -136,7 +137,7 @@ for i = 1, #KEYS do
 end
 
 if wrote and not (left or unseen or wanted) then
-  return answers
+  return table.concat(answers, ' ')
 end
 
 -- SECOND, everything.
