@@ -224,7 +224,8 @@ impl Session {
         let ranges = slots::ask(&self.connection).await?;
         let nodes = ranges.into_iter().map(|range| {
             let (host, port) = range.primary.ok_or_else(|| {
-                error::unavailable("a primary of the cluster does not tell its address")
+                // Only who configures the cluster can change that.
+                error::config("a primary of the cluster does not tell its address")
             })?;
             Ok(format!("{host}:{port}"))
         });

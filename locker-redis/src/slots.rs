@@ -12,7 +12,8 @@ use redis::Value;
 pub(crate) struct Range {
     pub(crate) first: u16,
     pub(crate) last: u16,
-    /// As the cluster announces it. A node may not know its own, and tells none.
+    /// As the cluster announces it. A node may not know its own, and tells none; one that listens
+    /// everywhere may tell just that.
     pub(crate) primary: Option<Address>,
 }
 
@@ -61,7 +62,8 @@ fn range(range: &Value) -> Option<Range> {
     let Value::Array(primary) = range.get(2)? else {
         return None;
     };
-    let host = reply::text(primary.first()?).filter(|host| !matches!(*host, "" | "?"));
+    let host = reply::text(primary.first()?);
+    let host = host.filter(|host| !matches!(*host, "" | "?" | "0.0.0.0" | "::"));
     let port = u16::try_from(reply::number(primary.get(1)?)?).ok()?;
     Some(Range {
         first: number(0)?,
@@ -107,6 +109,8 @@ mod tests {
             row(99, node(Value::Nil, 1)),
             row(99, node(text(""), 1)),
             row(99, node(text("?"), 1)),
+            row(99, node(text("0.0.0.0"), 1)),
+            row(99, node(text("::"), 1)),
             row(99, node(text("a"), 65_536)),
             row(65_536, node(text("a"), 1)),
             row(99, Value::Nil),
@@ -118,11 +122,9 @@ mod tests {
             last: 99,
             primary,
         };
-        let known = range(Some(("a".to_owned(), 1)));
-        assert_eq!(
-            ranges(&slots),
-            [known, range(None), range(None), range(None)]
-        );
+        let mut expected = vec![range(Some(("a".to_owned(), 1)))];
+        expected.extend((0..5).map(|_| range(None)));
+        assert_eq!(ranges(&slots), expected);
         assert_eq!(ranges(&Value::Nil), []);
     }
 }
