@@ -25,6 +25,27 @@ use std::time::Duration;
 /// A net under the locker's own timeouts, which are shorter: whoever opens a connection without a
 /// locker does not wait for ever.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the client of a cluster waits for one node to answer one attempt.
+///
+/// It is there for what no caller bounds. While the client reads the slots anew it carries no request
+/// to anybody before all nodes have answered, and one that hangs would stop the others for ever.
+///
+/// An attempt that ran out of time is sent again if somebody still waits for its answer, and the
+/// first may have been executed all the same. That repeats no effect (`locks`, `processes`), but a
+/// release that was done is told that its lock was gone. So this is longer than anybody waits: than
+/// the request timeout of a locker by default, and than whatever is bounded in this crate. Where a
+/// locker is given more time than this, and a node takes it, a job that has ended well may be told that
+/// its lock was lost; never the reverse.
+const CLUSTER_ANSWER: Duration = CONNECT_TIMEOUT;
+/// How long the client of a cluster waits for a connection to one node, which is two to four round
+/// trips.
+///
+/// While a node hangs, this is what everybody on the connection waits for whenever the client reads
+/// the slots: when it is opened twice, for the nodes of the URL and for those of the cluster, and then
+/// whenever somebody asks for what lies there. Two of these must be far less than the four request
+/// timeouts that a locker gives to an opening, and each less than the one that a request has; and it
+/// must be enough for a network on which requests are answered in time.
+const CLUSTER_CONNECT: Duration = Duration::from_secs(1);
 /// How often the client of a cluster sends a request again. Redirects need it, and a fail-over.
 const CLUSTER_RETRIES: u32 = 4;
 /// What it waits between two attempts, in milliseconds; together less than a request's timeout.
@@ -197,7 +218,9 @@ impl Place {
             .retry_wait_formula(least, 2)
             .min_retry_wait(least)
             .max_retry_wait(most)
-            .connection_timeout(CONNECT_TIMEOUT)
+            .connection_timeout(CLUSTER_CONNECT)
+            .response_timeout(CLUSTER_ANSWER)
+            // The locker bounds every request, and must know that it gave up.
             .overall_response_timeout(None)
             .tcp_settings(tcp())
             .use_protocol(protocol);

@@ -11,6 +11,7 @@ mod listing;
 mod memory_full;
 mod repeats;
 mod requests;
+mod stalled;
 
 use locker_core::backend::{Claim, Claimed, Side, Watcher};
 use locker_core::{

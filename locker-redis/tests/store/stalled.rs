@@ -1,0 +1,109 @@
+//! A primary of a cluster that hangs: connections to it are open, or can be opened, and nothing comes.
+//! The others go on.
+
+use super::*;
+use distributed_locker::{AcquireOptions, Acquired, Locker, Wait};
+use futures_util::future::join_all;
+use locker_core::Timing;
+
+/// Three masters. One hangs, and a slot has moved between the two others, which no client has heard.
+struct Hung {
+    servers: Cluster,
+    hung: usize,
+    /// Names of locks that do not lie there.
+    elsewhere: Vec<String>,
+}
+
+impl Hung {
+    fn new(servers: Cluster, hung: usize) -> Self {
+        let place_of = |text: &str| {
+            let slot = servers.slot_of(&format!("ns:{{{text}}}")).unwrap();
+            servers.node_of(slot).unwrap()
+        };
+        let texts = (0..20).map(|number| format!("k{number}"));
+        let elsewhere = texts.filter(|text| place_of(text) != hung).collect();
+        let from = place_of("moved");
+        let to = (0..3).find(|place| ![from, hung].contains(place)).unwrap();
+        let slot = servers.slot_of("ns:{moved}").unwrap();
+        servers.move_slot(slot, to).unwrap();
+        servers.nodes()[hung].pause().unwrap();
+        Self {
+            servers,
+            hung,
+            elsewhere,
+        }
+    }
+}
+
+/// A node that does not hold this key, and of which it is no matter whether it hangs.
+fn other_than_of(servers: &Cluster, name: &str) -> usize {
+    let place = servers.node_of(servers.slot_of(name).unwrap()).unwrap();
+    let moved = servers.node_of(servers.slot_of("ns:{moved}").unwrap());
+    let moved = moved.unwrap();
+    (0..3).find(|it| ![place, moved].contains(it)).unwrap()
+}
+
+/// The client reads the slots anew, and waits for the one that hangs before it carries anything.
+#[tokio::test]
+async fn a_primary_that_hangs_stops_the_others_for_a_while_only() {
+    let servers = Cluster::start(&Setup::new(), 3, 0).unwrap();
+    let process = Process::born(servers.url(), "ns").await;
+    let hung = other_than_of(&servers, "ns:{moved}");
+    let hung = Hung::new(servers, hung);
+    let acquiring = hung.elsewhere.iter().map(String::as_str).chain(["moved"]);
+    let acquiring = join_all(acquiring.map(|text| process.acquire(text)));
+    // Twice for an answer, once for a connection.
+    let answered = tokio::time::timeout(Duration::from_secs(14), acquiring).await;
+    answered.expect("the others answer");
+}
+
+/// L6: a locker that has to open its connection meanwhile can do so, in the time that it gives to that.
+#[tokio::test]
+async fn a_cluster_of_which_one_primary_hangs_can_be_opened() {
+    let servers = Cluster::start(&Setup::new(), 3, 0).unwrap();
+    let hung = other_than_of(&servers, "ns:{moved}");
+    let hung = Hung::new(servers, hung);
+    let timeout = Timing::default().request_timeout;
+    let opening = Process::unborn(hung.servers.url(), "ns");
+    let opened = tokio::time::timeout(4 * timeout, opening).await;
+    let process = opened.expect("it is opened in time");
+    let acquiring = join_all(hung.elsewhere.iter().map(|text| process.acquire(text)));
+    let acquired = tokio::time::timeout(timeout, acquiring).await;
+    acquired.expect("the others answer");
+}
+
+/// L5, L6: its locks are kept, and it grants what lies elsewhere.
+#[tokio::test]
+async fn a_locker_goes_on_beside_a_primary_that_hangs() {
+    let servers = Cluster::start(&Setup::new(), 3, 0).unwrap();
+    let store = Redis::from_url(servers.url()).unwrap().namespace("ns");
+    let locker = Locker::builder(Arc::new(store)).start().await.unwrap();
+    let process = locker.process_hash().unwrap();
+    let hung = other_than_of(&servers, &format!("ns:process:{process}"));
+    let kept = acquire(&locker, "moved").await;
+    let hung = Hung::new(servers, hung);
+    // It is sent on to another node, so the slots are read anew.
+    let moved = locker.read_lock_data("moved");
+    let moved = tokio::time::timeout(Duration::from_millis(100), moved).await;
+    moved.expect_err("it waits for the one that hangs");
+    for round in 0..3 {
+        let grants = join_all(hung.elsewhere.iter().map(|text| acquire(&locker, text)));
+        let granted = tokio::time::timeout(Duration::from_secs(8), grants).await;
+        for guard in granted.unwrap_or_else(|_| panic!("nothing is granted in round {round}")) {
+            // It may be confirmed later.
+            drop(guard.release().await);
+        }
+        assert!(kept.is_valid(), "in round {round}");
+    }
+    kept.release().await.unwrap();
+    hung.servers.nodes()[hung.hung].resume().unwrap();
+    locker.terminate(PATIENCE).await.unwrap();
+}
+
+async fn acquire(locker: &Locker, text: &str) -> distributed_locker::LockGuard {
+    let options = AcquireOptions::new().wait(Wait::Forever);
+    match locker.acquire(text, options).await.unwrap() {
+        Acquired::Guard(guard) => guard,
+        other => panic!("{other:?}"),
+    }
+}
