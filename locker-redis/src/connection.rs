@@ -46,10 +46,18 @@ const CLUSTER_ANSWER: Duration = CONNECT_TIMEOUT;
 /// timeouts that a locker gives to an opening, and each less than the one that a request has; and it
 /// must be enough for a network on which requests are answered in time.
 const CLUSTER_CONNECT: Duration = Duration::from_secs(1);
-/// How often the client of a cluster sends a request again. Redirects need it, and a fail-over.
-const CLUSTER_RETRIES: u32 = 4;
-/// What it waits between two attempts, in milliseconds; together less than a request's timeout.
-const CLUSTER_WAIT: (u64, u64) = (10, 100);
+/// How often the client of a cluster sends a request again: as often as by its own default.
+///
+/// Redirects take most of them, and do not wait. While a slot is being moved, each time that others
+/// come between ASKING and its command is two more: so many let three locks of one slot through at once,
+/// and more locks are the business of the pipelines (`primaries`).
+///
+/// Where a node is gone, a request is tried for half a second or so. It is not executed more often for
+/// that: nothing is sent to where there is no connection, or for somebody who has left.
+const CLUSTER_RETRIES: u32 = 16;
+/// What it waits between two attempts if it does wait, in milliseconds; together less than a request's
+/// timeout.
+const CLUSTER_WAIT: (u64, u64) = (10, 80);
 
 /// Where a store is.
 #[derive(Debug, Clone)]

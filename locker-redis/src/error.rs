@@ -6,6 +6,7 @@
 //! again when a node is gone, and shows the error of the last attempt only. What stands behind it
 //! may have been executed at the first one, so there a refusal is no proof.
 
+use crate::url::{self, Address};
 use locker_core::{BackendError, Effect, ErrorKind};
 use redis::{ErrorKind as Kind, RedisError, ServerErrorKind};
 use std::error::Error;
@@ -36,6 +37,18 @@ pub(crate) fn unavailable(message: impl Into<String>) -> BackendError {
 /// What is found in the store cannot be read; nothing was done to it.
 pub(crate) fn corrupt(message: impl Into<String>) -> BackendError {
     BackendError::new(ErrorKind::Corrupt, Effect::NotApplied, message)
+}
+
+/// One of several connections broke while requests were in flight on it, and is replaced where it is.
+/// Of the kinds that may be asked again this is the one that leaves the others open: they are sound,
+/// and to close them would take the answers from all who wait there.
+pub(crate) fn broken_line(cause: RedisError) -> BackendError {
+    BackendError::new(
+        ErrorKind::Busy,
+        Effect::Unknown,
+        "the connection to one primary of the cluster broke while the request was under way",
+    )
+    .with_source(cause)
 }
 
 /// The server answered something that this store's own scripts never answer.
@@ -278,6 +291,16 @@ fn of_sentence(detail: &str) -> (ErrorKind, &'static str) {
 /// Whether a script was not known, and is to be sent as a whole. It was not executed.
 pub(crate) fn is_unknown_script(error: &RedisError) -> bool {
     error.kind() == Kind::Server(ServerErrorKind::NoScript)
+}
+
+/// The node to which the slot of a command is being moved, if this says so: nothing was done, and the
+/// key is there, or nowhere.
+pub(crate) fn taken_by(error: &RedisError) -> Option<Address> {
+    if error.kind() != Kind::Server(ServerErrorKind::Ask) {
+        return None;
+    }
+    let (node, _) = error.redirect_node()?;
+    url::address(node)
 }
 
 /// The error of one member of a script, for the key of that member.

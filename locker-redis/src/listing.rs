@@ -15,7 +15,7 @@ use crate::locks::read;
 use crate::reply;
 use crate::session::Session;
 use crate::slots;
-use crate::url::Address;
+use crate::url;
 use futures_util::future::join_all;
 use locker_core::backend::{Answer, Cursor, Held, Listing, Liveness, Page, Reply};
 use locker_core::{BackendError, Effect, ErrorKind, Key, ProcessData, StoreTime};
@@ -194,7 +194,7 @@ impl Session {
         let value = match &self.connection {
             Connection::Server(_) => self.connection.query(&command).await,
             Connection::Cluster(cluster) => {
-                let Some((host, port)) = address(&position.node) else {
+                let Some((host, port)) = url::address(&position.node) else {
                     return Ok((0, Vec::new()));
                 };
                 let node = SingleNodeRoutingInfo::ByAddress { host, port };
@@ -236,11 +236,6 @@ impl Session {
 
 /// In the place of a node: all of them were scanned. It sorts behind every address.
 const END: &str = "~";
-
-fn address(node: &str) -> Option<Address> {
-    let (host, port) = node.rsplit_once(':')?;
-    Some((host.to_owned(), port.parse().ok()?))
-}
 
 fn limit(page: &Page) -> usize {
     page.limit.max(1) as usize

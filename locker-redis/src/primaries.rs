@@ -6,31 +6,44 @@
 //! its slot. A primary that stalls keeps nobody waiting who asks another.
 //!
 //! This begins when a crowd asks at the same time. A locker that never has one opens no connection
-//! for it, and until the connections are open every operation travels alone, by the client of the
-//! cluster.
+//! for it.
+//!
+//! What lies behind a gate travels by its connection only, also what travels alone. The client of the
+//! cluster carries what has no gate (before there was a crowd, or while a primary cannot be reached),
+//! and what a primary has refused.
 //!
 //! # The argument
 //!
 //! *What if the slots have moved?* Then a node refuses the scripts of what it has not, and has done
 //! nothing. No safety rests on the chart: it only says which scripts travel together. What was
-//! refused is asked again by its caller's own future, alone, by the client of the cluster, which
-//! follows redirects. So it keeps no flight waiting, and is not sent for a caller who has left.
+//! refused is asked again by its caller's own future, alone. So it keeps no flight waiting, and is not
+//! sent for a caller who has left. The client of the cluster sends it, which follows redirects.
+//!
+//! *And while a slot is being moved?* The node to which it goes wants to hear ASKING right before each
+//! command. The client of the cluster sends the two one after the other over a connection which it
+//! shares, so that of several callers one gets through and the others go round again: in vain where
+//! they are more than three or four, however often it tries. So that node is asked over our connection
+//! to it, if there is one, and the two are one message.
 //!
 //! *Why a connection of our own?* The client of a cluster sends a pipeline again as a whole when one
-//! of its commands is redirected. A release that was done would be done twice, and the second answer
-//! says that the lock was gone. Over a plain connection every member has its own answer.
+//! of its commands is redirected, and everything when a connection breaks. A release that was done
+//! would be done twice, and the second answer says that the lock was gone. Over a plain connection
+//! every member has its own answer, and what has none is not sent again.
 //!
 //! *What if that connection breaks?* What was in flight is of unknown effect, as on a server alone,
-//! and nothing of it is sent again: whoever asked settles it. One that breaks while nothing is in
-//! flight is noticed, and not used any more.
+//! and nothing of it is sent again: whoever asked settles it. But only this connection broke, and
+//! it is replaced from here; so the error is not one upon which the locker closes everything. One that
+//! breaks while nothing is in flight is noticed, and not used any more.
 //!
-//! *What if a node does not answer?* Its own callers run out of time, as they would without this; the
-//! locker then opens the whole store anew. The surveyor waits for nobody longer than a moment, and
-//! draws what it knows.
+//! *What if a node does not answer?* Its own callers run out of time, as they would without this. Only
+//! the locker knows what time they have, so only the locker judges: it doubts the whole connection,
+//! these with it, and opens another one. A judge in this place would take a busy node for a dead
+//! one, or would not hear of callers who leave early. A batch that all its callers have left is given
+//! up by its gate. The surveyor waits for nobody longer than a moment, and draws what it knows.
 
 use crate::connection::{Connection, PushTaker, Source, bounded};
 use crate::names::Names;
-use crate::script::{self, Answered, BATCH, Member, MemberAnswer};
+use crate::script::{self, BATCH, Member, MemberAnswer, Piped, Refused};
 use crate::slots;
 use crate::url::Address;
 use futures_util::future::join_all;
@@ -46,7 +59,6 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
-use tokio::time::Instant;
 
 /// How many operations under way, each alone, are a crowd.
 const CROWD: usize = 8;
@@ -102,12 +114,14 @@ impl Primaries {
     pub(crate) async fn ask(&self, member: Member) -> MemberAnswer {
         let shared = &*self.shared;
         let member = Arc::new(member);
-        let _counted = match shared.chart().gate(slots::of(&member.lock)) {
+        let chart = shared.chart();
+        let _counted = match chart.gate(slots::of(&member.lock)) {
             Some(gate) => match gate.ask(Arc::clone(&member)).await? {
-                Some(answered) => return Ok(answered),
-                None => None,
+                Ok(answered) => return Ok(answered),
+                // Boxed: it is rare, and the futures of all the others stay small.
+                Err(refused) => return Box::pin(shared.ask_again(&chart, refused, &member)).await,
             },
-            None => Some(shared.one_more()),
+            None => shared.one_more(),
         };
         script::send_one(&shared.cluster, &shared.names, &member).await
     }
@@ -166,6 +180,18 @@ impl Shared {
         Counted(&self.alone)
     }
 
+    /// Asks for what was refused: the node that takes it, if there is a connection to it, or else by
+    /// the client of the cluster.
+    async fn ask_again(&self, chart: &Chart, refused: Refused, member: &Member) -> MemberAnswer {
+        let gate = refused.taken_by.and_then(|node| chart.sound_gate(&node));
+        if let Some(gate) = gate
+            && let Ok(answered) = script::send_asking(&gate.carrier().line, member).await?
+        {
+            return Ok(answered);
+        }
+        script::send_one(&self.cluster, &self.names, member).await
+    }
+
     /// Reads the slots, and opens what connections are missing.
     async fn draw(&self) -> Result<Chart, BackendError> {
         let mut ranges = bounded(MOMENT, slots::ask(&self.cluster)).await?;
@@ -217,8 +243,6 @@ impl Shared {
         let pipelines = Pipelines {
             line,
             broken,
-            cluster: self.cluster.clone(),
-            names: Arc::clone(&self.names),
             outdated: Arc::clone(&self.outdated),
         };
         Some(Arc::new(Gate::new(pipelines, LIMITS)))
@@ -246,15 +270,12 @@ impl Chart {
     }
 }
 
-/// Sends members as pipelines over the connection of one primary.
+/// Sends members as pipelines over the connection of one primary, one of a single member as well.
 #[derive(Debug)]
 struct Pipelines {
     line: MultiplexedConnection,
-    /// Set once, when the connection has broken.
+    /// Set once, when the connection has broken: it is not used again.
     broken: Arc<AtomicBool>,
-    /// Who sends what travels alone.
-    cluster: Connection,
-    names: Arc<Names>,
     outdated: Arc<Notify>,
 }
 
@@ -262,59 +283,36 @@ impl Pipelines {
     fn is_broken(&self) -> bool {
         self.broken.load(Ordering::Relaxed)
     }
-
-    /// The connection is not used again, and another is wanted.
-    fn give_up(&self) {
-        self.broken.store(true, Ordering::Relaxed);
-        self.outdated.notify_one();
-    }
-}
-
-/// The wait for a pipeline's answers, since when. If everybody gives it up after a while, the
-/// connection is not used again: it may have been forgotten on the way.
-struct Silence<'p>(&'p Pipelines, Option<Instant>);
-
-impl Drop for Silence<'_> {
-    fn drop(&mut self) {
-        if self.1.is_some_and(|since| since.elapsed() >= PAUSE.0) {
-            self.0.give_up();
-        }
-    }
 }
 
 impl Carrier for Pipelines {
     type Op = Arc<Member>;
-    /// Nothing, if the primary has refused: it is to be asked for by the client of the cluster.
-    type Answer = Option<Answered>;
+    type Answer = Piped;
 
     fn key(member: &Arc<Member>) -> impl Hash {
         &member.lock
     }
 
-    async fn carry_one(&self, member: &Arc<Member>) -> Result<Option<Answered>, BackendError> {
-        script::send_one(&self.cluster, &self.names, member)
-            .await
-            .map(Some)
+    async fn carry_one(&self, member: &Arc<Member>) -> Result<Piped, BackendError> {
+        script::only(self.carry(std::slice::from_ref(member)).await?)
     }
 
     async fn carry(
         &self,
         members: &[Arc<Member>],
-    ) -> Result<Vec<Result<Option<Answered>, BackendError>>, BackendError> {
-        if self.is_broken() {
+    ) -> Result<Vec<Result<Piped, BackendError>>, BackendError> {
+        let answers = if self.is_broken() {
+            members
+                .iter()
+                .map(|_| Ok(Err(Refused::default())))
+                .collect()
+        } else {
+            let answers = script::send_piped(&self.line, members).await;
+            answers.inspect_err(|_| self.broken.store(true, Ordering::Relaxed))?
+        };
+        if answers.iter().any(|answer| matches!(answer, Ok(Err(_)))) {
             self.outdated.notify_one();
-            return Ok(members.iter().map(|_| Ok(None)).collect());
         }
-        let mut silence = Silence(self, Some(Instant::now()));
-        let answers = script::send_piped(&self.line, members).await;
-        silence.1 = None;
-        match &answers {
-            Err(_) => self.give_up(),
-            Ok(answers) if answers.iter().any(|answer| matches!(answer, Ok(None))) => {
-                self.outdated.notify_one();
-            }
-            Ok(_) => {}
-        }
-        answers
+        Ok(answers)
     }
 }

@@ -8,6 +8,7 @@ use crate::connection::Connection;
 use crate::error::{self, Stage};
 use crate::names::Names;
 use crate::reply;
+use crate::url::Address;
 use futures_util::future::join_all;
 use locker_core::{BackendError, Effect, ErrorKind, StoreTime};
 use redis::aio::{ConnectionLike, MultiplexedConnection};
@@ -122,13 +123,22 @@ async fn run_batch(
     answers(value, members, connection.stage())
 }
 
-/// Sends members to one node of a cluster, each as a script of its own, in one pipeline. What the
-/// node cannot do now, and has not done for certain, has no answer: its slot has moved, the script is
-/// not known.
+/// A member that a node of a cluster has not done for certain, and that may be done all the same: its
+/// slot has moved, the script is not known.
+#[derive(Debug, Default)]
+pub(crate) struct Refused {
+    /// The node to which its slot is being moved, and which takes it already.
+    pub(crate) taken_by: Option<Address>,
+}
+
+/// What a node of a cluster makes of a member.
+pub(crate) type Piped = Result<Answered, Refused>;
+
+/// Sends members to one node of a cluster, each as a script of its own, in one pipeline.
 ///
 /// # Errors
 ///
-/// When the connection broke; then nothing is known of any member.
+/// When the connection broke; then nothing is known of any member ([`error::broken_line`]).
 ///
 /// # Cancel safety
 ///
@@ -136,19 +146,12 @@ async fn run_batch(
 pub(crate) async fn send_piped(
     node: &MultiplexedConnection,
     members: &[Arc<Member>],
-) -> Result<Vec<Result<Option<Answered>, BackendError>>, BackendError> {
+) -> Result<Vec<Result<Piped, BackendError>>, BackendError> {
     let mut pipeline = Pipeline::with_capacity(members.len());
     for member in members {
-        let alone = std::slice::from_ref(&**member);
-        let mut command = begin("EVALSHA", &LOCK.digest, room(alone));
-        write_arguments(&mut command, alone, "", "");
-        pipeline.add_command(command);
+        pipeline.add_command(of_a_node(member));
     }
-    // The clone is a handle.
-    let mut node = node.clone();
-    let values = node.req_packed_commands(&pipeline, 0, members.len()).await;
-    let values = values.map_err(|cause| error::from_redis(cause, Stage::Once))?;
-    let mut values = values.into_iter();
+    let mut values = pipe(node, &pipeline, 0).await?.into_iter();
     let answers = members.iter().map(|member| {
         let value = values.next().unwrap_or(Value::Nil);
         piped(value.extract_error(), member)
@@ -156,23 +159,65 @@ pub(crate) async fn send_piped(
     Ok(answers.collect())
 }
 
-/// The answer to a member that travelled in a pipeline; nothing if it was refused before it began.
-fn piped(
-    value: Result<Value, RedisError>,
+/// Sends one member to the node to which its slot is being moved, with the word without which that
+/// one refuses it. The word holds for the next command of its connection, so both are one message.
+///
+/// # Errors
+///
+/// As [`send_piped`], or what the script answers.
+///
+/// # Cancel safety
+///
+/// When it is dropped the member was sent or never will be.
+pub(crate) async fn send_asking(
+    node: &MultiplexedConnection,
     member: &Member,
-) -> Result<Option<Answered>, BackendError> {
+) -> Result<Piped, BackendError> {
+    let mut pipeline = Pipeline::with_capacity(2);
+    pipeline.cmd("ASKING").add_command(of_a_node(member));
+    let value = pipe(node, &pipeline, 1).await?.pop();
+    piped(value.unwrap_or(Value::Nil).extract_error(), member)
+}
+
+/// The answers to the commands of a pipeline behind the first few.
+async fn pipe(
+    node: &MultiplexedConnection,
+    pipeline: &Pipeline,
+    behind: usize,
+) -> Result<Vec<Value>, BackendError> {
+    // The clone is a handle.
+    let mut node = node.clone();
+    let answers = node.req_packed_commands(pipeline, behind, pipeline.len() - behind);
+    answers.await.map_err(error::broken_line)
+}
+
+/// The script of one member, as a node of a cluster takes it.
+fn of_a_node(member: &Member) -> Cmd {
+    let alone = std::slice::from_ref(member);
+    let mut command = begin("EVALSHA", &LOCK.digest, room(alone));
+    write_arguments(&mut command, alone, "", "");
+    command
+}
+
+/// The answer to a member that travelled in a pipeline.
+fn piped(value: Result<Value, RedisError>, member: &Member) -> Result<Piped, BackendError> {
     let value = match value {
         Ok(value) => value,
         Err(cause) => {
+            let taken_by = error::taken_by(&cause);
             let refusal = error::from_redis(cause, Stage::Once);
             // Nothing else passes by being asked again: a right that is missing, a server that has too
             // much to do.
             let may_pass =
                 refusal.kind() == ErrorKind::Unavailable && refusal.effect() == Effect::NotApplied;
-            return if may_pass { Ok(None) } else { Err(refusal) };
+            return if may_pass {
+                Ok(Err(Refused { taken_by }))
+            } else {
+                Err(refusal)
+            };
         }
     };
-    only(answers(value, std::slice::from_ref(member), Stage::Once)?).map(Some)
+    only(answers(value, std::slice::from_ref(member), Stage::Once)?).map(Ok)
 }
 
 /// How many arguments members have, and how long they are, about.
@@ -209,7 +254,7 @@ fn write_arguments(begin: &mut Cmd, members: &[Member], processes: &str, mailbox
 }
 
 /// The answer to the one member of a batch.
-fn only(mut answers: Vec<MemberAnswer>) -> MemberAnswer {
+pub(crate) fn only<T>(mut answers: Vec<Result<T, BackendError>>) -> Result<T, BackendError> {
     let none = || Err(error::unexpected("a batch"));
     answers.pop().unwrap_or_else(none)
 }

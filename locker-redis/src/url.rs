@@ -12,6 +12,12 @@ use std::path::PathBuf;
 /// A host and a port.
 pub(crate) type Address = (String, u16);
 
+/// An address as a server writes it: the last colon stands before the port.
+pub(crate) fn address(text: &str) -> Option<Address> {
+    let (host, port) = text.rsplit_once(':')?;
+    Some((host.to_owned(), port.parse().ok()?))
+}
+
 /// A store, as a URL names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Place {

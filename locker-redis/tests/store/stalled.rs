@@ -9,33 +9,34 @@ use locker_core::Timing;
 /// Three masters. One hangs, and a slot has moved between the two others, which no client has heard.
 struct Hung {
     servers: Cluster,
-    hung: usize,
+    /// Which one hangs.
+    place: usize,
     /// Names of locks that do not lie there.
     elsewhere: Vec<String>,
 }
 
 impl Hung {
-    fn new(servers: Cluster, hung: usize) -> Self {
+    fn new(servers: Cluster, place: usize) -> Self {
         let place_of = |text: &str| {
             let slot = servers.slot_of(&format!("ns:{{{text}}}")).unwrap();
             servers.node_of(slot).unwrap()
         };
         let texts = (0..20).map(|number| format!("k{number}"));
-        let elsewhere = texts.filter(|text| place_of(text) != hung).collect();
+        let elsewhere = texts.filter(|text| place_of(text) != place).collect();
         let from = place_of("moved");
-        let to = (0..3).find(|place| ![from, hung].contains(place)).unwrap();
+        let to = (0..3).find(|it| ![from, place].contains(it)).unwrap();
         let slot = servers.slot_of("ns:{moved}").unwrap();
         servers.move_slot(slot, to).unwrap();
-        servers.nodes()[hung].pause().unwrap();
+        servers.nodes()[place].pause().unwrap();
         Self {
             servers,
-            hung,
+            place,
             elsewhere,
         }
     }
 }
 
-/// A node that does not hold this key, and of which it is no matter whether it hangs.
+/// A node that holds neither this key nor the lock that moves.
 fn other_than_of(servers: &Cluster, name: &str) -> usize {
     let place = servers.node_of(servers.slot_of(name).unwrap()).unwrap();
     let moved = servers.node_of(servers.slot_of("ns:{moved}").unwrap());
@@ -96,7 +97,7 @@ async fn a_locker_goes_on_beside_a_primary_that_hangs() {
         assert!(kept.is_valid(), "in round {round}");
     }
     kept.release().await.unwrap();
-    hung.servers.nodes()[hung.hung].resume().unwrap();
+    hung.servers.nodes()[hung.place].resume().unwrap();
     locker.terminate(PATIENCE).await.unwrap();
 }
 
@@ -104,6 +105,6 @@ async fn acquire(locker: &Locker, text: &str) -> distributed_locker::LockGuard {
     let options = AcquireOptions::new().wait(Wait::Forever);
     match locker.acquire(text, options).await.unwrap() {
         Acquired::Guard(guard) => guard,
-        other => panic!("{other:?}"),
+        held @ Acquired::SomeoneElseHoldsLock(_) => panic!("{held:?}"),
     }
 }
