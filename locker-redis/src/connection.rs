@@ -27,36 +27,37 @@ use std::time::Duration;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the client of a cluster waits for one node to answer one attempt.
 ///
-/// It is there for what no caller bounds. While the client reads the slots anew it carries no request
-/// to anybody before all nodes have answered, and one that hangs would stop the others for ever.
+/// It is there for what no caller bounds. While the client reads the slots anew it carries no
+/// request to anybody before all nodes have answered, and one that hangs would stop the others for
+/// ever.
 ///
 /// An attempt that ran out of time is sent again if somebody still waits for its answer, and the
 /// first may have been executed all the same. That repeats no effect (`locks`, `processes`), but a
 /// release that was done is told that its lock was gone. So this is longer than anybody waits: than
 /// the request timeout of a locker by default, and than whatever is bounded in this crate. Where a
-/// locker is given more time than this, and a node takes it, a job that has ended well may be told that
-/// its lock was lost; never the reverse.
+/// locker is given more time than this, and a node takes it, a job that has ended well may be told
+/// that its lock was lost; never the reverse.
 const CLUSTER_ANSWER: Duration = CONNECT_TIMEOUT;
 /// How long the client of a cluster waits for a connection to one node, which is two to four round
 /// trips.
 ///
 /// While a node hangs, this is what everybody on the connection waits for whenever the client reads
-/// the slots: when it is opened twice, for the nodes of the URL and for those of the cluster, and then
-/// whenever somebody asks for what lies there. Two of these must be far less than the four request
-/// timeouts that a locker gives to an opening, and each less than the one that a request has; and it
-/// must be enough for a network on which requests are answered in time.
+/// the slots: when it is opened twice, for the nodes of the URL and for those of the cluster, and
+/// then whenever somebody asks for what lies there. Two of these must be far less than the four
+/// request timeouts that a locker gives to an opening, and each less than the one that a request
+/// has; and it must be enough for a network on which requests are answered in time.
 const CLUSTER_CONNECT: Duration = Duration::from_secs(1);
 /// How often the client of a cluster sends a request again: as often as by its own default.
 ///
 /// Redirects take most of them, and do not wait. While a slot is being moved, each time that others
-/// come between ASKING and its command is two more: so many let three locks of one slot through at once,
-/// and more locks are the business of the pipelines (`primaries`).
+/// come between ASKING and its command is two more: so many let three locks of one slot through at
+/// once, and more locks are the business of the pipelines (`primaries`).
 ///
-/// Where a node is gone, a request is tried for half a second or so. It is not executed more often for
-/// that: nothing is sent to where there is no connection, or for somebody who has left.
+/// Where a node is gone, a request is tried for half a second or so. It is not executed more often
+/// for that: nothing is sent to where there is no connection, or for somebody who has left.
 const CLUSTER_RETRIES: u32 = 16;
-/// What it waits between two attempts if it does wait, in milliseconds; together less than a request's
-/// timeout.
+/// What it waits between two attempts if it does wait, in milliseconds; together less than a
+/// request's timeout.
 const CLUSTER_WAIT: (u64, u64) = (10, 80);
 
 /// Where a store is.

@@ -39,9 +39,9 @@ pub(crate) fn corrupt(message: impl Into<String>) -> BackendError {
     BackendError::new(ErrorKind::Corrupt, Effect::NotApplied, message)
 }
 
-/// One of several connections broke while requests were in flight on it, and is replaced where it is.
-/// Of the kinds that may be asked again this is the one that leaves the others open: they are sound,
-/// and to close them would take the answers from all who wait there.
+/// One of several connections broke while requests were in flight on it, and is replaced where it
+/// is. Of the kinds that may be asked again this is the one that leaves the others open: they are
+/// sound, and to close them would take the answers from all who wait there.
 pub(crate) fn broken_line(cause: RedisError) -> BackendError {
     BackendError::new(
         ErrorKind::Busy,
@@ -293,8 +293,8 @@ pub(crate) fn is_unknown_script(error: &RedisError) -> bool {
     error.kind() == Kind::Server(ServerErrorKind::NoScript)
 }
 
-/// The node to which the slot of a command is being moved, if this says so: nothing was done, and the
-/// key is there, or nowhere.
+/// The node to which the slot of a command is being moved, if this says so: nothing was done, and
+/// the key is there, or nowhere.
 pub(crate) fn taken_by(error: &RedisError) -> Option<Address> {
     if error.kind() != Kind::Server(ServerErrorKind::Ask) {
         return None;

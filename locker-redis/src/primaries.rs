@@ -8,22 +8,22 @@
 //! This begins when a crowd asks at the same time. A locker that never has one opens no connection
 //! for it.
 //!
-//! What lies behind a gate travels by its connection only, also what travels alone. The client of the
-//! cluster carries what has no gate (before there was a crowd, or while a primary cannot be reached),
-//! and what a primary has refused.
+//! What lies behind a gate travels by its connection only, also what travels alone. The client of
+//! the cluster carries what has no gate (before there was a crowd, or while a primary cannot be
+//! reached), and what a primary has refused.
 //!
 //! # The argument
 //!
 //! *What if the slots have moved?* Then a node refuses the scripts of what it has not, and has done
 //! nothing. No safety rests on the chart: it only says which scripts travel together. What was
-//! refused is asked again by its caller's own future, alone. So it keeps no flight waiting, and is not
-//! sent for a caller who has left. The client of the cluster sends it, which follows redirects.
+//! refused is asked again by its caller's own future, alone. So it keeps no flight waiting, and is
+//! not sent for a caller who has left. The client of the cluster sends it, which follows redirects.
 //!
-//! *And while a slot is being moved?* The node to which it goes wants to hear ASKING right before each
-//! command. The client of the cluster sends the two one after the other over a connection which it
-//! shares, so that of several callers one gets through and the others go round again: in vain where
-//! they are more than three or four, however often it tries. So that node is asked over our connection
-//! to it, if there is one, and the two are one message.
+//! *And while a slot is being moved?* The node to which it goes wants to hear ASKING right before
+//! each command. The client of the cluster sends the two one after the other over a connection
+//! which it shares, so that of several callers one gets through and the others go round again: in
+//! vain where they are more than three or four, however often it tries. So that node is asked over
+//! our connection to it, if there is one, and the two are one message.
 //!
 //! *Why a connection of our own?* The client of a cluster sends a pipeline again as a whole when one
 //! of its commands is redirected, and everything when a connection breaks. A release that was done
@@ -32,14 +32,15 @@
 //!
 //! *What if that connection breaks?* What was in flight is of unknown effect, as on a server alone,
 //! and nothing of it is sent again: whoever asked settles it. But only this connection broke, and
-//! it is replaced from here; so the error is not one upon which the locker closes everything. One that
-//! breaks while nothing is in flight is noticed, and not used any more.
+//! it is replaced from here; so the error is not one upon which the locker closes everything. One
+//! that breaks while nothing is in flight is noticed, and not used any more.
 //!
-//! *What if a node does not answer?* Its own callers run out of time, as they would without this. Only
-//! the locker knows what time they have, so only the locker judges: it doubts the whole connection,
-//! these with it, and opens another one. A judge in this place would take a busy node for a dead
-//! one, or would not hear of callers who leave early. A batch that all its callers have left is given
-//! up by its gate. The surveyor waits for nobody longer than a moment, and draws what it knows.
+//! *What if a node does not answer?* Its own callers run out of time, as they would without this.
+//! Only the locker knows what time they have, so only the locker judges: it doubts the whole
+//! connection, these with it, and opens another one. A judge in this place would take a busy node
+//! for a dead one, or would not hear of callers who leave early. A batch that all its callers have
+//! left is given up by its gate. The surveyor waits for nobody longer than a moment, and draws what
+//! it knows.
 
 use crate::connection::{Connection, PushTaker, Source, bounded};
 use crate::names::Names;
@@ -180,8 +181,8 @@ impl Shared {
         Counted(&self.alone)
     }
 
-    /// Asks for what was refused: the node that takes it, if there is a connection to it, or else by
-    /// the client of the cluster.
+    /// Asks for what was refused: the node that takes it, if there is a connection to it, or else
+    /// by the client of the cluster.
     async fn ask_again(&self, chart: &Chart, refused: Refused, member: &Member) -> MemberAnswer {
         let gate = refused.taken_by.and_then(|node| chart.sound_gate(&node));
         if let Some(gate) = gate

@@ -123,8 +123,8 @@ async fn run_batch(
     answers(value, members, connection.stage())
 }
 
-/// A member that a node of a cluster has not done for certain, and that may be done all the same: its
-/// slot has moved, the script is not known.
+/// A member that a node of a cluster has not done for certain, and that may be done all the same:
+/// its slot has moved, the script is not known.
 #[derive(Debug, Default)]
 pub(crate) struct Refused {
     /// The node to which its slot is being moved, and which takes it already.

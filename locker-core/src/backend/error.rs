@@ -24,8 +24,8 @@ pub enum ErrorKind {
     /// No answer came in time. Ask again.
     Timeout,
     /// The store works, and something else is in the way of this very request: another writer, a
-    /// locked row, a slot that is being moved, one of the several sockets that a connection consists
-    /// of, which is being replaced. Ask again; the connection is sound.
+    /// locked row, a slot that is being moved, one of the several sockets that a connection
+    /// consists of, which is being replaced. Ask again; the connection is sound.
     Busy,
     /// The credentials or rights do not suffice. Asking again is useless.
     Denied,

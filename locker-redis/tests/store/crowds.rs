@@ -47,8 +47,8 @@ impl Crowd {
         .await;
     }
 
-    /// A crowd rings more than once for its first chart, which is drawn twice then. After that nobody has
-    /// rung.
+    /// A crowd rings more than once for its first chart, which is drawn twice then. After that
+    /// nobody has rung.
     async fn has_drawn_twice(&self) {
         tokio::time::sleep(Duration::from_millis(1_500)).await;
     }
@@ -102,8 +102,8 @@ fn clients(node: &Node) -> String {
     node.command(&["CLIENT", "LIST", "TYPE", "NORMAL"]).unwrap()
 }
 
-/// The connections of a node that carry pipelines: they have run scripts, in the newer protocol, which
-/// the client of the cluster has for subscriptions only.
+/// The connections of a node that carry pipelines: they have run scripts, in the newer protocol,
+/// which the client of the cluster has for subscriptions only.
 fn lines(node: &Node) -> Vec<Line> {
     let clients = clients(node);
     let lines = clients.lines().filter_map(|client| {
@@ -126,8 +126,8 @@ fn refusals(node: &Node, word: &str) -> u64 {
     digits.parse().unwrap_or_default()
 }
 
-/// While the node stands still, it is sent what the callers ask, and then told to close connections: in
-/// one turn it does what it was sent, and closes before it answers.
+/// While the node stands still, it is sent what the callers ask, and then told to close
+/// connections: in one turn it does what it was sent, and closes before it answers.
 async fn cut_while_asking<T>(node: &Node, asking: impl Future<Output = T>, kill: &[&str]) -> T {
     let mut admin = node.admin().unwrap();
     node.pause().unwrap();
@@ -246,9 +246,9 @@ async fn a_broken_connection_of_a_crowd_is_replaced() {
     crowd.has_pipelines().await;
 }
 
-/// What was in flight on a connection that breaks is of unknown effect, and is not done twice: a second
-/// release would say that the lock was gone. The first that is asked of a primary is sent by its own
-/// caller, the second alone by a task of the gate, and the others together.
+/// What was in flight on a connection that breaks is of unknown effect, and is not done twice: a
+/// second release would say that the lock was gone. The first that is asked of a primary is sent by
+/// its own caller, the second alone by a task of the gate, and the others together.
 #[tokio::test]
 async fn a_pipeline_that_breaks_is_not_sent_again() {
     let crowd = Crowd::with_pipelines().await;
@@ -284,7 +284,8 @@ async fn a_pipeline_that_breaks_is_not_sent_again() {
     }
 }
 
-/// How often the store was opened for the callers of a locker, and which errors were told to anybody.
+/// How often the store was opened for the callers of a locker, and which errors were told to
+/// anybody.
 #[derive(Debug, Clone, Default)]
 struct Told {
     opened: Arc<AtomicU64>,
@@ -351,8 +352,8 @@ async fn holds_in_pipelines(servers: &Cluster, locker: &Locker) {
     .await;
 }
 
-/// One connection of many broke, and is replaced by itself: the locker does not close the others, on
-/// which somebody waits for an answer.
+/// One connection of many broke, and is replaced by itself: the locker does not close the others,
+/// on which somebody waits for an answer.
 #[tokio::test]
 async fn a_pipeline_that_breaks_costs_a_locker_no_other_connection() {
     let servers = Cluster::start(&Setup::new(), 3, 0).unwrap();
@@ -462,8 +463,8 @@ async fn a_slow_primary_keeps_its_connection() {
     assert_eq!(crowd.lines(), before);
 }
 
-/// Of several that say ASKING over one connection only one gets through at a time. The client of the
-/// cluster tries often enough for three, and our own connection takes any number.
+/// Of several that say ASKING over one connection only one gets through at a time. The client of
+/// the cluster tries often enough for three, and our own connection takes any number.
 #[tokio::test]
 async fn several_locks_of_a_slot_that_is_half_moved_are_granted_at_once() {
     let crowd = Crowd::new().await;

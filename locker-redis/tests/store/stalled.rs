@@ -1,12 +1,13 @@
-//! A primary of a cluster that hangs: connections to it are open, or can be opened, and nothing comes.
-//! The others go on.
+//! A primary of a cluster that hangs: connections to it are open, or can be opened, and nothing
+//! comes. The others go on.
 
 use super::*;
 use distributed_locker::{AcquireOptions, Acquired, Locker, Wait};
 use futures_util::future::join_all;
 use locker_core::Timing;
 
-/// Three masters. One hangs, and a slot has moved between the two others, which no client has heard.
+/// Three masters. One hangs, and a slot has moved between the two others, which no client has
+/// heard.
 struct Hung {
     servers: Cluster,
     /// Which one hangs.
@@ -58,7 +59,8 @@ async fn a_primary_that_hangs_stops_the_others_for_a_while_only() {
     answered.expect("the others answer");
 }
 
-/// L6: a locker that has to open its connection meanwhile can do so, in the time that it gives to that.
+/// L6: a locker that has to open its connection meanwhile can do so, in the time that it gives to
+/// that.
 #[tokio::test]
 async fn a_cluster_of_which_one_primary_hangs_can_be_opened() {
     let servers = Cluster::start(&Setup::new(), 3, 0).unwrap();
