@@ -62,7 +62,7 @@ fn gate(connection: &Connection, names: &Arc<Names>) -> Gate<Scripts> {
         Some(batch) => Limits {
             flights: NonZeroUsize::MIN.saturating_add(4),
             light_flights: NonZeroUsize::MIN.saturating_add(1),
-            together: NonZeroUsize::MIN.saturating_add(3),
+            together: NonZeroUsize::MIN.saturating_add(7),
             ..Limits::batches_of(batch)
         },
         None => panic!("a batch holds something"),
