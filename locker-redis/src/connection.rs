@@ -53,8 +53,9 @@ const CLUSTER_CONNECT: Duration = Duration::from_secs(1);
 /// come between ASKING and its command is two more: so many let three locks of one slot through at
 /// once, and more locks are the business of the pipelines (`primaries`).
 ///
-/// Where a node is gone, a request is tried for half a second or so. It is not executed more often
-/// for that: nothing is sent to where there is no connection, or for somebody who has left.
+/// Where a node is gone, a request is tried for half a second or so. Nothing is sent to where there is
+/// no connection, or for somebody who has left. Where a node executes and then breaks the connection, it
+/// may be executed as often as that, which repeats no effect (`locks`, `processes`).
 const CLUSTER_RETRIES: u32 = 16;
 /// What it waits between two attempts if it does wait, in milliseconds; together less than a
 /// request's timeout.

@@ -311,7 +311,9 @@ impl Carrier for Pipelines {
             let answers = script::send_piped(&self.line, members).await;
             answers.inspect_err(|_| self.broken.store(true, Ordering::Relaxed))?
         };
-        if answers.iter().any(|answer| matches!(answer, Ok(Err(_)))) {
+        // A slot that is being moved says nothing against the chart.
+        let outdated = |answer: &Result<Piped, _>| matches!(answer, Ok(Err(refused)) if refused.taken_by.is_none());
+        if answers.iter().any(outdated) {
             self.outdated.notify_one();
         }
         Ok(answers)

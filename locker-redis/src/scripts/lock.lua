@@ -10,8 +10,9 @@
 --
 -- The answer: seconds and microseconds of the server's clock, then for each member a word, or an
 -- array that begins with one. `granted` alone is the grant of a token that is this very time. Where
--- there are words only, they are one text, with a space between each two.
--- Members have distinct keys, so it does not matter which of them is done first.
+-- there are words only, they may be one text, with a space between each two.
+-- Claims and releases of one batch have distinct keys, so it does not matter which is done first; all
+-- other members are done in their order.
 --
 -- Fields of a lock: `format`, `owner`, `acquired`, `extended`, `expires` and `marked` are the record
 -- and go at the release; `token` is the last fencing token and stays. `waiters` counts the fields
@@ -26,8 +27,8 @@
 -- its own: a script is run anew for every batch, and would make them all each time. Whatever is not as
 -- plain as that, errors included, changes nothing here: the operations further down see all cases.
 --
--- The numbers here are compared as texts. All of them have sixteen digits, as the time has from 2001 to
--- 2286; nothing is plain where one has not.
+-- Times are compared as texts of sixteen digits, which the time has from 2001 to 2286; nothing is plain
+-- where one of them has less.
 
 local try = redis.pcall
 local time = redis.call('TIME')
@@ -46,7 +47,8 @@ local GREATEST = 9007199254740991
 -- Tokens that begin with the same five digits are of one span: 100,000 seconds, in microseconds.
 local SPAN = 100000000000
 -- A token is remembered for 30 days. Only the first grant of a span sets the time until which a key
--- stays, so that is a span more.
+-- stays, so that is a span more. Where it cannot be set nothing is granted, and the token is the former
+-- one again: a later grant of the span would rely on it.
 local RETENTION = 2592000000000 + SPAN
 
 local answers = { time[1], time[2] }
@@ -61,7 +63,7 @@ local wrote = false
 
 local clock_is_plain = #now_text == 16
 local process_seen, process_lives
-local ttl_seen, expires_text, span, until_text
+local ttl_seen, expires_text, span
 
 for i = 1, #KEYS do
   local key, name, place = KEYS[i], ARGV[at], at
@@ -81,7 +83,6 @@ for i = 1, #KEYS do
       ttl_seen, expires_text = ttl, string.format('%.0f', math.min(now + ttl, GREATEST))
       -- A lock of a span or longer might outlast what the first grant has set.
       span = tonumber(ttl) < SPAN and string.sub(now_text, 1, 5)
-      until_text = nil
     end
     if process_lives and clock_is_plain
       and (#not_after > 16 or #not_after == 16 and not_after >= now_text) then
@@ -91,18 +92,19 @@ for i = 1, #KEYS do
       local last = found[1]
       local free = found[2] == false and not found[3] and not found[4]
       if last then
-        -- A clock that was stepped back is not plain.
-        free = free and #last == 16 and last < now_text and string.find(last, '^[1-9]%d*$')
+        -- Neither a clock that was stepped back is plain, nor the first grant of a span.
+        free = free and #last == 16 and last < now_text and string.sub(last, 1, 5) == span
+          and string.find(last, '^[1-9]%d*$')
       else
-        free = free and try('HLEN', key) == 0
+        free = free and span and try('HLEN', key) == 0
       end
       if free and type(try('HSET', key, 'format', FORMAT, 'owner', ARGV[at + 1], 'token', now_text,
         'expires', expires_text)) == 'number' then
         wrote, answer = true, 'granted'
-        if not (span and last and string.sub(last, 1, 5) == span) then
-          until_text = until_text or string.format('%.0f',
-            math.ceil(math.max(now + RETENTION, math.min(now + ttl, GREATEST)) / 1000))
-          answer = type(try('PEXPIREAT', key, until_text)) == 'number' and answer
+        if not last and try('PEXPIREAT', key,
+          string.format('%.0f', math.ceil((now + RETENTION) / 1000))) ~= 1 then
+          try('HDEL', key, 'format', 'owner', 'token', 'expires')
+          answer = nil
         end
       end
     end
@@ -371,8 +373,15 @@ local function all_operations()
     local expires = after(ttl)
     redis.call('HSET', key, 'format', FORMAT, 'owner', owner, 'token', text(token),
       'acquired', text(now), 'extended', text(now), 'expires', text(expires))
+    local kept, why = pcall(keep, key, token, expires)
+    if not kept then
+      redis.call('HDEL', key, 'format', 'owner', 'token', 'acquired', 'extended', 'expires')
+      if lock.last > 0 then
+        redis.call('HSET', key, 'token', text(lock.last))
+      end
+      error(why)
+    end
     redis.call('HDEL', key, 'marked')
-    keep(key, token, expires)
     return { 'granted', text(token) }
   end
 

@@ -126,6 +126,30 @@ fn refusals(node: &Node, word: &str) -> u64 {
     digits.parse().unwrap_or_default()
 }
 
+/// Waits until there is something that a node has not read, and for a while there is not more of it.
+async fn everything_is_sent(node: &Node) {
+    let mut before = 0;
+    until("something that is not read", async || {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let now = unread(node);
+        now > 0 && now == std::mem::replace(&mut before, now)
+    })
+    .await;
+}
+
+/// How many bytes lie unread in the sockets of a node, as the kernel says.
+fn unread(node: &Node) -> u64 {
+    let sockets = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let port = format!(":{:04X}", node.port());
+    let of_node = sockets.lines().filter_map(|line| {
+        let mut words = line.split_whitespace().skip(1);
+        let ours = words.next()?.ends_with(&port);
+        let (_, unread) = words.nth(2)?.split_once(':')?;
+        ours.then(|| u64::from_str_radix(unread, 16).ok())?
+    });
+    of_node.sum()
+}
+
 /// While the node stands still, it is sent what the callers ask, and then told to close
 /// connections: in one turn it does what it was sent, and closes before it answers.
 async fn cut_while_asking<T>(node: &Node, asking: impl Future<Output = T>, kill: &[&str]) -> T {
@@ -134,7 +158,7 @@ async fn cut_while_asking<T>(node: &Node, asking: impl Future<Output = T>, kill:
     let mut asking = Box::pin(asking);
     tokio::select! {
         _ = &mut asking => panic!("a stalled server has answered"),
-        () = tokio::time::sleep(Duration::from_millis(200)) => (),
+        () = everything_is_sent(node) => (),
     }
     let mut command = redis::cmd("CLIENT");
     command.arg("KILL").arg(kill);

@@ -2,7 +2,7 @@
 //! overwritten.
 
 use super::*;
-use locker_core::backend::Standing;
+use locker_core::backend::{Released, Standing};
 use locker_core::{Effect, ErrorKind};
 
 /// Commands that put something under the key of the lock `k`.
@@ -220,4 +220,36 @@ async fn a_token_is_remembered_though_not_every_grant_says_so() {
     };
     a.backend.try_create(&claim).await.unwrap();
     assert!(goes() >= now + 40 * 24 * 3_600_000);
+}
+
+/// A user who may not say until when a key stays is granted nothing: neither on a new key, nor where a
+/// later grant would rely on what an earlier one has not said, and its token might be forgotten.
+#[tokio::test]
+async fn without_a_time_to_stay_nothing_is_granted() {
+    let server = Server::start(&Setup::new()).unwrap();
+    let node = server.node();
+    let user = "ACL SETUSER narrow on >pw ~* &* +@all -pexpireat";
+    let user: Vec<&str> = user.split(' ').collect();
+    node.command(&user).unwrap();
+    let url = server.url().replace("redis://", "redis://narrow:pw@");
+    let a = Process::born(&url, "ns").await;
+    let dump = || -> Vec<String> { node.query(&["HGETALL", "ns:{k}"]).unwrap() };
+    let refused = async || {
+        let before = dump();
+        for _ in 0..2 {
+            let owner = a.owner("k");
+            let error = a.create(&owner).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Denied, "{error}");
+            assert_eq!(error.effect(), Effect::NotApplied, "{error}");
+            let released = a.backend.release(&owner).await.unwrap().value;
+            assert_eq!(released, Released::Absent);
+            assert_eq!(dump(), before);
+        }
+    };
+    refused().await;
+    // A token of an earlier span, whose key is about to go.
+    let earlier = ["HSET", "ns:{k}", "token", "1500000000000000"];
+    node.command(&earlier).unwrap();
+    node.command(&["PEXPIRE", "ns:{k}", "100000"]).unwrap();
+    refused().await;
 }
