@@ -312,8 +312,12 @@ impl Carrier for Pipelines {
             answers.inspect_err(|_| self.broken.store(true, Ordering::Relaxed))?
         };
         // A slot that is being moved says nothing against the chart.
-        let outdated = |answer: &Result<Piped, _>| matches!(answer, Ok(Err(refused)) if refused.taken_by.is_none());
-        if answers.iter().any(outdated) {
+        let outdated = |refused: &Refused| refused.taken_by.is_none();
+        let mut refusals = answers
+            .iter()
+            .flatten()
+            .filter_map(|piped| piped.as_ref().err());
+        if refusals.any(outdated) {
             self.outdated.notify_one();
         }
         Ok(answers)

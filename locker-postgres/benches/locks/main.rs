@@ -79,15 +79,8 @@ async fn pairs(measuring: &mut Measuring, server: &Server) -> Result<(), Failure
     let each = "rows, 64 connections";
     rounds(measuring, server, each, &many, MANY, Target::None).await?;
     let least = Functions::on(server.url(), CONNECTIONS).await?;
-    rounds(
-        measuring,
-        server,
-        "least functions",
-        &least,
-        1,
-        Target::None,
-    )
-    .await?;
+    let what = "least functions";
+    rounds(measuring, server, what, &least, 1, Target::None).await?;
     let advisory = Advisory::on(server.url());
     for tasks in [1, MANY] {
         measuring.doing(format!("advisory locks, {tasks} tasks"));

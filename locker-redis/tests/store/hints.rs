@@ -402,13 +402,12 @@ async fn a_lost_node_silences_nobody_elses_locks() {
     let mut cluster = Cluster::start(&Setup::new(), 3, 0).unwrap();
     let a = Process::born(cluster.url(), "ns").await;
     let b = Process::born(cluster.url(), "ns").await;
-    let node = |name: &str| cluster.node_of(cluster.slot_of(name).unwrap()).unwrap();
-    let homes = [&a, &b].map(|process| node(&format!("ns:process:{}", process.hash)));
+    let homes = [&a, &b].map(|process| place_of(&cluster, &format!("ns:process:{}", process.hash)));
     let lost = (0..3).find(|place| !homes.contains(place)).unwrap();
     let lock_at = |place: usize| {
         let mut names = (0..).map(|number| format!("k{number}"));
         names
-            .find(|name| node(&format!("ns:{{{name}}}")) == place)
+            .find(|name| place_of(&cluster, &format!("ns:{{{name}}}")) == place)
             .unwrap()
     };
     let [there, here] = [lost, homes[0]].map(lock_at);

@@ -2,6 +2,7 @@
 // Tests may unwrap.
 #![allow(clippy::unwrap_used)]
 
+mod crowd;
 mod crowds;
 mod demoted;
 mod deployments;
@@ -13,6 +14,7 @@ mod repeats;
 mod requests;
 mod stalled;
 
+use distributed_locker::{AcquireOptions, Acquired, LockGuard, Locker, Wait};
 use locker_core::backend::{Claim, Claimed, Side, Watcher};
 use locker_core::{
     Backend, BackendError, Connect, Host, Key, OwnerHash, ProcessHash, StoreTime, Token,
@@ -111,6 +113,20 @@ fn token(claimed: &Claimed) -> Token {
         Claimed::Granted(token) => *token,
         other => panic!("it should be granted, but: {other:?}"),
     }
+}
+
+/// Acquires a lock, however long that takes.
+async fn acquire(locker: &Locker, text: &str) -> LockGuard {
+    let options = AcquireOptions::new().wait(Wait::Forever);
+    match locker.acquire(text, options).await.unwrap() {
+        Acquired::Guard(guard) => guard,
+        held @ Acquired::SomeoneElseHoldsLock(_) => panic!("{held:?}"),
+    }
+}
+
+/// On which node of a cluster a key lies now.
+fn place_of(servers: &Cluster, name: &str) -> usize {
+    servers.node_of(servers.slot_of(name).unwrap()).unwrap()
 }
 
 /// Waits until the condition holds.

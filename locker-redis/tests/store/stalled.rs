@@ -2,9 +2,11 @@
 //! comes. The others go on.
 
 use super::*;
-use distributed_locker::{AcquireOptions, Acquired, Locker, Wait};
 use futures_util::future::join_all;
 use locker_core::Timing;
+
+/// The key of the lock whose slot moves.
+const MOVED: &str = "ns:{moved}";
 
 /// Three masters. One hangs, and a slot has moved between the two others, which no client has
 /// heard.
@@ -18,15 +20,12 @@ struct Hung {
 
 impl Hung {
     fn new(servers: Cluster, place: usize) -> Self {
-        let place_of = |text: &str| {
-            let slot = servers.slot_of(&format!("ns:{{{text}}}")).unwrap();
-            servers.node_of(slot).unwrap()
-        };
         let texts = (0..20).map(|number| format!("k{number}"));
-        let elsewhere = texts.filter(|text| place_of(text) != place).collect();
-        let from = place_of("moved");
+        let elsewhere = texts.filter(|text| place_of(&servers, &format!("ns:{{{text}}}")) != place);
+        let elsewhere = elsewhere.collect();
+        let from = place_of(&servers, MOVED);
         let to = (0..3).find(|it| ![from, place].contains(it)).unwrap();
-        let slot = servers.slot_of("ns:{moved}").unwrap();
+        let slot = servers.slot_of(MOVED).unwrap();
         servers.move_slot(slot, to).unwrap();
         servers.nodes()[place].pause().unwrap();
         Self {
@@ -39,9 +38,7 @@ impl Hung {
 
 /// A node that holds neither this key nor the lock that moves.
 fn other_than_of(servers: &Cluster, name: &str) -> usize {
-    let place = servers.node_of(servers.slot_of(name).unwrap()).unwrap();
-    let moved = servers.node_of(servers.slot_of("ns:{moved}").unwrap());
-    let moved = moved.unwrap();
+    let (place, moved) = (place_of(servers, name), place_of(servers, MOVED));
     (0..3).find(|it| ![place, moved].contains(it)).unwrap()
 }
 
@@ -50,7 +47,7 @@ fn other_than_of(servers: &Cluster, name: &str) -> usize {
 async fn a_primary_that_hangs_stops_the_others_for_a_while_only() {
     let servers = Cluster::start(&Setup::new(), 3, 0).unwrap();
     let process = Process::born(servers.url(), "ns").await;
-    let hung = other_than_of(&servers, "ns:{moved}");
+    let hung = other_than_of(&servers, MOVED);
     let hung = Hung::new(servers, hung);
     let acquiring = hung.elsewhere.iter().map(String::as_str).chain(["moved"]);
     let acquiring = join_all(acquiring.map(|text| process.acquire(text)));
@@ -64,7 +61,7 @@ async fn a_primary_that_hangs_stops_the_others_for_a_while_only() {
 #[tokio::test]
 async fn a_cluster_of_which_one_primary_hangs_can_be_opened() {
     let servers = Cluster::start(&Setup::new(), 3, 0).unwrap();
-    let hung = other_than_of(&servers, "ns:{moved}");
+    let hung = other_than_of(&servers, MOVED);
     let hung = Hung::new(servers, hung);
     let timeout = Timing::default().request_timeout;
     let opening = Process::unborn(hung.servers.url(), "ns");
@@ -101,12 +98,4 @@ async fn a_locker_goes_on_beside_a_primary_that_hangs() {
     kept.release().await.unwrap();
     hung.servers.nodes()[hung.place].resume().unwrap();
     locker.terminate(PATIENCE).await.unwrap();
-}
-
-async fn acquire(locker: &Locker, text: &str) -> distributed_locker::LockGuard {
-    let options = AcquireOptions::new().wait(Wait::Forever);
-    match locker.acquire(text, options).await.unwrap() {
-        Acquired::Guard(guard) => guard,
-        held @ Acquired::SomeoneElseHoldsLock(_) => panic!("{held:?}"),
-    }
 }
