@@ -122,6 +122,7 @@ impl Link {
             Some(Ok(answer)) => {
                 match &answer {
                     Err(error) if error.kind().breaks_connection() => self.reset(generation),
+                    Err(error) if is_of_a_broken_socket(error) => {}
                     Ok(_) | Err(_) => self.answered(generation, sent),
                 }
                 answer
@@ -292,6 +293,11 @@ impl Current {
 
 fn lock(current: &Mutex<Current>) -> MutexGuard<'_, Current> {
     current.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Whether one of the several sockets of a connection broke under a request: that is no answer.
+fn is_of_a_broken_socket(error: &BackendError) -> bool {
+    error.kind() == ErrorKind::Busy && error.effect() == Effect::Unknown
 }
 
 fn not_in_time() -> BackendError {

@@ -96,7 +96,7 @@ mod tests {
     use async_trait::async_trait;
     use locker_core::backend::{Connect, Side};
     use locker_core::memory::Memory;
-    use locker_core::{Backend, BackendError, ErrorKind, Key};
+    use locker_core::{Backend, BackendError, Effect, ErrorKind, Key};
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::sync::{Arc, Mutex, Weak};
     use std::time::Duration;
@@ -301,6 +301,22 @@ mod tests {
         assert_eq!(slow.opened.lock().unwrap().len(), 2);
         assert_eq!(slow.kept(), 1, "the dead one is closed");
         assert!(slow.keeps_the_newest());
+    }
+
+    /// What broke under a request in between says nothing for the rest.
+    #[tokio::test]
+    async fn a_broken_socket_is_no_answer_of_a_connection_that_is_doubted() {
+        let (link, slow) = slow(&[0.0]);
+        link.open(TIMEOUT).await.unwrap();
+        assert!(takes(&link, 1.5).await.is_err());
+        let broken = async |_store: Arc<dyn Backend>| -> Result<(), BackendError> {
+            let text = "one of the sockets broke";
+            Err(BackendError::new(ErrorKind::Busy, Effect::Unknown, text))
+        };
+        assert!(link.call(broken).await.is_err());
+        assert_eq!(slow.kept(), 1, "the rest of it may be sound");
+        assert!(takes(&link, 1000.0).await.is_err());
+        assert_eq!(slow.kept(), 0, "two requests in turn were lost");
     }
 
     /// Whom nothing else is left but the dead one does not stay with it.
