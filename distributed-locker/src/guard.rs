@@ -5,7 +5,7 @@ use crate::heartbeat::Heartbeater;
 use crate::registry::{Departure, Entry};
 use crate::shared::Shared;
 use locker_core::backend::Released;
-use locker_core::machine::release::{End, Request};
+use locker_core::machine::release::{End, Request, Word};
 use locker_core::machine::{Loss, LossReason, Release, Step};
 use locker_core::{BackendError, Effect, ErrorKind, Instant, Key, OwnerHash, Token};
 use std::sync::Arc;
@@ -198,15 +198,13 @@ impl Drop for LockGuard {
 }
 
 /// Sends the release on the caller's connection. What is not confirmed by then goes to the
-/// Reporter, whose word is waited for within the bounded time.
+/// Reporter, which goes on with the same machine, and whose word is waited for within the bounded
+/// time.
 ///
 /// # Cancel safety
 ///
 /// When it is dropped the departure goes to the Reporter.
-async fn give_back(
-    shared: &Arc<Shared>,
-    mut departure: Departure,
-) -> Result<Released, BackendError> {
+async fn give_back(shared: &Arc<Shared>, mut departure: Departure) -> Word {
     let give_up = shared.time.now() + shared.timing.request_timeout * 2;
     let Some(owner) = departure.owner().cloned() else {
         return Ok(Released::Absent);
@@ -221,46 +219,33 @@ async fn give_back(
         .caller
         .call(async |store| store.release(&owner).await)
         .await;
-    let failure = match &answer {
-        Ok(reply) => {
-            shared.heard(reply);
-            None
-        }
-        Err(error) => Some(BackendError::new(
-            error.kind(),
-            error.effect(),
-            error.to_string(),
-        )),
-    };
-    match (machine.on_released(shared.time.now(), answer), failure) {
-        (Step::Done(End::Confirmed(found)), _) => {
+    let failure = answer.as_ref().err().cloned();
+    if let Ok(reply) = &answer {
+        shared.heard(reply);
+    }
+    let machine = match machine.on_released(shared.time.now(), answer) {
+        Step::Done(end) => {
             departure.finish();
-            Ok(found)
+            return match end {
+                End::Confirmed(word) => word,
+                End::RanOut(failure) => Err(failure),
+            };
         }
-        // Confirmed, but an attempt of unknown outcome is still to be settled: in the background.
-        (Step::Call(machine, _), None) => {
-            let found = machine.found().cloned().unwrap_or(Released::Done);
-            departure.hand_over();
-            Ok(found)
-        }
-        (_, failure) => {
-            let (sender, word) = oneshot::channel();
-            departure.reply = Some(sender);
-            departure.hand_over();
-            let left = give_up.since(shared.time.now());
-            match shared.time.timeout(left, word).await {
-                Some(Ok(End::Confirmed(found))) => match failure {
-                    // What the first release may have done is what the second one has found.
-                    Some(failure)
-                        if failure.effect() == Effect::Unknown && found != Released::Done =>
-                    {
-                        Err(failure)
-                    }
-                    _ => Ok(found),
-                },
-                Some(Ok(End::RanOut(error))) => Err(error),
-                Some(Err(_)) | None => Err(failure.unwrap_or_else(BackendError::timeout)),
-            }
-        }
+        Step::Call(machine, _) | Step::Sleep(machine, _) => machine,
+    };
+    let word = machine.word().cloned();
+    departure.begun = Some(machine);
+    if let Some(word) = word {
+        // An attempt of unknown outcome is still to be settled: in the background.
+        departure.hand_over();
+        return word;
+    }
+    let (sender, word) = oneshot::channel();
+    departure.reply = Some(sender);
+    departure.hand_over();
+    let left = give_up.since(shared.time.now());
+    match shared.time.timeout(left, word).await {
+        Some(Ok(word)) => word,
+        Some(Err(_)) | None => Err(failure.unwrap_or_else(BackendError::timeout)),
     }
 }

@@ -4,8 +4,8 @@ mod common;
 
 use common::*;
 use locker_core::backend::{Released, Settlement};
-use locker_core::machine::Release;
 use locker_core::machine::release::{End, ReleaseStep, Request};
+use locker_core::machine::{Release, Step};
 use locker_core::{ErrorKind, Instant, StoreTime};
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ fn one_answer_ends_the_release_of_what_was_held() {
     let (machine, request) = call(held_until(at(300.0), None));
     assert_eq!(request, Request::Release(owner(1, 1)));
     let end = done(machine.on_released(at(0.1), told(0.1, Released::Done)));
-    assert!(matches!(end, End::Confirmed(Released::Done)));
+    assert!(matches!(end, End::Confirmed(Ok(Released::Done))));
 }
 
 /// S7: whatever was not answered is asked again, until the record has run out by itself.
@@ -66,7 +66,7 @@ fn what_may_still_land_is_settled_until_the_store_says_that_it_cannot() {
     let last = Settlement::Final(Released::Done);
     let end = done(machine.on_settled(at(9e5), told(9e5, last)));
     assert!(
-        matches!(end, End::Confirmed(Released::Absent)),
+        matches!(end, End::Confirmed(Ok(Released::Absent))),
         "as it was found first"
     );
 }
@@ -78,14 +78,14 @@ fn a_granted_lock_is_released_first_and_its_lost_attempt_settled_after_it() {
     assert_eq!(request, Request::Release(owner(1, 1)));
     let (machine, request) = call(machine.on_released(at(0.1), told(0.1, Released::Done)));
     assert_eq!(request, Request::Settle(owner(1, 1), store(3.0)));
-    assert_eq!(machine.found(), Some(&Released::Done));
+    assert!(matches!(machine.word(), Some(Ok(Released::Done))));
     // What the settling finds is what landed late, and no answer to "was it still mine?".
     let open = Settlement::Open(Released::Done);
     let (machine, until) = sleep(machine.on_settled(at(0.2), told(0.2, open)));
     let (machine, _) = call(machine.on_wake(until));
     let last = Settlement::Final(Released::Absent);
     let end = done(machine.on_settled(at(5.0), told(5.0, last)));
-    assert!(matches!(end, End::Confirmed(Released::Done)));
+    assert!(matches!(end, End::Confirmed(Ok(Released::Done))));
 }
 
 /// S6: what was found first counts, although later answers sound better.
@@ -96,7 +96,7 @@ fn a_lock_that_was_found_gone_stays_found_gone() {
     let (machine, _) = call(machine.on_released(at(0.1), told(0.1, other.clone())));
     let last = Settlement::Final(Released::Done);
     let end = done(machine.on_settled(at(4.0), told(4.0, last)));
-    assert!(matches!(end, End::Confirmed(found) if found == other));
+    assert!(matches!(end, End::Confirmed(Ok(found)) if found == other));
 }
 
 #[test]
@@ -106,5 +106,52 @@ fn a_release_that_was_not_answered_is_repeated_before_anything_is_settled() {
     assert_eq!(until.since(at(1.5)), Duration::from_millis(250));
     let (machine, request) = call(machine.on_wake(until));
     assert_eq!(request, Request::Release(owner(1, 1)));
-    assert_eq!(machine.found(), None);
+    assert!(machine.word().is_none());
+}
+
+/// S6: what a release may have done whose answer was lost says nothing about the lock, whoever sent
+/// it, and whoever asks next; the owner is told which failure it was.
+#[test]
+fn a_release_of_unknown_effect_makes_no_loss() {
+    for found in [Released::Absent, Released::Held(owner(2, 1))] {
+        for unsettled in [None, Some(store(3.0))] {
+            let (machine, _) = call(held_until(at(300.0), unsettled));
+            // The caller's was not executed, and the Reporter's may have been.
+            let refused = refused(ErrorKind::Unavailable);
+            let (machine, until) = sleep(machine.on_released(at(0.1), refused));
+            let (machine, _) = call(machine.on_wake(until));
+            let (machine, until) = sleep(machine.on_released(at(1.5), unknown()));
+            let (machine, _) = call(machine.on_wake(until));
+            let word = match machine.on_released(at(2.0), told(2.0, found.clone())) {
+                Step::Done(End::Confirmed(word)) => word,
+                Step::Call(machine, Request::Settle(..)) => machine.word().unwrap().clone(),
+                other => panic!("{other:?}"),
+            };
+            assert_eq!(word.unwrap_err().kind(), ErrorKind::Timeout);
+        }
+    }
+}
+
+#[test]
+fn a_doubt_is_over_where_the_lock_was_still_there() {
+    let (machine, _) = call(held_until(at(300.0), None));
+    let (machine, until) = sleep(machine.on_released(at(1.5), unknown()));
+    let (machine, _) = call(machine.on_wake(until));
+    let end = done(machine.on_released(at(2.0), told(2.0, Released::Done)));
+    assert!(matches!(end, End::Confirmed(Ok(Released::Done))));
+}
+
+/// S6, from the other side: no failure that had no effect, and none that came later, excuses a loss.
+#[test]
+fn a_loss_is_none_the_less_one_after_a_release_that_was_refused() {
+    let (machine, _) = call(held_until(at(300.0), Some(store(3.0))));
+    let refused = refused(ErrorKind::Unavailable);
+    let (machine, until) = sleep(machine.on_released(at(0.1), refused));
+    let (machine, _) = call(machine.on_wake(until));
+    let (machine, _) = call(machine.on_released(at(0.5), told(0.5, Released::Absent)));
+    let (machine, until) = sleep(machine.on_settled(at(2.0), unknown()));
+    let (machine, _) = call(machine.on_wake(until));
+    let last = Settlement::Final(Released::Absent);
+    let end = done(machine.on_settled(at(5.0), told(5.0, last)));
+    assert!(matches!(end, End::Confirmed(Ok(Released::Absent))));
 }

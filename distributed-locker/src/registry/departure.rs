@@ -3,7 +3,8 @@
 use crate::incarnation::Tenancy;
 use crate::shared::Shared;
 use crate::sync::Arc;
-use locker_core::machine::release::End;
+use locker_core::machine::Release;
+use locker_core::machine::release::Word;
 use locker_core::{Instant, OwnerHash, StoreTime};
 use tokio::sync::oneshot;
 
@@ -15,8 +16,9 @@ pub(crate) struct Departure {
     /// When the record has run out by itself; zero if there was only an attempt.
     pub(crate) gone_by: Instant,
     pub(crate) unsettled: Option<StoreTime>,
-    /// Who waits for the Reporter's word.
-    pub(crate) reply: Option<oneshot::Sender<End>>,
+    /// How far its caller has come with it, and who waits for the Reporter's word.
+    pub(crate) begun: Option<Release>,
+    pub(crate) reply: Option<oneshot::Sender<Word>>,
 }
 
 impl Departure {
@@ -54,6 +56,7 @@ impl Drop for Departure {
             place: Some(place),
             gone_by: self.gone_by,
             unsettled: self.unsettled,
+            begun: self.begun.take(),
             reply: self.reply.take(),
         };
         match shared.registry.hand_over(again) {
@@ -78,6 +81,7 @@ impl Place {
             place: Some(self),
             gone_by,
             unsettled,
+            begun: None,
             reply: None,
         }
     }

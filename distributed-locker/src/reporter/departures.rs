@@ -29,7 +29,11 @@ async fn see_off(shared: &Shared, link: &Link, turns: &Semaphore, mut departure:
     let Some(owner) = departure.owner().cloned() else {
         return;
     };
-    let mut step = Release::begin(owner, shared.timing, departure.gone_by, departure.unsettled);
+    let mut step = match departure.begun.take() {
+        // What its caller has learned counts.
+        Some(machine) => machine.on_wake(shared.time.now()),
+        None => Release::begin(owner, shared.timing, departure.gone_by, departure.unsettled),
+    };
     let mut ended_at = None;
     let end = loop {
         step = match step {
@@ -53,17 +57,20 @@ async fn see_off(shared: &Shared, link: &Link, turns: &Semaphore, mut departure:
                 call(shared, link, machine, request).await
             }
         };
-        // What the store found is known as soon as it has first answered; what may still land is
-        // settled without keeping anybody waiting.
+        // What became of the lock is known as soon as the store has first answered; what may still
+        // land is settled without keeping anybody waiting.
         if let Step::Sleep(machine, _) | Step::Call(machine, _) = &step
-            && let Some(found) = machine.found()
+            && let Some(word) = machine.word()
             && let Some(reply) = departure.reply.take()
         {
-            let _ = reply.send(End::Confirmed(found.clone()));
+            let _ = reply.send(word.clone());
         }
     };
     if let Some(reply) = departure.reply.take() {
-        let _ = reply.send(end);
+        let _ = reply.send(match end {
+            End::Confirmed(word) => word,
+            End::RanOut(failure) => Err(failure),
+        });
     }
     departure.finish();
 }

@@ -2,18 +2,21 @@
 
 use std::error::Error;
 use std::fmt;
+use std::sync::Arc;
 
 /// A request that the store did not answer, or refused.
 ///
 /// It is one word in size. Its text never contains a secret, and never repeats its
 /// [`source`](Error::source).
+#[derive(Clone)]
 pub struct BackendError(Box<Inner>);
 
+#[derive(Clone)]
 struct Inner {
     kind: ErrorKind,
     effect: Effect,
     message: String,
-    source: Option<Box<dyn Error + Send + Sync>>,
+    source: Option<Arc<dyn Error + Send + Sync>>,
 }
 
 /// What kind of failure it was; it decides whether asking again makes sense.
@@ -76,7 +79,7 @@ impl BackendError {
     /// The same failure with its cause.
     #[must_use]
     pub fn with_source(mut self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        self.0.source = Some(source.into());
+        self.0.source = Some(Arc::from(source.into()));
         self
     }
 

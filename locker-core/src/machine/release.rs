@@ -7,9 +7,15 @@
 //! still land after the release.
 //!
 //! The machine ends when there is nothing left at the store that this owner hash could leave there.
+//!
+//! *What may the owner be told?* What the store found when it first answered: later answers find
+//! nothing, because of the first. But a release whose answer was lost may have been executed, and
+//! then what the next one finds is its doing. It says neither that the lock was lost nor that it
+//! was not, unless it is still the owner's own record ([`Word`]). It does not matter who asked: the
+//! caller and the Reporter go on with one machine.
 
 use super::Step;
-use crate::backend::{BackendError, Released, Reply, Settlement};
+use crate::backend::{BackendError, Effect, Released, Reply, Settlement};
 use crate::identity::OwnerHash;
 use crate::time::{Instant, StoreTime};
 use crate::timing::Timing;
@@ -27,11 +33,16 @@ pub enum Request {
 /// How it ended.
 #[derive(Debug)]
 pub enum End {
-    /// The store has confirmed that nothing of this owner is left. It says what it found first.
-    Confirmed(Released),
+    /// The store has confirmed that nothing of this owner is left.
+    Confirmed(Word),
     /// The store did not confirm before the record ran out by itself. The error is the last one.
     RanOut(BackendError),
 }
+
+/// What the owner may be told about the lock that it has given back: what the store found when it
+/// first answered. It is an error where an earlier release, whose effect is unknown, may be the
+/// reason for that: whether the lock was lost is not known then, and will not be.
+pub type Word = Result<Released, BackendError>;
 
 /// A lock on its way back.
 #[derive(Debug)]
@@ -41,8 +52,10 @@ pub struct Release {
     /// After this the record has run out by itself, if no attempt is unsettled.
     gone_by: Instant,
     unsettled: Option<StoreTime>,
-    /// What the first answer found: later ones find nothing, because of the first.
-    found: Option<Released>,
+    /// The first failure that may have been none.
+    doubt: Option<BackendError>,
+    /// What follows from the first answer.
+    word: Option<Word>,
     open_answers: u32,
 }
 
@@ -69,7 +82,8 @@ impl Release {
             timing,
             gone_by,
             unsettled,
-            found: None,
+            doubt: None,
+            word: None,
             open_answers: 0,
         };
         release.ask()
@@ -80,12 +94,12 @@ impl Release {
         &self.owner
     }
 
-    /// What the store found when it first answered; it may still be asked again.
-    pub fn found(&self) -> Option<&Released> {
-        self.found.as_ref()
+    /// What the owner may be told, once the store has answered; it may still be asked again.
+    pub fn word(&self) -> Option<&Word> {
+        self.word.as_ref()
     }
 
-    /// Asks again.
+    /// Asks again; sooner than it meant to, where there is another connection to ask on.
     pub fn on_wake(self, _now: Instant) -> ReleaseStep {
         self.ask()
     }
@@ -98,11 +112,11 @@ impl Release {
     ) -> ReleaseStep {
         match answer {
             Ok(reply) => {
-                let found = self.found.get_or_insert(reply.value).clone();
+                let word = self.found(reply.value).clone();
                 if self.unsettled.is_some() {
                     self.ask()
                 } else {
-                    Step::Done(End::Confirmed(found))
+                    Step::Done(End::Confirmed(word))
                 }
             }
             Err(error) => self.failed(now, error),
@@ -119,12 +133,12 @@ impl Release {
             Ok(Reply {
                 value: Settlement::Final(released),
                 ..
-            }) => Step::Done(End::Confirmed(self.found.unwrap_or(released))),
+            }) => Step::Done(End::Confirmed(self.found(released).clone())),
             Ok(Reply {
                 value: Settlement::Open(released),
                 ..
             }) => {
-                self.found.get_or_insert(released);
+                self.found(released);
                 self.open_answers += 1;
                 let recheck = self.timing.recheck_every;
                 let pause = if self.open_answers == 1 {
@@ -142,7 +156,7 @@ impl Release {
     fn ask(self) -> ReleaseStep {
         let request = match self.unsettled {
             // What was held is released first, by the cheap way; what may still land comes after.
-            Some(not_after) if self.found.is_some() || self.never_held() => {
+            Some(not_after) if self.word.is_some() || self.never_held() => {
                 Request::Settle(self.owner.clone(), not_after)
             }
             _ => Request::Release(self.owner.clone()),
@@ -155,7 +169,19 @@ impl Release {
         self.gone_by == Instant::ZERO
     }
 
-    fn failed(self, now: Instant, error: BackendError) -> ReleaseStep {
+    /// The store has found this. Only the first time does it say something about the lock.
+    fn found(&mut self, found: Released) -> &Word {
+        let doubt = self.doubt.take();
+        self.word.get_or_insert_with(|| match doubt {
+            Some(failure) if found != Released::Done => Err(failure),
+            _ => Ok(found),
+        })
+    }
+
+    fn failed(mut self, now: Instant, error: BackendError) -> ReleaseStep {
+        if error.effect() == Effect::Unknown {
+            self.doubt.get_or_insert_with(|| error.clone());
+        }
         if self.unsettled.is_none() && now >= self.gone_by {
             return Step::Done(End::RanOut(error));
         }

@@ -381,6 +381,28 @@ pub async fn a_lost_reply_to_a_release_is_no_loss<F: Fixture>(world: World<F>) {
     assert!(!world.has_record("k").await);
 }
 
+/// S6, S9: the same where it was the Reporter's release, because the caller's never reached the store.
+pub async fn a_lost_reply_to_the_reporters_release_is_no_loss<F: Fixture>(world: World<F>) {
+    let (locker, faulty) = world.faulty_locker().await;
+    let releases = |side| Scope::all().of(Method::Release).from(side).once();
+    faulty.inject(releases(Side::Caller), Fault::Refuse);
+    faulty.inject(releases(Side::Upkeep), Fault::LoseReply);
+    let run = locker.acquire_and_run("k", AcquireOptions::new(), async |_| 7);
+    let run = world.during(run).await.unwrap();
+    assert_eq!(faulty.struck(), 2);
+    assert!(
+        matches!(
+            run,
+            Run::Completed {
+                value: 7,
+                release: Release::Unconfirmed(_)
+            }
+        ),
+        "{run:?}"
+    );
+    assert!(!world.has_record("k").await);
+}
+
 /// L8: a store that never answers again keeps nothing alive. What an incarnation that has ended may
 /// have left there blocks nobody.
 pub async fn what_an_ended_incarnation_left_is_forgotten<F: Fixture>(world: World<F>) {

@@ -119,6 +119,7 @@ macro_rules! __for_each_behaviour {
                 connects_that_hang_do_not_pile_up,
                 a_backend_that_panics_costs_one_request,
                 a_lost_reply_to_a_release_is_no_loss,
+                a_lost_reply_to_the_reporters_release_is_no_loss,
             }
         }
     };

@@ -37,8 +37,6 @@ pub struct Tally {
     pub unconfirmed: u64,
     /// Jobs whose release was answered by "it is not yours": a loss.
     pub late: u64,
-    /// Of these, releases that had taken effect, and whose first answer got lost.
-    pub late_but_released: u64,
     /// Attempts of unknown outcome that were settled.
     pub settled: u64,
     /// Incarnations that were born.
@@ -47,7 +45,7 @@ pub struct Tally {
 
 impl Tally {
     /// What the numbers are, in words.
-    pub const WORDS: [&'static str; 10] = [
+    pub const WORDS: [&'static str; 9] = [
         "events",
         "grants",
         "take-overs from the dead",
@@ -55,13 +53,12 @@ impl Tally {
         "jobs completed, release confirmed",
         "jobs completed, release not confirmed in time",
         "jobs told by the release that the lock was lost",
-        "  of these, the first release had taken effect",
         "attempts of unknown outcome, settled",
         "incarnations",
     ];
 
     /// All numbers, in the order of [`WORDS`](Self::WORDS).
-    pub fn numbers(&self) -> [u64; 10] {
+    pub fn numbers(&self) -> [u64; 9] {
         [
             self.events,
             self.grants,
@@ -70,7 +67,6 @@ impl Tally {
             self.completed,
             self.unconfirmed,
             self.late,
-            self.late_but_released,
             self.settled,
             self.incarnations,
         ]
@@ -86,7 +82,6 @@ impl Tally {
             completed: numbers.next()?,
             unconfirmed: numbers.next()?,
             late: numbers.next()?,
-            late_but_released: numbers.next()?,
             settled: numbers.next()?,
             incarnations: numbers.next()?,
         })

@@ -13,7 +13,6 @@ use super::process::Process;
 use super::rng::Rng;
 use super::store::{Asked, Holder, Kind, StoreModel};
 use locker_core::backend::Hint;
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// How a run ended.
@@ -60,8 +59,6 @@ pub(super) struct World {
     pub(super) processes: Vec<Process>,
     invariants: Vec<Box<dyn Invariant>>,
     healed_within: Duration,
-    /// Owners whose record went by their own release.
-    given_back: BTreeSet<Box<str>>,
     /// When the store is woken next.
     store_wake: Option<Duration>,
 }
@@ -103,7 +100,6 @@ impl World {
             processes,
             invariants: super::invariants::all(),
             healed_within: Duration::ZERO,
-            given_back: BTreeSet::new(),
             store_wake: None,
         }
     }
@@ -341,21 +337,7 @@ impl World {
                 confirmed: true, ..
             } => tally.completed += 1,
             Fact::Completed { .. } => tally.unconfirmed += 1,
-            Fact::Late { sound: true, owner } => {
-                tally.late += 1;
-                // What a clone has given back is another matter (A6).
-                let cloned = self.env.cloned.as_ref() == Some(owner.process());
-                let given_back = !cloned && self.given_back.contains(owner.as_str());
-                tally.late_but_released += u64::from(given_back);
-            }
-            Fact::Record {
-                before: Some(before),
-                after: None,
-                by: Some(Op::Release(owner)),
-                ..
-            } if before.owner == *owner => {
-                self.given_back.insert(owner.as_str().into());
-            }
+            Fact::Late { sound: true, .. } => tally.late += 1,
             _ => {}
         }
     }

@@ -1,5 +1,7 @@
 //! S6: a job that lost its lock never looks like a success. "Completed, and confirmed" means that
 //! its own release found its own record; and in no case was the loss there before the job ended.
+//!
+//! And a job whose release took effect has not lost its lock, whatever reply was lost on the way.
 
 use super::super::op::Op;
 use super::{Fact, Invariant, View, Violation};
@@ -10,6 +12,8 @@ use std::collections::BTreeSet;
 pub(super) struct Success {
     /// Owners whose record went by their own request. Texts, because only they have an order.
     given_back: BTreeSet<Box<str>>,
+    /// Those among them where it was a release, and no attempt that landed late.
+    released: BTreeSet<Box<str>>,
     lost: BTreeSet<Box<str>>,
 }
 
@@ -24,10 +28,13 @@ impl Invariant for Success {
                 Fact::Record {
                     before: Some(before),
                     after: None,
-                    by: Some(Op::Release(owner) | Op::Settle(owner, _)),
+                    by: Some(op @ (Op::Release(owner) | Op::Settle(owner, _))),
                     ..
                 } if before.owner == *owner => {
                     self.given_back.insert(text(owner));
+                    if matches!(op, Op::Release(_)) {
+                        self.released.insert(text(owner));
+                    }
                 }
                 Fact::Lost { owner } => {
                     self.lost.insert(text(owner));
@@ -47,6 +54,13 @@ impl Invariant for Success {
                         );
                         return Err(Violation::new("S6 (no false success)", how));
                     }
+                }
+                // What a clone has given back is another matter (A6).
+                Fact::Late { owner, sound: true }
+                    if self.released.contains(owner.as_str()) && !view.is_cloned(owner) =>
+                {
+                    let how = format!("{owner} was released, and its job was told of a loss");
+                    return Err(Violation::new("S6 (no false loss)", how));
                 }
                 _ => {}
             }

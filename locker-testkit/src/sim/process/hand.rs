@@ -109,9 +109,6 @@ pub struct Leaving {
     pub by_reporter: bool,
     /// Whether the user's task waits for the outcome.
     pub awaited: bool,
-    /// Whether the caller's own release may have taken effect without a word: then what a later one
-    /// finds says nothing about the lock.
-    pub in_doubt: bool,
 }
 
 impl Hand {

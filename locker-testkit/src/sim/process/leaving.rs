@@ -11,7 +11,7 @@ use super::hand::{Leaving, Stage};
 use locker_core::backend::Released;
 use locker_core::machine::release::{End, ReleaseStep, Request};
 use locker_core::machine::{Release, Step};
-use locker_core::{Effect, Instant, StoreTime};
+use locker_core::{Instant, StoreTime};
 
 impl Process {
     /// Puts an owner hash on its way back. With `by_caller` the user's task waits for it first.
@@ -34,7 +34,6 @@ impl Process {
             unsettled,
             by_reporter: !by_caller,
             awaited: by_caller,
-            in_doubt: false,
         });
         self.begin_release(env, id);
     }
@@ -72,8 +71,10 @@ impl Process {
         self.release_step(env, id, step);
     }
 
-    /// The Reporter takes over what the caller could not finish: it begins anew.
-    fn hand_over(&mut self, env: &mut Env, id: u32) {
+    /// The Reporter takes over what the caller could not finish. It goes on with the caller's
+    /// machine, or begins anew where that has gone with a future that was dropped.
+    fn hand_over(&mut self, env: &mut Env, id: u32, begun: Option<Release>) {
+        let now = self.now(env);
         if let Some(hand) = self.hands.get_mut(&id)
             && let Stage::Leaving(leaving) = &mut hand.stage
         {
@@ -81,7 +82,10 @@ impl Process {
             leaving.machine = None;
             hand.in_flight = None;
             hand.due = None;
-            self.begin_release(env, id);
+            match begun {
+                Some(machine) => self.release_step(env, id, machine.on_wake(now)),
+                None => self.begin_release(env, id),
+            }
         }
     }
 
@@ -94,7 +98,7 @@ impl Process {
             env.log.fault(Fault::ReleaseDropped);
             leaving.awaited = false;
             if !leaving.by_reporter {
-                self.hand_over(env, id);
+                self.hand_over(env, id, None);
             }
         }
     }
@@ -130,15 +134,6 @@ impl Process {
             Some(Stage::Leaving(leaving)) => !leaving.by_reporter,
             _ => return,
         };
-        let failed = answer.is_err();
-        let in_doubt = answer
-            .as_ref()
-            .is_err_and(|error| error.effect() == Effect::Unknown);
-        if let Some(hand) = self.hands.get_mut(&id)
-            && let Stage::Leaving(leaving) = &mut hand.stage
-        {
-            leaving.in_doubt |= in_doubt;
-        }
         let step = match &env.flights[ticket.0].op {
             Op::Release(_) => machine.on_released(now, told(answer)),
             _ => machine.on_settled(now, told(answer)),
@@ -148,22 +143,22 @@ impl Process {
         }
         match step {
             Step::Done(_) => self.release_step(env, id, step),
-            // Confirmed, but an earlier attempt is still to be settled: in the background.
-            Step::Call(machine, _) if !failed => {
-                let found = machine.found().cloned().unwrap_or(Released::Done);
-                self.tell(env, id, Some(&found));
-                self.hand_over(env, id);
+            // What is still to be settled is no matter of the task's; what was not answered is, and it
+            // waits while the Reporter repeats it.
+            Step::Call(machine, _) | Step::Sleep(machine, _) => {
+                if let Some(word) = machine.word() {
+                    self.tell(env, id, word.as_ref().ok());
+                }
+                self.hand_over(env, id, Some(machine));
             }
-            // The task waits on; the Reporter repeats it.
-            Step::Call(..) | Step::Sleep(..) => self.hand_over(env, id),
         }
     }
 
     fn release_step(&mut self, env: &mut Env, id: u32, step: ReleaseStep) {
         if let Step::Call(machine, _) | Step::Sleep(machine, _) = &step
-            && let Some(found) = machine.found().cloned()
+            && let Some(word) = machine.word()
         {
-            self.tell(env, id, Some(&found));
+            self.tell(env, id, word.as_ref().ok());
         }
         match step {
             Step::Call(machine, request) => {
@@ -195,7 +190,7 @@ impl Process {
 
     fn gone(&mut self, env: &mut Env, id: u32, end: &End) {
         match end {
-            End::Confirmed(found) => self.tell(env, id, Some(found)),
+            End::Confirmed(word) => self.tell(env, id, word.as_ref().ok()),
             End::RanOut(_) => self.tell(env, id, None),
         }
         if let Some(hand) = self.hands.remove(&id) {
@@ -216,7 +211,6 @@ impl Process {
             && leaving.awaited
         {
             leaving.awaited = false;
-            let found = found.filter(|found| !leaving.in_doubt || **found == Released::Done);
             let (task, owner) = (hand.task, hand.owner.clone());
             self.released(env, task, owner, found);
         }
