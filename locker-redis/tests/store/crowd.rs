@@ -155,6 +155,9 @@ pub(super) async fn cut_while_asking<T>(
     kill: &[&str],
 ) -> T {
     let mut admin = node.admin().unwrap();
+    // A connection that was served in a turn is first in the next one, if it has something to say then:
+    // the kernel finds out only in that turn that it had nothing. The order to close would come first.
+    node.command(&["PING"]).unwrap();
     node.pause().unwrap();
     let mut asking = Box::pin(asking);
     tokio::select! {
