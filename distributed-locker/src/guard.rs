@@ -151,7 +151,8 @@ impl LockGuard {
     /// # Errors
     ///
     /// [`ReleaseError::Lost`] when the store says that the lock was not this owner's any more;
-    /// [`ReleaseError::Unconfirmed`] when it has not answered: the Reporter goes on releasing.
+    /// [`ReleaseError::Unconfirmed`] when it has not answered, and the Reporter goes on releasing; or
+    /// when an answer was lost, and what a repetition found may be its doing.
     ///
     /// # Cancel safety
     ///

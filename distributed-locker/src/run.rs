@@ -39,8 +39,8 @@ pub enum Run<T> {
 pub enum Release {
     /// The store has confirmed it.
     Confirmed,
-    /// The store has not answered in time. The release goes on in the background; the lock may be
-    /// held until then.
+    /// The store has not answered in time: the release goes on in the background, and the lock may be
+    /// held until then. Or an answer was lost, and the repetition found nothing.
     Unconfirmed(BackendError),
 }
 

@@ -55,7 +55,9 @@ const CLUSTER_CONNECT: Duration = Duration::from_secs(1);
 ///
 /// Where a node is gone, a request is tried for half a second or so. Nothing is sent to where there is
 /// no connection, or for somebody who has left. Where a node executes and then breaks the connection, it
-/// may be executed as often as that, which repeats no effect (`locks`, `processes`).
+/// may be executed as often as that, which repeats no effect (`locks`, `processes`). But of a release
+/// that was done like that, and not in company, the next answer says that the lock was gone: a job that
+/// has ended well is told that it was lost. Never the reverse.
 const CLUSTER_RETRIES: u32 = 16;
 /// What it waits between two attempts if it does wait, in milliseconds; together less than a
 /// request's timeout.

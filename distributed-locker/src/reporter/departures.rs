@@ -104,12 +104,18 @@ async fn call(
     match request {
         Request::Release(owner) => {
             let answer = link.call(async |store| store.release(&owner).await).await;
+            if let Ok(reply) = &answer {
+                shared.heard(reply);
+            }
             machine.on_released(shared.time.now(), answer)
         }
         Request::Settle(owner, not_after) => {
             let answer = link
                 .call(async |store| store.settle(&owner, not_after).await)
                 .await;
+            if let Ok(reply) = &answer {
+                shared.heard(reply);
+            }
             machine.on_settled(shared.time.now(), answer)
         }
     }

@@ -28,7 +28,8 @@ pub enum ErrorKind {
     Timeout,
     /// The store works, and something else is in the way of this very request: another writer, a
     /// locked row, a slot that is being moved, one of the several sockets that a connection
-    /// consists of, which is being replaced. Ask again; the connection is sound.
+    /// consists of, which is being replaced. Ask again; the connection is sound. With an unknown
+    /// [`Effect`] it is no sign of life of a connection that is doubted.
     Busy,
     /// The credentials or rights do not suffice. Asking again is useless.
     Denied,
