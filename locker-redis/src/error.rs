@@ -51,6 +51,16 @@ pub(crate) fn broken_line(cause: RedisError) -> BackendError {
     .with_source(cause)
 }
 
+/// One node of a cluster is silent while others answer. They are sound, so it is of the same kind as
+/// [`broken_line`].
+pub(crate) fn straggler() -> BackendError {
+    BackendError::new(
+        ErrorKind::Busy,
+        Effect::Unknown,
+        "the primary of this lock has not answered while others have",
+    )
+}
+
 /// The server answered something that this store's own scripts never answer.
 pub(crate) fn unexpected(what: &str) -> BackendError {
     BackendError::new(

@@ -9,14 +9,21 @@ use crate::error::{self, Stage};
 use crate::names::Names;
 use crate::reply;
 use crate::url::Address;
-use futures_util::future::join_all;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use locker_core::{BackendError, Effect, ErrorKind, StoreTime};
 use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::{Cmd, Pipeline, RedisError, Value};
 use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+use tokio::time::{Instant, timeout_at};
 
 /// How many members one script has at most: a server does nothing else while a script runs.
 pub(crate) const BATCH: usize = 64;
+
+/// How long a node of a cluster may be silent when others have answered: half of a locker's request
+/// timeout, by default. With less than this as its request timeout a locker notices nothing of it.
+const STRAGGLER: Duration = Duration::from_millis(750);
 
 static LOCK: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/lock.lua")));
 static PROCESS: LazyLock<Script> =
@@ -66,7 +73,9 @@ pub(crate) type MemberAnswer = Result<Answered, BackendError>;
 /// Sends a batch of at most [`BATCH`] members of distinct keys, which each have their own answer.
 ///
 /// On a server alone they are one script, one step of the server. On a cluster their keys lie in
-/// different slots: each is a script of its own, and they travel together.
+/// different slots: each is a script of its own, and they travel together. A node that hangs does not
+/// keep the answers of the others: its own members have failed when nothing has been heard for
+/// [`STRAGGLER`], or for as long again as all answers before took where that is more.
 ///
 /// # Errors
 ///
@@ -87,10 +96,39 @@ pub(crate) async fn send(
     if !connection.is_cluster() {
         return run_batch(connection, names, members).await;
     }
-    let alone = members
-        .iter()
-        .map(|member| send_one(connection, names, member));
-    Ok(join_all(alone).await)
+    let alone = |member| send_one(connection, names, member);
+    Ok(without_stragglers(members.iter().map(alone)).await)
+}
+
+/// What is answered, in the order of the asking; see [`send`]. A failure says nothing about how fast
+/// the others are, and while there are only failures the caller's own patience is all there is.
+async fn without_stragglers<F>(asked: impl Iterator<Item = F>) -> Vec<MemberAnswer>
+where
+    F: Future<Output = MemberAnswer>,
+{
+    let begun = Instant::now();
+    let mut give_up = None;
+    let mut waiting: FuturesUnordered<_> = asked
+        .enumerate()
+        .map(|(place, answer)| async move { (place, answer.await) })
+        .collect();
+    let mut answers: Vec<_> = (0..waiting.len()).map(|_| None).collect();
+    loop {
+        let next = match give_up {
+            Some(until) => timeout_at(until, waiting.next()).await.unwrap_or(None),
+            None => waiting.next().await,
+        };
+        let Some((place, answer)) = next else { break };
+        if answer.is_ok() {
+            let now = Instant::now();
+            give_up = Some(now + STRAGGLER.max(now - begun));
+        }
+        answers[place] = Some(answer);
+    }
+    let answers = answers.into_iter();
+    answers
+        .map(|answer| answer.unwrap_or_else(|| Err(error::straggler())))
+        .collect()
 }
 
 /// Sends one member as a script of its own.

@@ -86,9 +86,7 @@ impl Session {
             match answer {
                 Ok(members) => answers.extend(members),
                 Err(cause) => {
-                    let again =
-                        || BackendError::new(cause.kind(), cause.effect(), cause.to_string());
-                    answers.extend((0..length).map(|_| Err(again())));
+                    answers.extend((0..length).map(|_| Err(cause.clone())));
                 }
             }
         }

@@ -135,11 +135,7 @@ fn member(
             let text = "the store's answer is shorter than the request";
             Err(BackendError::new(ErrorKind::Corrupt, Effect::Unknown, text))
         }),
-        Err(error) => Err(BackendError::new(
-            error.kind(),
-            error.effect(),
-            error.to_string(),
-        )),
+        Err(error) => Err(error.clone()),
     }
 }
 

@@ -3,7 +3,8 @@
 
 use super::*;
 use futures_util::future::join_all;
-use locker_core::Timing;
+use locker_core::backend::Standing;
+use locker_core::{Effect, ErrorKind, Timing};
 
 /// The key of the lock whose slot moves.
 const MOVED: &str = "ns:{moved}";
@@ -70,6 +71,41 @@ async fn a_cluster_of_which_one_primary_hangs_can_be_opened() {
     let acquiring = join_all(hung.elsewhere.iter().map(|text| process.acquire(text)));
     let acquired = tokio::time::timeout(timeout, acquiring).await;
     acquired.expect("the others answer");
+}
+
+/// L5: whose locks lie elsewhere is not asked to wait for it: what was answered counts.
+#[tokio::test]
+async fn a_batch_does_not_wait_for_a_primary_that_hangs() {
+    let servers = Cluster::start(&Setup::new(), 3, 0).unwrap();
+    let process = Process::born(servers.url(), "ns").await;
+    let texts: Vec<_> = (0..20).map(|number| format!("k{number}")).collect();
+    let owners = join_all(texts.iter().map(|text| process.acquire(text))).await;
+    let hung = place_of(&servers, "ns:{k0}");
+    servers.nodes()[hung].pause().unwrap();
+    let timeout = Timing::default().request_timeout;
+    let (extend, check) = tokio::join!(
+        tokio::time::timeout(timeout, process.backend.extend(&owners, LONG)),
+        tokio::time::timeout(timeout, process.backend.check(&owners)),
+    );
+    for answered in [extend, check] {
+        let standings = answered.expect("in time").unwrap().value;
+        assert_eq!(standings.len(), texts.len());
+        for (standing, text) in standings.into_iter().zip(&texts) {
+            if place_of(&servers, &format!("ns:{{{text}}}")) == hung {
+                let error = standing.unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::Busy, "{text}: {error}");
+                assert_eq!(error.effect(), Effect::Unknown, "{text}: {error}");
+            } else {
+                assert_eq!(standing.unwrap(), Standing::Mine, "{text}");
+            }
+        }
+    }
+    servers.nodes()[hung].resume().unwrap();
+    // What was not answered may be asked again.
+    let standings = process.backend.extend(&owners, LONG).await.unwrap().value;
+    for standing in standings {
+        assert_eq!(standing.unwrap(), Standing::Mine);
+    }
 }
 
 /// L5, L6: its locks are kept, and it grants what lies elsewhere.
