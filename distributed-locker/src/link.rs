@@ -11,6 +11,10 @@
 //! lost too, it is closed. It is replaced also when it answers: it may consist of several sockets, of
 //! which one is dead.
 //!
+//! *And if nobody waits for so long?* A caller with less patience than a request has takes its request
+//! with it, and nobody hears whether it would have been answered. So a connection is also doubted when
+//! somebody leaves and nothing was answered on it for a request timeout, though it was asked.
+//!
 //! *Why not close it at once?* Where the store is slow, because of the network or of its load, opening
 //! a connection is the slowest of all, and the most expensive for the store: it would be asked for
 //! connections and nothing else, and nobody would get anything done (F12).
@@ -56,7 +60,16 @@ struct Current {
 struct Open {
     backend: Arc<dyn Backend>,
     generation: u64,
+    /// When the first request was sent after which nothing was answered.
+    asked: Option<Instant>,
     doubt: Option<Doubt>,
+}
+
+/// A request that is under way. Dropped before it is over, its caller has left.
+struct UnderWay<'a> {
+    link: &'a Link,
+    generation: u64,
+    is_over: bool,
 }
 
 /// A request has run out of time on a connection.
@@ -115,10 +128,13 @@ impl Link {
         let (backend, generation) = (open.backend, open.generation);
         let sent = self.time.now();
         let left = deadline.since(sent).max(Duration::from_millis(1));
+        let mut under_way = self.asks(generation, sent);
         // A bug in a client must not end the Reporter, and with it every lock of the process. The
         // connection is closed below, so nothing that the panic has left broken is used again.
         let request = AssertUnwindSafe(async move { request(backend).await }).catch_unwind();
-        match self.time.timeout(left, request).await {
+        let answer = self.time.timeout(left, request).await;
+        under_way.is_over = true;
+        match answer {
             Some(Ok(answer)) => {
                 match &answer {
                     Err(error) if error.kind().breaks_connection() => self.reset(generation),
@@ -213,12 +229,40 @@ impl Link {
         self.current().open.clone()
     }
 
+    /// A request is sent on this connection.
+    fn asks(&self, generation: u64, sent: Instant) -> UnderWay<'_> {
+        if let Some(open) = self.current().of(generation) {
+            open.asked.get_or_insert(sent);
+        }
+        UnderWay {
+            link: self,
+            generation,
+            is_over: false,
+        }
+    }
+
     /// A request that was sent then was answered on this connection.
     fn answered(&self, generation: u64, sent: Instant) {
-        if let Some(open) = self.current().of(generation)
-            && let Some(doubt) = &mut open.doubt
-        {
-            doubt.answers |= sent >= doubt.since;
+        if let Some(open) = self.current().of(generation) {
+            open.asked = None;
+            if let Some(doubt) = &mut open.doubt {
+                doubt.answers |= sent >= doubt.since;
+            }
+        }
+    }
+
+    /// Somebody waits no longer for an answer on this connection.
+    fn left(&self, generation: u64) {
+        let now = self.time.now();
+        let mut current = self.current();
+        let Some(open) = current.of(generation) else {
+            return;
+        };
+        let silent_since = open.asked.filter(|asked| now.since(*asked) >= self.timeout);
+        if let Some(asked) = silent_since {
+            open.asked = None;
+            drop(current);
+            self.silent(generation, asked);
         }
     }
 
@@ -262,6 +306,14 @@ impl Link {
     }
 }
 
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.link.left(self.generation);
+        }
+    }
+}
+
 impl Current {
     /// The connection, if it is still this one.
     fn of(&mut self, generation: u64) -> Option<&mut Open> {
@@ -278,6 +330,7 @@ impl Current {
         let open = Open {
             backend,
             generation: self.generation,
+            asked: None,
             doubt: None,
         };
         self.open.replace(open).map(|old| old.backend)

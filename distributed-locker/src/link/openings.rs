@@ -303,6 +303,27 @@ mod tests {
         assert!(slow.keeps_the_newest());
     }
 
+    /// L6: who leaves early each time would stay with a dead connection for ever.
+    #[tokio::test]
+    async fn a_dead_connection_is_found_though_nobody_waits_as_long_as_a_request_may_take() {
+        let (link, slow) = slow(&[0.0, 0.1]);
+        link.open(TIMEOUT).await.unwrap();
+        let impatient = async |timeouts| {
+            let left = tokio::time::timeout(TIMEOUT / 3, takes(&link, timeouts)).await;
+            left.is_err()
+        };
+        // As long as others are answered nothing is held against it.
+        assert!(impatient(1000.0).await);
+        takes(&link, 0.1).await.expect("an answer");
+        assert_eq!(link.opened().unwrap().asked, None);
+        for _ in 0..4 {
+            assert!(impatient(1000.0).await);
+        }
+        takes(&link, 0.5).await.expect("on the new one");
+        assert_eq!((slow.kept(), slow.opened.lock().unwrap().len()), (1, 2));
+        assert!(slow.keeps_the_newest());
+    }
+
     /// What broke under a request in between says nothing for the rest.
     #[tokio::test]
     async fn a_broken_socket_is_no_answer_of_a_connection_that_is_doubted() {
