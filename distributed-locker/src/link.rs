@@ -13,7 +13,9 @@
 //!
 //! *And if nobody waits for so long?* A caller with less patience than a request has takes its request
 //! with it, and nobody hears whether it would have been answered. So a connection is also doubted when
-//! somebody leaves and nothing was answered on it for a request timeout, though it was asked.
+//! those who left have waited for a request timeout together, and nothing was answered meanwhile. It is
+//! never closed for that: where the store is slower than they are patient it may be as sound as any
+//! other. And if nothing is answered on the next one either, it takes twice as long, and so on.
 //!
 //! *Why not close it at once?* Where the store is slow, because of the network or of its load, opening
 //! a connection is the slowest of all, and the most expensive for the store: it would be asked for
@@ -53,6 +55,8 @@ struct Current {
     open: Option<Open>,
     /// How many there have been.
     generation: u64,
+    /// How often it was doubted because of those who left, since something was answered.
+    in_vain: u32,
 }
 
 /// A connection to be used.
@@ -60,8 +64,10 @@ struct Current {
 struct Open {
     backend: Arc<dyn Backend>,
     generation: u64,
-    /// When the first request was sent after which nothing was answered.
-    asked: Option<Instant>,
+    /// How long those who left have waited since something was answered, and until when that was
+    /// counted: those who waited at the same time waited once.
+    unanswered: Duration,
+    counted: Instant,
     doubt: Option<Doubt>,
 }
 
@@ -69,6 +75,7 @@ struct Open {
 struct UnderWay<'a> {
     link: &'a Link,
     generation: u64,
+    sent: Instant,
     is_over: bool,
 }
 
@@ -83,6 +90,9 @@ struct Doubt {
 /// Which part of a request's time is left to a new connection to get through, before the request goes
 /// out on the doubted one.
 const CHANCE: u32 = 4;
+
+/// How often the patience with silence doubles: with the default request timeout, to a minute and a half.
+const MOST_DOUBLINGS: u32 = 6;
 
 impl Link {
     /// A link of the runtime on which this is called.
@@ -128,7 +138,12 @@ impl Link {
         let (backend, generation) = (open.backend, open.generation);
         let sent = self.time.now();
         let left = deadline.since(sent).max(Duration::from_millis(1));
-        let mut under_way = self.asks(generation, sent);
+        let mut under_way = UnderWay {
+            link: self,
+            generation,
+            sent,
+            is_over: false,
+        };
         // A bug in a client must not end the Reporter, and with it every lock of the process. The
         // connection is closed below, so nothing that the panic has left broken is used again.
         let request = AssertUnwindSafe(async move { request(backend).await }).catch_unwind();
@@ -229,40 +244,39 @@ impl Link {
         self.current().open.clone()
     }
 
-    /// A request is sent on this connection.
-    fn asks(&self, generation: u64, sent: Instant) -> UnderWay<'_> {
-        if let Some(open) = self.current().of(generation) {
-            open.asked.get_or_insert(sent);
-        }
-        UnderWay {
-            link: self,
-            generation,
-            is_over: false,
-        }
-    }
-
     /// A request that was sent then was answered on this connection.
     fn answered(&self, generation: u64, sent: Instant) {
-        if let Some(open) = self.current().of(generation) {
-            open.asked = None;
-            if let Some(doubt) = &mut open.doubt {
-                doubt.answers |= sent >= doubt.since;
-            }
-        }
-    }
-
-    /// Somebody waits no longer for an answer on this connection.
-    fn left(&self, generation: u64) {
-        let now = self.time.now();
         let mut current = self.current();
         let Some(open) = current.of(generation) else {
             return;
         };
-        let silent_since = open.asked.filter(|asked| now.since(*asked) >= self.timeout);
-        if let Some(asked) = silent_since {
-            open.asked = None;
-            drop(current);
-            self.silent(generation, asked);
+        open.unanswered = Duration::ZERO;
+        if let Some(doubt) = &mut open.doubt {
+            doubt.answers |= sent >= doubt.since;
+        }
+        current.in_vain = 0;
+    }
+
+    /// Somebody who asked then waits no longer for an answer on this connection.
+    fn left(&self, generation: u64, sent: Instant) {
+        let now = self.time.now();
+        // In a forked child a thread may hold it that does not exist there.
+        let Ok(mut current) = self.current.try_lock() else {
+            return;
+        };
+        let limit = self.timeout * 2_u32.pow(current.in_vain.min(MOST_DOUBLINGS));
+        let Some(open) = current.of(generation) else {
+            return;
+        };
+        open.unanswered += now.since(sent.max(open.counted));
+        open.counted = now;
+        if open.unanswered >= limit && open.doubt.is_none() {
+            open.unanswered = Duration::ZERO;
+            open.doubt = Some(Doubt {
+                since: now,
+                answers: false,
+            });
+            current.in_vain += 1;
         }
     }
 
@@ -309,7 +323,7 @@ impl Link {
 impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
         if !self.is_over {
-            self.link.left(self.generation);
+            self.link.left(self.generation, self.sent);
         }
     }
 }
@@ -330,7 +344,8 @@ impl Current {
         let open = Open {
             backend,
             generation: self.generation,
-            asked: None,
+            unanswered: Duration::ZERO,
+            counted: Instant::ZERO,
             doubt: None,
         };
         self.open.replace(open).map(|old| old.backend)

@@ -11,7 +11,7 @@
 use crate::connection::{Connection, Source};
 use crate::names::Names;
 use crate::primaries::Primaries;
-use crate::script::{self, Answered, BATCH, Member, MemberAnswer};
+use crate::script::{self, Answered, BATCH, Member, MemberAnswer, Waits};
 use locker_coalesce::{Carrier, Gate, Limits};
 use locker_core::{BackendError, ErrorKind};
 use std::hash::Hash;
@@ -87,7 +87,7 @@ impl Carrier for Scripts {
     }
 
     async fn carry(&self, members: &[Member]) -> Result<Vec<MemberAnswer>, BackendError> {
-        script::send(&self.connection, &self.names, members).await
+        script::send(&self.connection, &self.names, members, Waits::ForAll).await
     }
 
     /// A slow script of somebody keeps everybody waiting.

@@ -13,6 +13,7 @@ use crate::connection::Connection;
 use crate::error;
 use crate::locks::read;
 use crate::reply;
+use crate::script::Waits;
 use crate::session::Session;
 use crate::slots;
 use crate::url;
@@ -79,7 +80,7 @@ impl Session {
             .filter_map(|name| Some((self.names.key_of(&name)?, name)));
         let keyed: Vec<(Key, String)> = keyed.collect();
         let members = keyed.iter().map(|(key, _)| self.member(key, "read", []));
-        let answers = self.send_all(members.collect()).await?;
+        let answers = self.send_all(members.collect(), Waits::ForAll).await?;
         *time = answers
             .iter()
             .flatten()

@@ -18,7 +18,7 @@
 
 use crate::error;
 use crate::reply;
-use crate::script::Answered;
+use crate::script::{Answered, Waits};
 use crate::session::Session;
 use locker_core::backend::{
     Answer, Claim, Claimed, Force, Held, Liveness, Observed, Released, Reply, Settlement, Standing,
@@ -171,7 +171,9 @@ impl Session {
         let members = owners
             .iter()
             .map(|owner| self.member(owner.key(), operation, arguments(owner)));
-        let answers = self.send_all(members.collect()).await?;
+        let answers = self
+            .send_all(members.collect(), Waits::NotForStragglers)
+            .await?;
         // The earliest: nothing is promised for longer than by any of the answers.
         let time = answers.iter().flatten().map(|answered| answered.time).min();
         let standings = answers.into_iter().zip(owners).map(|(answer, owner)| {

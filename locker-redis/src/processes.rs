@@ -9,7 +9,7 @@
 use crate::error;
 use crate::locks::micros;
 use crate::reply;
-use crate::script::{Answered, send_process};
+use crate::script::{Answered, Waits, send_process};
 use crate::session::Session;
 use locker_core::backend::{Answer, Birth, Liveness, Renewal, Reply};
 use locker_core::{BackendError, ProcessHash};
@@ -74,7 +74,7 @@ impl Session {
         let members = keys
             .iter()
             .map(|key| self.member(key, "wake", [reply::argument(process)]));
-        if let Err(error) = self.send_all(members.collect()).await {
+        if let Err(error) = self.send_all(members.collect(), Waits::ForAll).await {
             tracing::debug!(%error, "waiters of a retired process were not woken; they poll");
         }
     }

@@ -10,6 +10,7 @@ use crate::names::Names;
 use crate::reply;
 use crate::url::Address;
 use futures_util::StreamExt;
+use futures_util::future::join_all;
 use futures_util::stream::FuturesUnordered;
 use locker_core::{BackendError, Effect, ErrorKind, StoreTime};
 use redis::aio::{ConnectionLike, MultiplexedConnection};
@@ -21,9 +22,11 @@ use tokio::time::{Instant, timeout_at};
 /// How many members one script has at most: a server does nothing else while a script runs.
 pub(crate) const BATCH: usize = 64;
 
-/// How long a node of a cluster may be silent when others have answered: half of a locker's request
-/// timeout, by default. With less than this as its request timeout a locker notices nothing of it.
-const STRAGGLER: Duration = Duration::from_millis(750);
+/// How long the nodes of a cluster are given in any case: half of a locker's request timeout, by
+/// default. They answer in the same time, or one of them is in trouble.
+const IN_TIME: Duration = Duration::from_millis(750);
+/// And how long after the last one that has answered.
+const STRAGGLER: Duration = Duration::from_millis(250);
 
 static LOCK: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/lock.lua")));
 static PROCESS: LazyLock<Script> =
@@ -70,12 +73,21 @@ pub(crate) struct Answered {
 /// The answer to one member.
 pub(crate) type MemberAnswer = Result<Answered, BackendError>;
 
+/// For whom a batch waits on a cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Waits {
+    /// For all nodes.
+    ForAll,
+    /// Where one hangs, not longer for it than [`IN_TIME`], and [`STRAGGLER`] after the last of the
+    /// others has answered. Its members have failed then. They may be asked again soon, and are done
+    /// twice without harm.
+    NotForStragglers,
+}
+
 /// Sends a batch of at most [`BATCH`] members of distinct keys, which each have their own answer.
 ///
 /// On a server alone they are one script, one step of the server. On a cluster their keys lie in
-/// different slots: each is a script of its own, and they travel together. A node that hangs does not
-/// keep the answers of the others: its own members have failed when nothing has been heard for
-/// [`STRAGGLER`], or for as long again as all answers before took where that is more.
+/// different slots: each is a script of its own, and they travel together.
 ///
 /// # Errors
 ///
@@ -88,6 +100,7 @@ pub(crate) async fn send(
     connection: &Connection,
     names: &Names,
     members: &[Member],
+    waits: Waits,
 ) -> Result<Vec<MemberAnswer>, BackendError> {
     debug_assert!(
         members.len() <= BATCH,
@@ -96,12 +109,19 @@ pub(crate) async fn send(
     if !connection.is_cluster() {
         return run_batch(connection, names, members).await;
     }
-    let alone = |member| send_one(connection, names, member);
-    Ok(without_stragglers(members.iter().map(alone)).await)
+    let alone = members
+        .iter()
+        .map(|member| send_one(connection, names, member));
+    Ok(match waits {
+        Waits::ForAll => join_all(alone).await,
+        Waits::NotForStragglers => without_stragglers(alone).await,
+    })
 }
 
-/// What is answered, in the order of the asking; see [`send`]. A failure says nothing about how fast
-/// the others are, and while there are only failures the caller's own patience is all there is.
+/// What is answered in time, in the order of the asking.
+///
+/// A failure says nothing about how fast the others are. While there are only failures the caller's own
+/// patience is all there is.
 async fn without_stragglers<F>(asked: impl Iterator<Item = F>) -> Vec<MemberAnswer>
 where
     F: Future<Output = MemberAnswer>,
@@ -120,8 +140,7 @@ where
         };
         let Some((place, answer)) = next else { break };
         if answer.is_ok() {
-            let now = Instant::now();
-            give_up = Some(now + STRAGGLER.max(now - begun));
+            give_up = Some((begun + IN_TIME).max(Instant::now() + STRAGGLER));
         }
         answers[place] = Some(answer);
     }

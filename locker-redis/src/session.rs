@@ -4,7 +4,7 @@ use crate::config::Shared;
 use crate::connection::{Connection, Source};
 use crate::gather::Gathering;
 use crate::names::Names;
-use crate::script::{self, BATCH, Member, MemberAnswer};
+use crate::script::{self, BATCH, Member, MemberAnswer, Waits};
 use futures_util::future::join_all;
 use locker_core::{BackendError, Key};
 use std::sync::Arc;
@@ -50,7 +50,7 @@ impl Session {
         &self,
         members: Vec<Member>,
     ) -> Result<Vec<MemberAnswer>, BackendError> {
-        script::send(&self.connection, &self.names, &members).await
+        script::send(&self.connection, &self.names, &members, Waits::ForAll).await
     }
 
     /// Sends one member, with what others ask for at the same time.
@@ -74,20 +74,18 @@ impl Session {
     pub(crate) async fn send_all(
         &self,
         members: Vec<Member>,
+        waits: Waits,
     ) -> Result<Vec<MemberAnswer>, BackendError> {
+        let one = |batch| script::send(&self.connection, &self.names, batch, waits);
         if members.len() <= BATCH {
-            return all_or_each(self.send(members).await?);
+            return all_or_each(one(&members).await?);
         }
-        let batches: Vec<Vec<Member>> = members.chunks(BATCH).map(<[Member]>::to_vec).collect();
-        let lengths: Vec<usize> = batches.iter().map(Vec::len).collect();
-        let sent = join_all(batches.into_iter().map(|batch| self.send(batch))).await;
         let mut answers = Vec::with_capacity(members.len());
-        for (answer, length) in sent.into_iter().zip(lengths) {
+        let sent = join_all(members.chunks(BATCH).map(one)).await;
+        for (answer, batch) in sent.into_iter().zip(members.chunks(BATCH)) {
             match answer {
                 Ok(members) => answers.extend(members),
-                Err(cause) => {
-                    answers.extend((0..length).map(|_| Err(cause.clone())));
-                }
+                Err(cause) => answers.extend(batch.iter().map(|_| Err(cause.clone()))),
             }
         }
         all_or_each(answers)

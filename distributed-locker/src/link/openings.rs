@@ -314,14 +314,40 @@ mod tests {
         };
         // As long as others are answered nothing is held against it.
         assert!(impatient(1000.0).await);
+        assert!(link.opened().unwrap().unanswered >= TIMEOUT / 3);
         takes(&link, 0.1).await.expect("an answer");
-        assert_eq!(link.opened().unwrap().asked, None);
+        assert_eq!(link.opened().unwrap().unanswered, Duration::ZERO);
+        // Nor is the time in which nobody waits.
+        for _ in 0..10 {
+            let left = tokio::time::timeout(Duration::ZERO, takes(&link, 1000.0));
+            assert!(left.await.is_err());
+            tokio::time::sleep(TIMEOUT / 5).await;
+        }
+        assert!(link.opened().unwrap().unanswered < TIMEOUT);
         for _ in 0..4 {
             assert!(impatient(1000.0).await);
         }
         takes(&link, 0.5).await.expect("on the new one");
         assert_eq!((slow.kept(), slow.opened.lock().unwrap().len()), (1, 2));
         assert!(slow.keeps_the_newest());
+    }
+
+    /// F12: a store that is slower than its callers are patient is not asked for connections all the
+    /// time, and none is closed for their sake.
+    #[tokio::test]
+    async fn who_leaves_early_costs_a_slow_store_few_connections() {
+        let (link, slow) = slow(&[0.0; 20]);
+        link.open(TIMEOUT).await.unwrap();
+        for _ in 0..60 {
+            let left = tokio::time::timeout(TIMEOUT / 3, takes(&link, 1000.0));
+            assert!(left.await.is_err());
+        }
+        // Twenty request timeouts: after the first, after two more, four and eight.
+        let opened = slow.opened.lock().unwrap().len();
+        assert!((2..=6).contains(&opened), "{opened}");
+        assert_eq!(slow.kept(), 1);
+        takes(&link, 0.1).await.expect("an answer");
+        assert_eq!(link.current().in_vain, 0);
     }
 
     /// What broke under a request in between says nothing for the rest.

@@ -2,6 +2,10 @@
 //!
 //! The hold machines put their requests on a common grid, so whatever is due is due together: the
 //! loop gathers it, and sends it in batches of the store's size (L7).
+//!
+//! What has failed is asked about again apart from the others, and after them: a part of the store
+//! that is silent must not keep the others' locks from being extended, and when nothing but it is
+//! asked, its silence is seen for what it is.
 
 use super::departures;
 use crate::link::Link;
@@ -21,11 +25,21 @@ pub(super) async fn run(shared: &Arc<Shared>, link: &Arc<Link>, turns: &Arc<Sema
     let Ok(mut alarm) = Alarm::new(&shared.time) else {
         return;
     };
-    let mut holds: HashMap<u64, (Arc<Entry>, Hold)> = HashMap::new();
+    let mut holds = Holds::new();
     loop {
         let next = round(shared, link, turns, &mut holds).await;
         alarm.ring(next).await;
     }
+}
+
+/// The held locks, by the numbers of their entries.
+type Holds = HashMap<u64, Kept>;
+
+/// A held lock between two requests.
+struct Kept {
+    hold: Hold,
+    /// Whether the last request about it has failed.
+    has_failed: bool,
 }
 
 /// What one kind of request is to be sent for.
@@ -47,32 +61,46 @@ async fn round(
     shared: &Arc<Shared>,
     link: &Arc<Link>,
     turns: &Arc<Semaphore>,
-    holds: &mut HashMap<u64, (Arc<Entry>, Hold)>,
+    holds: &mut Holds,
 ) -> Instant {
     let now = shared.time.now();
-    let mut extends = Due::default();
-    let mut checks = Due::default();
+    // Each without what has failed, and then that.
+    let mut extends = [Due::default(), Due::default()];
+    let mut checks = [Due::default(), Due::default()];
     // The grid has a point at every recheck, so a lock that is acquired meanwhile is in time.
     let mut next = now + shared.timing.recheck_every;
     let mut kept = HashMap::with_capacity(holds.len());
     for entry in shared.registry.held() {
-        let step = match holds.remove(&entry.id()) {
-            Some((_, hold)) => hold.on_wake(now),
-            None => Hold::begin(now, Arc::clone(&entry.tenure), shared.timing, shared.origin),
+        let (step, has_failed) = match holds.remove(&entry.id()) {
+            Some(Kept { hold, has_failed }) => (hold.on_wake(now), has_failed),
+            None => {
+                let tenure = Arc::clone(&entry.tenure);
+                (
+                    Hold::begin(now, tenure, shared.timing, shared.origin),
+                    false,
+                )
+            }
         };
+        let part = usize::from(has_failed);
         match step {
-            Step::Call(hold, Request::Extend(owner)) => extends.push(entry, hold, owner),
-            Step::Call(hold, Request::Check(owner)) => checks.push(entry, hold, owner),
+            Step::Call(hold, Request::Extend(owner)) => extends[part].push(entry, hold, owner),
+            Step::Call(hold, Request::Check(owner)) => checks[part].push(entry, hold, owner),
             Step::Sleep(hold, until) => {
                 next = next.min(until);
-                kept.insert(entry.id(), (entry, hold));
+                kept.insert(entry.id(), Kept { hold, has_failed });
             }
             Step::Done(loss) => next = next.min(lost(shared, link, turns, &entry, &loss)),
         }
     }
     // What is left has departed.
     *holds = kept;
-    for (due, extend) in [(extends, true), (checks, false)] {
+    let ([extends, failed_extends], [checks, failed_checks]) = (extends, checks);
+    for (due, extend) in [
+        (extends, true),
+        (checks, false),
+        (failed_extends, true),
+        (failed_checks, false),
+    ] {
         next = next.min(send(shared, link, turns, due, extend, holds).await);
     }
     next
@@ -85,7 +113,7 @@ async fn send(
     turns: &Arc<Semaphore>,
     due: Due,
     extend: bool,
-    holds: &mut HashMap<u64, (Arc<Entry>, Hold)>,
+    holds: &mut Holds,
 ) -> Instant {
     let mut next = Instant::FAR_FUTURE;
     let ttl = shared.timing.lock_ttl;
@@ -108,19 +136,19 @@ async fn send(
             if entry.has_departed() {
                 continue;
             }
-            match hold.on_standing(shared.time.now(), standing) {
-                Step::Done(loss) => next = next.min(lost(shared, link, turns, &entry, &loss)),
-                Step::Sleep(hold, until) => {
-                    next = next.min(until);
-                    holds.insert(entry.id(), (entry, hold));
+            let has_failed = standing.is_err();
+            let (hold, until) = match hold.on_standing(shared.time.now(), standing) {
+                Step::Done(loss) => {
+                    next = next.min(lost(shared, link, turns, &entry, &loss));
+                    continue;
                 }
-                Step::Call(hold, _) => {
-                    // Due again already: in the next round, which is now, and where the machine
-                    // asks once more. It is kept, because it knows what has failed.
-                    next = shared.time.now();
-                    holds.insert(entry.id(), (entry, hold));
-                }
-            }
+                Step::Sleep(hold, until) => (hold, until),
+                // Due again already: in the next round, which is now, and where the machine asks
+                // once more. It is kept, because it knows what has failed.
+                Step::Call(hold, _) => (hold, shared.time.now()),
+            };
+            next = next.min(until);
+            holds.insert(entry.id(), Kept { hold, has_failed });
         }
     }
     next

@@ -107,6 +107,7 @@ macro_rules! __for_each_behaviour {
                 what_an_ended_incarnation_left_is_forgotten,
                 a_lock_given_back_during_a_check_shifts_nobodys_answer,
                 a_failed_extension_is_repeated_soon,
+                what_has_failed_is_asked_apart_from_the_others,
                 a_retirement_that_fails_is_repeated_with_pauses,
                 draining_sends_home_who_waits_for_the_store,
                 a_waiter_whose_claims_were_answered_leaves_nothing_to_settle,
