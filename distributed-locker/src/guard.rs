@@ -5,7 +5,7 @@ use crate::heartbeat::Heartbeater;
 use crate::registry::{Departure, Entry};
 use crate::shared::Shared;
 use locker_core::backend::Released;
-use locker_core::machine::release::{End, Request, Word};
+use locker_core::machine::release::{Request, Word};
 use locker_core::machine::{Loss, LossReason, Release, Step};
 use locker_core::{BackendError, Effect, ErrorKind, Instant, Key, OwnerHash, Token};
 use std::sync::Arc;
@@ -227,10 +227,7 @@ async fn give_back(shared: &Arc<Shared>, mut departure: Departure) -> Word {
     let machine = match machine.on_released(shared.time.now(), answer) {
         Step::Done(end) => {
             departure.finish();
-            return match end {
-                End::Confirmed(word) => word,
-                End::RanOut(failure) => Err(failure),
-            };
+            return end.into_word();
         }
         Step::Call(machine, _) | Step::Sleep(machine, _) => machine,
     };

@@ -4,7 +4,7 @@
 use crate::link::Link;
 use crate::registry::{Departure, Entry};
 use crate::shared::Shared;
-use locker_core::machine::release::{End, Release, ReleaseStep, Request};
+use locker_core::machine::release::{Release, ReleaseStep, Request};
 use locker_core::machine::{Step, release};
 use std::sync::Arc;
 use tokio::sync::Semaphore;
@@ -67,10 +67,7 @@ async fn see_off(shared: &Shared, link: &Link, turns: &Semaphore, mut departure:
         }
     };
     if let Some(reply) = departure.reply.take() {
-        let _ = reply.send(match end {
-            End::Confirmed(word) => word,
-            End::RanOut(failure) => Err(failure),
-        });
+        let _ = reply.send(end.into_word());
     }
     departure.finish();
 }

@@ -44,6 +44,16 @@ pub enum End {
 /// reason for that: whether the lock was lost is not known then, and will not be.
 pub type Word = Result<Released, BackendError>;
 
+impl End {
+    /// What the owner may be told.
+    pub fn into_word(self) -> Word {
+        match self {
+            Self::Confirmed(word) => word,
+            Self::RanOut(failure) => Err(failure),
+        }
+    }
+}
+
 /// A lock on its way back.
 #[derive(Debug)]
 pub struct Release {
