@@ -9,37 +9,36 @@ use locker_core::backend::{Claim, Claimed, Side};
 use locker_core::{Connect, Host, Key, OwnerHash, ProcessHash, StoreTime};
 use locker_postgres::Postgres;
 use locker_testkit::QUIET;
-use locker_testkit::servers::postgres::Server;
+use locker_testkit::servers::postgres::{Server, Statements};
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// After how long something that must happen has not.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A server that counts, with the locker's schema.
-struct Counting(Server);
+struct Counting {
+    server: Server,
+    /// What it had counted when it was last asked.
+    seen: Mutex<Statements>,
+}
 
-/// How often each function was called.
+/// How often each statement was sent.
 type Calls = BTreeMap<String, u64>;
 
 impl Counting {
     async fn start() -> Self {
-        let server = Server::start(&[
-            "shared_preload_libraries = 'pg_stat_statements'",
-            // What functions do inside is not a statement of a client's.
-            "pg_stat_statements.track = top",
-            "fsync = off",
-        ]);
+        let server = Server::start_counting(&["fsync = off"]);
         let server = server.unwrap_or_else(|missing| panic!("there is no store: {missing}"));
-        server.sql("CREATE EXTENSION pg_stat_statements").unwrap();
-        let counting = Self(server);
+        let seen = Mutex::default();
+        let counting = Self { server, seen };
         counting.store().migrate().await.unwrap();
         counting
     }
 
     fn store(&self) -> Postgres {
-        Postgres::from_url(self.0.url()).unwrap()
+        Postgres::from_url(self.server.url()).unwrap()
     }
 
     async fn locker(&self, timing: Timing) -> Locker {
@@ -53,21 +52,12 @@ impl Counting {
     /// The calls since it was last asked. Everything that a client sends is counted, but for what it
     /// asks when it opens a connection.
     fn calls(&self) -> Calls {
-        let text = self.0.sql(
-            "SELECT calls || ' ' || coalesce(substring(query FROM '\"locker\"\\.(\\w+)'), \
-             translate(query, E'\\n', ' ')) \
-             FROM pg_stat_statements \
-             WHERE query NOT LIKE '%about%' AND query NOT LIKE '%pg_stat_statements%' \
-             AND query NOT LIKE '%locker.session%'; \
-             SELECT pg_stat_statements_reset()",
-        );
-        let mut calls = Calls::new();
-        for line in text.unwrap().lines() {
-            if let Some((number, name)) = line.trim().split_once(' ') {
-                *calls.entry(name.to_owned()).or_default() += number.parse::<u64>().unwrap();
-            }
-        }
-        calls
+        let now = self.server.statements().unwrap();
+        let mut seen = self.seen.lock().unwrap();
+        let new = now.since(&seen);
+        *seen = now;
+        let calls = new.calls();
+        calls.map(|(name, n)| (name.to_owned(), n)).collect()
     }
 }
 

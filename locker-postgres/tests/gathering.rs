@@ -9,7 +9,7 @@ use futures_util::{StreamExt, stream::FuturesUnordered};
 use locker_core::backend::{Claim, Claimed, Released};
 use locker_core::{BackendError, Effect, ErrorKind, Key, OwnerHash, StoreTime};
 use locker_postgres::Postgres;
-use locker_testkit::servers::postgres::Server;
+use locker_testkit::servers::postgres::{Server, Statements};
 use locker_testkit::{Fixture, Planted};
 use sqlx::Connection;
 use std::pin::Pin;
@@ -30,22 +30,16 @@ fn keys(of: std::ops::Range<usize>) -> impl Iterator<Item = String> {
 /// of the round before have just come, and the others together.
 #[tokio::test]
 async fn sixty_four_releases_and_claims_are_two_statements_at_most() {
-    let server = Server::start(&[
-        "shared_preload_libraries = 'pg_stat_statements'",
-        "pg_stat_statements.track = top",
-    ])
-    .unwrap_or_else(|missing| panic!("there is no store to test: {missing}"));
-    server.sql("CREATE EXTENSION pg_stat_statements").unwrap();
+    let server = Server::start_counting(&[])
+        .unwrap_or_else(|missing| panic!("there is no store to test: {missing}"));
     let store = Postgres::from_url(server.url()).unwrap();
     store.migrate().await.unwrap();
     let somebody = Somebody::over(&store).await;
-    let counted = || {
-        let calls = "SELECT calls || ' ' || substring(query FROM '\"locker\"\\.(\\w+)') \
-                     FROM pg_stat_statements WHERE query LIKE '%\"locker\".%' \
-                     AND query NOT LIKE '%about%' ORDER BY 1; SELECT pg_stat_statements_reset()";
-        let calls = server.sql(calls).unwrap();
-        let lines = calls.lines().filter(|line| !line.trim().is_empty());
-        lines.map(str::to_owned).collect::<Vec<_>>()
+    let mut seen = Statements::default();
+    let mut counted = || {
+        let now = server.statements().unwrap();
+        now.since(&std::mem::replace(&mut seen, now.clone()))
+            .functions()
     };
     counted();
     let first: Vec<Claim> = keys(0..64).map(|key| somebody.claim(&key)).collect();

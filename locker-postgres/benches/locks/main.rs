@@ -11,7 +11,6 @@
 mod bare;
 mod bloat;
 mod message;
-mod told;
 
 use bare::{Advisory, Functions, Rows};
 use locker_postgres::Postgres;
@@ -19,7 +18,6 @@ use locker_testkit::figures::{self, Bare, Failure, Measuring, Target};
 use locker_testkit::servers::postgres::Server;
 use message::Messages;
 use std::sync::Arc;
-use told::Told;
 
 const PARTS: [&str; 5] = ["pair", "waiters", "handoff", "idle", "bloat"];
 
@@ -35,12 +33,7 @@ fn main() -> Result<(), Failure> {
 
 async fn measure(measuring: &mut Measuring) -> Result<(), Failure> {
     measuring.doing("a server is started");
-    let server = Server::start(&[
-        "max_connections = 200",
-        "shared_preload_libraries = 'pg_stat_statements'",
-        "pg_stat_statements.track = top",
-    ])?;
-    server.sql("CREATE EXTENSION pg_stat_statements")?;
+    let server = Server::start_counting(&["max_connections = 200"])?;
     let url = server.url();
     Postgres::from_url(url)?.migrate().await?;
     if measuring.wants("pair") {
@@ -102,11 +95,12 @@ async fn rounds(
     target: Target,
 ) -> Result<(), Failure> {
     let store = measuring.open(server.url())?;
-    Told::reset(server)?;
+    let before = server.statements()?;
     let pairs = figures::pairs(measuring, what, store, bare, tasks, target).await?;
-    let told = Told::by(server)?;
+    let told = server.statements()?.since(&before);
+    let calls = ["try_create", "release", "release_and_try_create"].map(|name| told.of(name));
     #[expect(clippy::cast_precision_loss, reason = "a mean")]
-    let mean = 2.0 * pairs.through_locker as f64 / told.claims_and_releases() as f64;
+    let mean = 2.0 * pairs.through_locker as f64 / calls.iter().sum::<u64>() as f64;
     measuring.report.figure(
         format!("locks a statement, {what}, {tasks} task(s)"),
         format!("{mean:.1}"),
@@ -115,7 +109,7 @@ async fn rounds(
 }
 
 async fn idle(measuring: &mut Measuring, server: &Server) -> Result<(), Failure> {
-    let look = async || Told::by(server);
+    let look = async || Ok(server.statements()?);
     let idle = figures::idle(measuring, server.url(), look).await?;
     let told = idle.after.since(&idle.held);
     let locks = figures::LOCKS;

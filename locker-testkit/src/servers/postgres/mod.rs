@@ -16,9 +16,11 @@ mod bouncer;
 mod power;
 mod server;
 mod standby;
+mod statements;
 
 pub use bouncer::Bouncer;
 pub use server::{GUARDED, Server};
+pub use statements::Statements;
 
 use crate::Missing;
 use crate::servers::shared::{Cell, Shared};
