@@ -5,7 +5,9 @@
 //!
 //! What has failed is asked about again apart from the others, and after them: a part of the store
 //! that is silent must not keep the others' locks from being extended, and when nothing but it is
-//! asked, its silence is seen for what it is.
+//! asked, its silence is seen for what it is. Of what has failed no more than one batch is asked in
+//! vain in a round, and the next round begins with what was not asked: silence costs a round one
+//! request timeout, however many locks lie there.
 
 use super::departures;
 use crate::link::Link;
@@ -25,133 +27,215 @@ pub(super) async fn run(shared: &Arc<Shared>, link: &Arc<Link>, turns: &Arc<Sema
     let Ok(mut alarm) = Alarm::new(&shared.time) else {
         return;
     };
-    let mut holds = Holds::new();
+    let mut upkeep = Upkeep {
+        shared,
+        link,
+        turns,
+        kept: HashMap::new(),
+    };
     loop {
-        let next = round(shared, link, turns, &mut holds).await;
+        let next = upkeep.round().await;
         alarm.ring(next).await;
     }
 }
 
-/// The held locks, by the numbers of their entries.
-type Holds = HashMap<u64, Kept>;
+struct Upkeep<'a> {
+    shared: &'a Arc<Shared>,
+    link: &'a Arc<Link>,
+    turns: &'a Arc<Semaphore>,
+    /// By the numbers of their entries.
+    kept: HashMap<u64, Kept>,
+}
 
 /// A held lock between two requests.
 struct Kept {
     hold: Hold,
-    /// Whether the last request about it has failed.
-    has_failed: bool,
+    failed: Failed,
 }
 
-/// What one kind of request is to be sent for.
-#[derive(Default)]
+/// When the last request about a lock was sent, if that has failed.
+type Failed = Option<Instant>;
+
+/// A lock that a request is to be sent for.
 struct Due {
-    holds: Vec<(Arc<Entry>, Hold)>,
-    owners: Vec<OwnerHash>,
+    entry: Arc<Entry>,
+    hold: Hold,
+    owner: OwnerHash,
+    failed: Failed,
 }
 
-impl Due {
-    fn push(&mut self, entry: Arc<Entry>, hold: Hold, owner: OwnerHash) {
-        self.holds.push((entry, hold));
-        self.owners.push(owner);
-    }
+/// What is asked about a batch of locks.
+#[derive(Clone, Copy)]
+enum Ask {
+    Extend,
+    Check,
 }
 
-/// Asks the store about everything that is due, and answers when the next round is.
-async fn round(
-    shared: &Arc<Shared>,
-    link: &Arc<Link>,
-    turns: &Arc<Semaphore>,
-    holds: &mut Holds,
-) -> Instant {
-    let now = shared.time.now();
-    // Each without what has failed, and then that.
-    let mut extends = [Due::default(), Due::default()];
-    let mut checks = [Due::default(), Due::default()];
-    // The grid has a point at every recheck, so a lock that is acquired meanwhile is in time.
-    let mut next = now + shared.timing.recheck_every;
-    let mut kept = HashMap::with_capacity(holds.len());
-    for entry in shared.registry.held() {
-        let (step, has_failed) = match holds.remove(&entry.id()) {
-            Some(Kept { hold, has_failed }) => (hold.on_wake(now), has_failed),
-            None => {
-                let tenure = Arc::clone(&entry.tenure);
-                (
-                    Hold::begin(now, tenure, shared.timing, shared.origin),
-                    false,
-                )
-            }
-        };
-        let part = usize::from(has_failed);
-        match step {
-            Step::Call(hold, Request::Extend(owner)) => extends[part].push(entry, hold, owner),
-            Step::Call(hold, Request::Check(owner)) => checks[part].push(entry, hold, owner),
-            Step::Sleep(hold, until) => {
-                next = next.min(until);
-                kept.insert(entry.id(), Kept { hold, has_failed });
-            }
-            Step::Done(loss) => next = next.min(lost(shared, link, turns, &entry, &loss)),
-        }
-    }
-    // What is left has departed.
-    *holds = kept;
-    let ([extends, failed_extends], [checks, failed_checks]) = (extends, checks);
-    for (due, extend) in [
-        (extends, true),
-        (checks, false),
-        (failed_extends, true),
-        (failed_checks, false),
-    ] {
-        next = next.min(send(shared, link, turns, due, extend, holds).await);
-    }
-    next
-}
-
-/// Sends what is due in batches, and feeds the answers. Answers when the next of these is due.
-async fn send(
-    shared: &Arc<Shared>,
-    link: &Arc<Link>,
-    turns: &Arc<Semaphore>,
-    due: Due,
-    extend: bool,
-    holds: &mut Holds,
-) -> Instant {
-    let mut next = Instant::FAR_FUTURE;
-    let ttl = shared.timing.lock_ttl;
-    let mut waiting = due.holds.into_iter();
-    for owners in due.owners.chunks(shared.limits.batch.max(1)) {
-        let answer = if extend {
-            link.call(async |store| store.extend(owners, ttl).await)
-                .await
-        } else {
-            link.call(async |store| store.check(owners).await).await
-        };
-        let mut answers = match answer {
-            Ok(reply) => Ok(reply.value.into_iter()),
-            Err(error) => Err(error),
-        };
-        for (entry, hold) in waiting.by_ref().take(owners.len()) {
-            // Every lock that was asked about takes its answer, so that each gets its own.
-            let standing = member(&mut answers);
-            // A lock that was given back meanwhile has no standing any more.
-            if entry.has_departed() {
-                continue;
-            }
-            let has_failed = standing.is_err();
-            let (hold, until) = match hold.on_standing(shared.time.now(), standing) {
-                Step::Done(loss) => {
-                    next = next.min(lost(shared, link, turns, &entry, &loss));
+impl Upkeep<'_> {
+    /// Asks the store about everything that is due, and answers when the next round is.
+    async fn round(&mut self) -> Instant {
+        let now = self.shared.time.now();
+        // Each without what has failed, and then that.
+        let mut extends = [Vec::new(), Vec::new()];
+        let mut checks = [Vec::new(), Vec::new()];
+        // The grid has a point at every recheck, so a lock that is acquired meanwhile is in time.
+        let mut next = now + self.shared.timing.recheck_every;
+        let mut kept = HashMap::with_capacity(self.kept.len());
+        for entry in self.shared.registry.held() {
+            let (step, failed) = match self.kept.remove(&entry.id()) {
+                Some(Kept { hold, failed }) => (hold.on_wake(now), failed),
+                None => {
+                    let tenure = Arc::clone(&entry.tenure);
+                    let (timing, origin) = (self.shared.timing, self.shared.origin);
+                    (Hold::begin(now, tenure, timing, origin), None)
+                }
+            };
+            let (hold, request) = match step {
+                Step::Call(hold, request) => (hold, request),
+                Step::Sleep(hold, until) => {
+                    next = next.min(until);
+                    kept.insert(entry.id(), Kept { hold, failed });
                     continue;
                 }
-                Step::Sleep(hold, until) => (hold, until),
-                // Due again already: in the next round, which is now, and where the machine asks
-                // once more. It is kept, because it knows what has failed.
-                Step::Call(hold, _) => (hold, shared.time.now()),
+                Step::Done(loss) => {
+                    next = next.min(self.lost(&entry, &loss));
+                    continue;
+                }
             };
-            next = next.min(until);
-            holds.insert(entry.id(), Kept { hold, has_failed });
+            let (due, owner) = match request {
+                Request::Extend(owner) => (&mut extends, owner),
+                Request::Check(owner) => (&mut checks, owner),
+            };
+            due[usize::from(failed.is_some())].push(Due {
+                entry,
+                hold,
+                owner,
+                failed,
+            });
         }
+        // What is left has departed.
+        self.kept = kept;
+        let ([extends, failed_extends], [checks, failed_checks]) = (extends, checks);
+        next = next.min(self.send(Ask::Extend, extends).await);
+        next = next.min(self.send(Ask::Check, checks).await);
+        next = next.min(self.send_failed(Ask::Extend, failed_extends).await);
+        next.min(self.send_failed(Ask::Check, failed_checks).await)
     }
-    next
+
+    /// Sends what is due in batches, and answers when the next of it is due again.
+    async fn send(&mut self, ask: Ask, due: Vec<Due>) -> Instant {
+        let mut next = Instant::FAR_FUTURE;
+        for batch in self.batches(due) {
+            let (until, _) = self.send_batch(ask, batch).await;
+            next = next.min(until);
+        }
+        next
+    }
+
+    /// The same of what has failed, until a batch has failed as a whole again. Who was asked longest
+    /// ago is asked first, so that each has its turn. What is not asked now is due again as soon as
+    /// what was.
+    async fn send_failed(&mut self, ask: Ask, mut due: Vec<Due>) -> Instant {
+        due.sort_by_key(|lock| lock.failed);
+        let mut next = Instant::FAR_FUTURE;
+        let mut batches = self.batches(due).into_iter();
+        while let Some(batch) = batches.next() {
+            let (until, failed) = self.send_batch(ask, batch).await;
+            next = next.min(until);
+            if let Err(error) = failed {
+                for lock in batches.by_ref().flatten() {
+                    let failed = lock.failed;
+                    next = next.min(self.feed(lock, Err(error.clone()), failed));
+                }
+            }
+        }
+        next
+    }
+
+    fn batches(&self, due: Vec<Due>) -> Vec<Vec<Due>> {
+        let size = self.shared.limits.batch.max(1);
+        let mut due = due.into_iter().peekable();
+        let mut batches = Vec::new();
+        while due.peek().is_some() {
+            batches.push(due.by_ref().take(size).collect());
+        }
+        batches
+    }
+
+    /// Sends one batch, and feeds the answers. Answers when the first of them is due again, and the
+    /// error if it has failed as a whole.
+    async fn send_batch(
+        &mut self,
+        ask: Ask,
+        batch: Vec<Due>,
+    ) -> (Instant, Result<(), BackendError>) {
+        let owners: Vec<OwnerHash> = batch.iter().map(|lock| lock.owner.clone()).collect();
+        let sent = self.shared.time.now();
+        let ttl = self.shared.timing.lock_ttl;
+        let link = self.link;
+        let answer = match ask {
+            Ask::Extend => {
+                link.call(async |store| store.extend(&owners, ttl).await)
+                    .await
+            }
+            Ask::Check => link.call(async |store| store.check(&owners).await).await,
+        };
+        let (answered, mut answers) = match answer {
+            Ok(reply) => (Ok(()), Ok(reply.value.into_iter())),
+            Err(error) => (Err(error.clone()), Err(error)),
+        };
+        let mut next = Instant::FAR_FUTURE;
+        for lock in batch {
+            // Every lock that was asked about takes its answer, so that each gets its own.
+            let standing = member(&mut answers);
+            let failed = standing.is_err().then_some(sent);
+            next = next.min(self.feed(lock, standing, failed));
+        }
+        (next, answered)
+    }
+
+    /// Tells a lock its answer, and answers when it is due again.
+    fn feed(
+        &mut self,
+        lock: Due,
+        standing: Result<Standing, BackendError>,
+        failed: Failed,
+    ) -> Instant {
+        let Due { entry, hold, .. } = lock;
+        // A lock that was given back meanwhile has no standing any more.
+        if entry.has_departed() {
+            return Instant::FAR_FUTURE;
+        }
+        let now = self.shared.time.now();
+        let (hold, until) = match hold.on_standing(now, standing) {
+            Step::Done(loss) => return self.lost(&entry, &loss),
+            Step::Sleep(hold, until) => (hold, until),
+            // Due again already: in the next round, which is now, and where the machine asks once
+            // more. It is kept, because it knows what has failed.
+            Step::Call(hold, _) => (hold, now),
+        };
+        self.kept.insert(entry.id(), Kept { hold, failed });
+        until
+    }
+
+    /// Tells a loss. When the former owner has had its time, what it left is deleted, even if its guard
+    /// is still somewhere. Answers when to come back for that.
+    fn lost(&self, entry: &Arc<Entry>, loss: &Loss) -> Instant {
+        if entry.has_departed() {
+            return Instant::FAR_FUTURE;
+        }
+        entry.announce(self.shared, loss);
+        if self.shared.time.now() < loss.safe_until {
+            return loss.safe_until;
+        }
+        if entry.let_go() {
+            // Beside this loop: what is lost must not hold up the extension of what is held.
+            let (shared, link) = (Arc::clone(self.shared), Arc::clone(self.link));
+            let (turns, entry) = (Arc::clone(self.turns), Arc::clone(entry));
+            tokio::spawn(async move { departures::let_go(&shared, &link, &turns, &entry).await });
+        }
+        Instant::FAR_FUTURE
+    }
 }
 
 /// The answer for the next lock of a batch.
@@ -165,29 +249,4 @@ fn member(
         }),
         Err(error) => Err(error.clone()),
     }
-}
-
-/// Tells a loss. When the former owner has had its time, what it left is deleted, even if its guard
-/// is still somewhere. Answers when to come back for that.
-fn lost(
-    shared: &Arc<Shared>,
-    link: &Arc<Link>,
-    turns: &Arc<Semaphore>,
-    entry: &Arc<Entry>,
-    loss: &Loss,
-) -> Instant {
-    if entry.has_departed() {
-        return Instant::FAR_FUTURE;
-    }
-    entry.announce(shared, loss);
-    if shared.time.now() < loss.safe_until {
-        return loss.safe_until;
-    }
-    if entry.let_go() {
-        // Beside this loop: what is lost must not hold up the extension of what is held.
-        let (shared, link) = (Arc::clone(shared), Arc::clone(link));
-        let (turns, entry) = (Arc::clone(turns), Arc::clone(entry));
-        tokio::spawn(async move { departures::let_go(&shared, &link, &turns, &entry).await });
-    }
-    Instant::FAR_FUTURE
 }

@@ -3,146 +3,18 @@
 
 use super::World;
 use crate::fixture::Fixture;
-use crate::wrap::{Counted, Fault, Faulty, Method, Scope, Twist, Twisted};
+use crate::wrap::{Fault, Faulty, Method, Scope, Twist, Twisted};
 use async_trait::async_trait;
 use distributed_locker::{
     AcquireError, AcquireOptions, HeartbeatPolicy, Locker, Release, Run, Wait,
 };
 use locker_core::backend::{
-    Answer, Claim, Claimed, HintStream, Limits, Renewal, Reply, Side, Standing, Watcher,
+    Answer, Claim, Claimed, HintStream, Limits, Renewal, Reply, Side, Watcher,
 };
-use locker_core::{Backend, BackendError, Connect, Effect, ErrorKind, Key, OwnerHash, ProcessHash};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use locker_core::{Backend, BackendError, Connect, Key, ProcessHash};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
-
-/// The answers of a batch belong to its locks one by one, also when some of them have gone.
-pub async fn a_lock_given_back_during_a_check_shifts_nobodys_answer<F: Fixture>(world: World<F>) {
-    let (locker, faulty) = world.faulty_locker().await;
-    let mut guards = Vec::new();
-    for n in 0..8 {
-        let options = AcquireOptions::new().heartbeat(HeartbeatPolicy::Automatic);
-        guards.push(world.hold_with(&locker, &format!("k{n}"), options).await);
-    }
-    let check = Scope::all().of(Method::Check);
-    faulty.inject(check, Fault::Stall);
-    let limit = world.timing().recheck_every * 4;
-    world
-        .until(limit, "the locks are being checked", async || {
-            faulty.struck() > 0
-        })
-        .await;
-    for guard in guards.drain(..4) {
-        world.during(guard.release()).await.unwrap();
-    }
-    faulty.heal();
-    world.pass(world.timing().retry_after * 4).await;
-    for guard in &guards {
-        assert_eq!(guard.loss(), None, "{} is held", guard.key());
-    }
-}
-
-/// An extension and a check are due at the same point of the grid: the failure of the one must not
-/// make the other forget it.
-pub async fn a_failed_extension_is_repeated_soon<F: Fixture>(world: World<F>) {
-    let (counted, faulty) = (Counted::new(), Faulty::new());
-    let connect = counted.around(faulty.around(world.process()));
-    let locker = world.locker_over(connect).await;
-    let options = AcquireOptions::new().heartbeat(HeartbeatPolicy::Automatic);
-    let _guard = world.hold_with(&locker, "k", options).await;
-    faulty.inject(Scope::all().of(Method::Extend).once(), Fault::Refuse);
-    let limit = world.timing().extend_every * 2;
-    world
-        .until(limit, "an extension fails", async || faulty.struck() > 0)
-        .await;
-    let before = counted.counts();
-    world.pass(world.timing().retry_after * 6).await;
-    let sent = counted.counts().since(&before);
-    assert_eq!(sent.from(Side::Upkeep, Method::Extend), 1, "{sent:?}");
-}
-
-/// A store of which a part is silent, that with the lock `silent`, and what it was asked about at once.
-#[derive(Debug, Clone, Default)]
-struct Silent {
-    is_over: Arc<AtomicBool>,
-    batches: Arc<Mutex<Vec<Vec<String>>>>,
-}
-
-impl Silent {
-    fn answer(&self, owners: &[OwnerHash], standings: &mut [Result<Standing, BackendError>]) {
-        let keys: Vec<String> = owners.iter().map(|it| it.key().to_string()).collect();
-        for (key, standing) in keys.iter().zip(standings) {
-            if key == "silent" && !self.is_over.load(Ordering::Relaxed) {
-                let text = "nothing is heard";
-                *standing = Err(BackendError::new(ErrorKind::Busy, Effect::Unknown, text));
-            }
-        }
-        self.batches().push(keys);
-    }
-
-    fn batches(&self) -> MutexGuard<'_, Vec<Vec<String>>> {
-        self.batches.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Batches with the silent lock: how many of it alone, and how many with others.
-    fn with_it(&self) -> (usize, usize) {
-        let batches = self.batches();
-        let with_it = batches.iter().filter(|it| it.contains(&"silent".into()));
-        let (alone, mixed): (Vec<_>, Vec<_>) = with_it.partition(|it| it.len() == 1);
-        (alone.len(), mixed.len())
-    }
-}
-
-#[async_trait]
-impl Twist for Silent {
-    async fn extend(
-        &self,
-        store: &dyn Backend,
-        owners: &[OwnerHash],
-        ttl: Duration,
-    ) -> Answer<Vec<Result<Standing, BackendError>>> {
-        let mut reply = store.extend(owners, ttl).await?;
-        self.answer(owners, &mut reply.value);
-        Ok(reply)
-    }
-
-    async fn check(
-        &self,
-        store: &dyn Backend,
-        owners: &[OwnerHash],
-    ) -> Answer<Vec<Result<Standing, BackendError>>> {
-        let mut reply = store.check(owners).await?;
-        self.answer(owners, &mut reply.value);
-        Ok(reply)
-    }
-}
-
-/// L5: a part of the store that is silent must not keep the others' locks from being extended: who
-/// was not answered is asked about apart from the others, and with them again when it was.
-pub async fn what_has_failed_is_asked_apart_from_the_others<F: Fixture>(world: World<F>) {
-    let silent = Silent::default();
-    let connect = Twisted::connect(world.process(), silent.clone());
-    let locker = world.locker_over(connect).await;
-    let mut guards = Vec::new();
-    for key in ["a", "silent", "b"] {
-        let options = AcquireOptions::new().heartbeat(HeartbeatPolicy::Automatic);
-        guards.push(world.hold_with(&locker, key, options).await);
-    }
-    // It is asked again and again, also when the others are due.
-    let limit = world.timing().recheck_every * 4;
-    world.pass(limit).await;
-    let (alone, mixed) = silent.with_it();
-    assert!(alone > 2 && mixed <= 1, "{:?}", silent.batches());
-    silent.is_over.store(true, Ordering::Relaxed);
-    world
-        .until(limit, "it is asked with others", async || {
-            silent.with_it().1 > mixed
-        })
-        .await;
-    for guard in &guards {
-        assert!(guard.is_valid(), "{}: {:?}", guard.key(), guard.loss());
-    }
-}
 
 /// L3: a store that refuses is asked again with pauses, not as fast as it can say no.
 pub async fn a_retirement_that_fails_is_repeated_with_pauses<F: Fixture>(world: World<F>) {

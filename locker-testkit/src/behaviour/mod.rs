@@ -14,6 +14,7 @@ pub mod heartbeats;
 pub mod interleavings;
 pub mod locks;
 pub mod losses;
+pub mod upkeep;
 pub mod waiting;
 mod world;
 
@@ -103,11 +104,14 @@ macro_rules! __for_each_behaviour {
                 the_reporter_writes_regularly,
                 held_locks_cost_batches_not_requests,
             }
-            interleavings {
-                what_an_ended_incarnation_left_is_forgotten,
+            upkeep {
                 a_lock_given_back_during_a_check_shifts_nobodys_answer,
                 a_failed_extension_is_repeated_soon,
                 what_has_failed_is_asked_apart_from_the_others,
+                silence_costs_a_round_one_batch,
+            }
+            interleavings {
+                what_an_ended_incarnation_left_is_forgotten,
                 a_retirement_that_fails_is_repeated_with_pauses,
                 draining_sends_home_who_waits_for_the_store,
                 a_waiter_whose_claims_were_answered_leaves_nothing_to_settle,
