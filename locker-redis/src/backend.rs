@@ -2,7 +2,7 @@
 
 use crate::connection::Source;
 use crate::hub::Hub;
-use crate::script::BATCH;
+use crate::script::{BATCH, CLUSTER_BATCH};
 use crate::session::Session;
 use async_trait::async_trait;
 use locker_core::backend::{
@@ -53,7 +53,11 @@ impl Backend for RedisBackend {
         Limits {
             least_ttl: Duration::from_millis(1),
             ttl_granularity: Duration::from_micros(1),
-            batch: BATCH,
+            batch: if self.session.connection.is_cluster() {
+                CLUSTER_BATCH
+            } else {
+                BATCH
+            },
             lock_ttl_kept_by: KeptBy::Store,
             hints: self.source.is_some(),
             wall_clock_expiry: true,

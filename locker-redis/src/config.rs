@@ -110,14 +110,17 @@ impl Connect for Redis {
     /// # Cancel safety
     ///
     /// Dropped, it leaves nothing behind.
-    async fn connect(&self, _side: Side) -> Result<Arc<dyn Backend>, BackendError> {
+    async fn connect(&self, side: Side) -> Result<Arc<dyn Backend>, BackendError> {
         let names = Arc::new(Names::new(&self.namespace)?);
         let connection = self.source.open(None).await?;
         let servers = server::examine(&self.source, &connection).await?;
         self.shared.warn(&servers);
         let hinting = !connection.is_cluster() || servers.iter().all(Server::has_sharded_channels);
-        let session = Session::new(connection, names, Arc::clone(&self.shared));
-        let session = session.gathering(&self.source);
+        let mut session = Session::new(connection, names, Arc::clone(&self.shared));
+        // A process reports one thing at a time.
+        if side != Side::Reports {
+            session = session.gathering(&self.source).await;
+        }
         let source = hinting.then(|| self.source.clone());
         Ok(Arc::new(RedisBackend::new(session, source)))
     }

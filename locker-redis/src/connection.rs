@@ -43,7 +43,7 @@ const CLUSTER_ANSWER: Duration = CONNECT_TIMEOUT;
 ///
 /// While a node hangs, this is what everybody on the connection waits for whenever the client reads
 /// the slots: when it is opened twice, for the nodes of the URL and for those of the cluster, and
-/// then whenever somebody asks for what lies there. Two of these must be far less than the four
+/// then whenever somebody asks by this client for what lies there. Two of these must be far less than the four
 /// request timeouts that a locker gives to an opening, and each less than the one that a request
 /// has; and it must be enough for a network on which requests are answered in time.
 const CLUSTER_CONNECT: Duration = Duration::from_secs(1);
@@ -56,8 +56,9 @@ const CLUSTER_CONNECT: Duration = Duration::from_secs(1);
 /// Where a node is gone, a request is tried for half a second or so. Nothing is sent to where there is
 /// no connection, or for somebody who has left. Where a node executes and then breaks the connection, it
 /// may be executed as often as that, which repeats no effect (`locks`, `processes`). But of a release
-/// that was done like that, and not in company, the next answer says that the lock was gone: a job that
-/// has ended well is told that it was lost. Never the reverse.
+/// that was done like that the next answer says that the lock was gone: a job that has ended well is told
+/// that it was lost. Never the reverse. So this client carries releases only where a primary cannot be
+/// reached by a connection of our own, or has refused one (`primaries`).
 const CLUSTER_RETRIES: u32 = 16;
 /// What it waits between two attempts if it does wait, in milliseconds; together less than a
 /// request's timeout.

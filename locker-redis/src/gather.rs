@@ -11,7 +11,7 @@
 use crate::connection::{Connection, Source};
 use crate::names::Names;
 use crate::primaries::Primaries;
-use crate::script::{self, Answered, BATCH, Member, MemberAnswer, Waits};
+use crate::script::{self, Answered, BATCH, Member, MemberAnswer};
 use locker_coalesce::{Carrier, Gate, Limits};
 use locker_core::{BackendError, ErrorKind};
 use std::hash::Hash;
@@ -34,9 +34,11 @@ pub(crate) struct Scripts {
 
 impl Gathering {
     /// Over a connection of the current runtime.
-    pub(crate) fn over(source: &Source, connection: &Connection, names: &Arc<Names>) -> Self {
+    pub(crate) async fn over(source: &Source, connection: &Connection, names: &Arc<Names>) -> Self {
         if connection.is_cluster() {
-            return Self::Cluster(Arc::new(Primaries::over(source, connection, names)));
+            let primaries = Primaries::over(source, connection, names);
+            primaries.open().await;
+            return Self::Cluster(Arc::new(primaries));
         }
         Self::Server(Arc::new(gate(connection, names)))
     }
@@ -87,7 +89,7 @@ impl Carrier for Scripts {
     }
 
     async fn carry(&self, members: &[Member]) -> Result<Vec<MemberAnswer>, BackendError> {
-        script::send(&self.connection, &self.names, members, Waits::ForAll).await
+        script::send(&self.connection, &self.names, members).await
     }
 
     /// A slow script of somebody keeps everybody waiting.

@@ -12,8 +12,8 @@
 use crate::connection::Connection;
 use crate::error;
 use crate::locks::read;
+use crate::primaries::Waits;
 use crate::reply;
-use crate::script::Waits;
 use crate::session::Session;
 use crate::slots;
 use crate::url;

@@ -17,8 +17,9 @@
 //! | withdraw | names the enrolment as well as its number |
 
 use crate::error;
+use crate::primaries::Waits;
 use crate::reply;
-use crate::script::{Answered, Waits};
+use crate::script::Answered;
 use crate::session::Session;
 use locker_core::backend::{
     Answer, Claim, Claimed, Force, Held, Liveness, Observed, Released, Reply, Settlement, Standing,

@@ -5,12 +5,10 @@
 //! gets a connection of its own and a gate before it, and every operation goes through the gate of
 //! its slot. A primary that stalls keeps nobody waiting who asks another.
 //!
-//! This begins when a crowd asks at the same time. A locker that never has one opens no connection
-//! for it.
-//!
+//! The connections are opened with that of the store, for callers and for the upkeep of their locks.
 //! What lies behind a gate travels by its connection only, also what travels alone. The client of
-//! the cluster carries what has no gate (before there was a crowd, or while a primary cannot be
-//! reached), and what a primary has refused.
+//! the cluster carries what has no gate (while a primary cannot be reached), and what a primary has
+//! refused.
 //!
 //! # The argument
 //!
@@ -24,6 +22,10 @@
 //! which it shares, so that of several callers one gets through and the others go round again: in
 //! vain where they are more than three or four, however often it tries. So that node is asked over
 //! our connection to it, if there is one, and the two are one message.
+//!
+//! *Why also for what travels alone?* When one primary hangs, the client of a cluster tries to reach it
+//! as soon as anything is asked of it, and lets everybody else wait for a second. A batch of a locker's
+//! locks asks something of all of them, so nothing would be extended while one hangs (L5).
 //!
 //! *Why a connection of our own?* The client of a cluster sends a pipeline again as a whole when one
 //! of its commands is redirected, and everything when a connection breaks. A release that was done
@@ -39,15 +41,18 @@
 //! Only the locker knows what time they have, so only the locker judges: it doubts the whole
 //! connection, these with it, and opens another one. A judge in this place would take a busy node
 //! for a dead one, or would not hear of callers who leave early. A batch that all its callers have
-//! left is given up by its gate. The surveyor waits for nobody longer than a moment, and draws what
-//! it knows.
+//! left is given up by its gate. The surveyor believes the first node that tells it the slots, and
+//! every connection is used as soon as it is open.
 
 use crate::connection::{Connection, PushTaker, Source, bounded};
+use crate::error;
 use crate::names::Names;
 use crate::script::{self, BATCH, Member, MemberAnswer, Piped, Refused};
 use crate::slots;
 use crate::url::Address;
+use futures_util::StreamExt;
 use futures_util::future::join_all;
+use futures_util::stream::FuturesUnordered;
 use locker_coalesce::{Carrier, Gate, Limits};
 use locker_core::BackendError;
 use redis::aio::MultiplexedConnection;
@@ -55,19 +60,24 @@ use redis::{PushInfo, PushKind};
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::Hash;
 use std::num::NonZeroUsize;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
+use tokio::time::{Instant, timeout_at};
 
-/// How many operations under way, each alone, are a crowd.
-const CROWD: usize = 8;
 /// How long after one look at the cluster the next one may begin, and how long if it was in vain again
 /// and again.
 const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 /// How long a node may take to tell the slots, or to take a connection.
 const MOMENT: Duration = Duration::from_secs(2);
+/// How long one that is opened waits for its connections. What is not there by then comes later.
+const AT_FIRST: Duration = Duration::from_millis(500);
+/// How long after the last node that has answered the others are waited for. They answer in the same
+/// time, or one of them is in trouble. Whoever is taken for silent only because it is slower than that is
+/// asked once more, without the others, and has the whole time of a request then.
+const STRAGGLER: Duration = Duration::from_millis(250);
 
 /// The gates of a cluster. Dropped, it closes the connections behind them.
 #[derive(Debug)]
@@ -81,16 +91,29 @@ struct Shared {
     source: Source,
     cluster: Connection,
     names: Arc<Names>,
-    chart: RwLock<Arc<Chart>>,
+    chart: watch::Sender<Arc<Chart>>,
     /// Rung when the chart is to be drawn anew.
     outdated: Arc<Notify>,
-    /// How many operations are under way, each alone.
-    alone: AtomicUsize,
 }
 
-/// Which slots lie behind which gate, in the order of the slots. Slots that are missing have none.
+/// Which slots lie behind which gate.
 #[derive(Debug, Default)]
-struct Chart(Vec<(slots::Range, Arc<Gate<Pipelines>>)>);
+struct Chart {
+    /// In the order of the slots. Slots that are missing have none.
+    gates: Vec<(slots::Range, Arc<Gate<Pipelines>>)>,
+    /// Whether no connection is being opened.
+    is_finished: bool,
+}
+
+/// For whom a request about many locks waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Waits {
+    /// For all primaries.
+    ForAll,
+    /// Where one hangs, not longer for it than [`STRAGGLER`] after the last of the others has answered.
+    /// Its members have failed then. They may be asked again soon, and are done twice without harm.
+    NotForStragglers,
+}
 
 impl Primaries {
     /// The gates of a connection of the current runtime; at first there are none.
@@ -99,12 +122,21 @@ impl Primaries {
             source: source.clone(),
             cluster: cluster.clone(),
             names: Arc::clone(names),
-            chart: RwLock::default(),
+            chart: watch::Sender::default(),
             outdated: Arc::default(),
-            alone: AtomicUsize::new(0),
         });
         let surveyor = tokio::spawn(survey(Arc::clone(&shared))).abort_handle();
         Self { surveyor, shared }
+    }
+
+    /// Opens a connection to each primary. They are there afterwards, but for those of primaries that
+    /// are slow to answer.
+    pub(crate) async fn open(&self) {
+        let mut chart = self.shared.chart.subscribe();
+        self.shared.outdated.notify_one();
+        let finished = chart.wait_for(|chart| chart.is_finished);
+        // What has no gate goes another way until it has one.
+        let _ = tokio::time::timeout(AT_FIRST, finished).await;
     }
 
     /// Sends one member, with what others ask of its primary at the same time.
@@ -116,16 +148,60 @@ impl Primaries {
         let shared = &*self.shared;
         let member = Arc::new(member);
         let chart = shared.chart();
-        let _counted = match chart.gate(slots::of(&member.lock)) {
-            Some(gate) => match gate.ask(Arc::clone(&member)).await? {
-                Ok(answered) => return Ok(answered),
-                // Boxed: it is rare, and the futures of all the others stay small.
-                Err(refused) => return Box::pin(shared.ask_again(&chart, refused, &member)).await,
-            },
-            None => shared.one_more(),
+        let Some(gate) = chart.gate(slots::of(&member.lock)) else {
+            shared.outdated.notify_one();
+            return script::send_one(&shared.cluster, &shared.names, &member).await;
         };
-        script::send_one(&shared.cluster, &shared.names, &member).await
+        match gate.ask(Arc::clone(&member)).await? {
+            Ok(answered) => Ok(answered),
+            // Boxed: it is rare, and the futures of all the others stay small.
+            Err(refused) => Box::pin(shared.ask_again(&chart, refused, &member)).await,
+        }
     }
+
+    /// Sends any number of members, and answers in their order.
+    ///
+    /// # Cancel safety
+    ///
+    /// When it is dropped each member was sent or never will be.
+    pub(crate) async fn ask_all(&self, members: Vec<Member>, waits: Waits) -> Vec<MemberAnswer> {
+        let asked = members.into_iter().map(|member| self.ask(member));
+        match waits {
+            Waits::ForAll => join_all(asked).await,
+            Waits::NotForStragglers => without_stragglers(asked).await,
+        }
+    }
+}
+
+/// What is answered in time, in the order of the asking.
+///
+/// A failure says nothing about how fast the others are. While there are only failures the caller's own
+/// patience is all there is.
+async fn without_stragglers<F>(asked: impl Iterator<Item = F>) -> Vec<MemberAnswer>
+where
+    F: Future<Output = MemberAnswer>,
+{
+    let mut give_up = None;
+    let mut waiting: FuturesUnordered<_> = asked
+        .enumerate()
+        .map(|(place, answer)| async move { (place, answer.await) })
+        .collect();
+    let mut answers: Vec<_> = (0..waiting.len()).map(|_| None).collect();
+    loop {
+        let next = match give_up {
+            Some(until) => timeout_at(until, waiting.next()).await.unwrap_or(None),
+            None => waiting.next().await,
+        };
+        let Some((place, answer)) = next else { break };
+        if answer.is_ok() {
+            give_up = Some(Instant::now() + STRAGGLER);
+        }
+        answers[place] = Some(answer);
+    }
+    let answers = answers.into_iter();
+    answers
+        .map(|answer| answer.unwrap_or_else(|| Err(error::straggler())))
+        .collect()
 }
 
 impl Drop for Primaries {
@@ -141,7 +217,7 @@ async fn survey(shared: Arc<Shared>) {
     loop {
         shared.outdated.notified().await;
         let is_new = match shared.draw().await {
-            Ok(chart) => shared.replace(chart),
+            Ok(is_new) => is_new,
             // The old one stays: whoever finds it wrong rings again.
             Err(error) => {
                 tracing::debug!(%error, "the slots of the cluster cannot be read now");
@@ -155,30 +231,7 @@ async fn survey(shared: Arc<Shared>) {
 
 impl Shared {
     fn chart(&self) -> Arc<Chart> {
-        Arc::clone(&self.chart.read().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// Whether this chart says anything new.
-    fn replace(&self, chart: Chart) -> bool {
-        let chart = Arc::new(chart);
-        let mut place = self.chart.write().unwrap_or_else(PoisonError::into_inner);
-        let old = std::mem::replace(&mut *place, Arc::clone(&chart));
-        drop(place);
-        !old.is_like(&chart)
-    }
-
-    /// Counts an operation that travels alone, and rings if it is one of a crowd.
-    fn one_more(&self) -> impl Drop {
-        struct Counted<'s>(&'s AtomicUsize);
-        impl Drop for Counted<'_> {
-            fn drop(&mut self) {
-                self.0.fetch_sub(1, Ordering::Relaxed);
-            }
-        }
-        if self.alone.fetch_add(1, Ordering::Relaxed) + 1 >= CROWD {
-            self.outdated.notify_one();
-        }
-        Counted(&self.alone)
+        Arc::clone(&self.chart.borrow())
     }
 
     /// Asks for what was refused: the node that takes it, if there is a connection to it, or else
@@ -193,26 +246,48 @@ impl Shared {
         script::send_one(&self.cluster, &self.names, member).await
     }
 
-    /// Reads the slots, and opens what connections are missing.
-    async fn draw(&self) -> Result<Chart, BackendError> {
-        let mut ranges = bounded(MOMENT, slots::ask(&self.cluster)).await?;
+    /// Reads the slots, and opens what connections are missing. Whether the chart is new.
+    async fn draw(&self) -> Result<bool, BackendError> {
+        let mut ranges = bounded(MOMENT, self.ranges()).await?;
         ranges.sort_by_key(|range| range.first);
         let old = self.chart();
+        let mut gates = BTreeMap::new();
+        let mut opening = FuturesUnordered::new();
         let primaries = ranges.iter().filter_map(|range| range.primary.as_ref());
-        let primaries: BTreeSet<&Address> = primaries.collect();
-        let gates = primaries.into_iter().map(async |address| {
-            let gate = match old.sound_gate(address) {
-                Some(gate) => gate,
-                None => self.open(address).await?,
+        for address in primaries.collect::<BTreeSet<&Address>>() {
+            let Some(gate) = old.sound_gate(address) else {
+                let open = async move { Some((address.clone(), self.open(address).await?)) };
+                opening.push(open);
+                continue;
             };
-            Some((address.clone(), gate))
-        });
-        let gates: BTreeMap<_, _> = join_all(gates).await.into_iter().flatten().collect();
-        let charted = ranges.into_iter().filter_map(|range| {
-            let gate = Arc::clone(gates.get(range.primary.as_ref()?)?);
-            Some((range, gate))
-        });
-        Ok(Chart(charted.collect()))
+            gates.insert(address.clone(), gate);
+        }
+        loop {
+            let is_finished = opening.is_empty();
+            let chart = Arc::new(Chart::of(&ranges, &gates, is_finished));
+            self.chart.send_replace(Arc::clone(&chart));
+            match opening.next().await {
+                Some(opened) => gates.extend(opened),
+                None => return Ok(!old.is_like(&chart)),
+            }
+        }
+    }
+
+    /// The slots, as the first node that answers sees them.
+    async fn ranges(&self) -> Result<Vec<slots::Range>, BackendError> {
+        let chart = self.chart();
+        let lines = chart.lines().map(Connection::Server);
+        let ways = lines.chain([self.cluster.clone()]);
+        let mut asked: FuturesUnordered<_> = ways
+            .map(|way| async move { slots::ask(&way).await })
+            .collect();
+        let mut told = Err(error::unavailable("there is no way to the cluster"));
+        while told.is_err()
+            && let Some(next) = asked.next().await
+        {
+            told = next;
+        }
+        told
     }
 
     /// A gate before a primary. Its slots have none as long as it cannot be reached.
@@ -251,23 +326,50 @@ impl Shared {
 }
 
 impl Chart {
+    fn of(
+        ranges: &[slots::Range],
+        gates: &BTreeMap<Address, Arc<Gate<Pipelines>>>,
+        is_finished: bool,
+    ) -> Self {
+        let charted = ranges.iter().filter_map(|range| {
+            let gate = Arc::clone(gates.get(range.primary.as_ref()?)?);
+            Some((range.clone(), gate))
+        });
+        Self {
+            gates: charted.collect(),
+            is_finished,
+        }
+    }
+
     fn gate(&self, slot: u16) -> Option<&Arc<Gate<Pipelines>>> {
-        let after = self.0.partition_point(|(range, _)| range.first <= slot);
-        let (range, gate) = self.0.get(after.checked_sub(1)?)?;
+        let after = self.gates.partition_point(|(range, _)| range.first <= slot);
+        let (range, gate) = self.gates.get(after.checked_sub(1)?)?;
         (slot <= range.last).then_some(gate)
     }
 
     /// The gate of a primary whose connection has not broken.
     fn sound_gate(&self, primary: &Address) -> Option<Arc<Gate<Pipelines>>> {
-        let gates = self.0.iter();
+        let gates = self.gates.iter();
         let mut gates = gates.filter(|(range, _)| range.primary.as_ref() == Some(primary));
         let (_, gate) = gates.find(|(_, gate)| !gate.carrier().is_broken())?;
         Some(Arc::clone(gate))
     }
 
+    /// The connections that have not broken, each once.
+    fn lines(&self) -> impl Iterator<Item = MultiplexedConnection> {
+        let primaries = self
+            .gates
+            .iter()
+            .filter_map(|(range, _)| range.primary.as_ref());
+        let primaries: BTreeSet<&Address> = primaries.collect();
+        let gates = primaries.into_iter().filter_map(|it| self.sound_gate(it));
+        gates.map(|gate| gate.carrier().line.clone())
+    }
+
     fn is_like(&self, other: &Self) -> bool {
-        let mut pairs = self.0.iter().zip(&other.0);
-        self.0.len() == other.0.len() && pairs.all(|(a, b)| a.0 == b.0 && Arc::ptr_eq(&a.1, &b.1))
+        let mut pairs = self.gates.iter().zip(&other.gates);
+        self.gates.len() == other.gates.len()
+            && pairs.all(|(a, b)| a.0 == b.0 && Arc::ptr_eq(&a.1, &b.1))
     }
 }
 

@@ -8,8 +8,9 @@
 
 use crate::error;
 use crate::locks::micros;
+use crate::primaries::Waits;
 use crate::reply;
-use crate::script::{Answered, Waits, send_process};
+use crate::script::{Answered, send_process};
 use crate::session::Session;
 use locker_core::backend::{Answer, Birth, Liveness, Renewal, Reply};
 use locker_core::{BackendError, ProcessHash};

@@ -9,24 +9,18 @@ use crate::error::{self, Stage};
 use crate::names::Names;
 use crate::reply;
 use crate::url::Address;
-use futures_util::StreamExt;
 use futures_util::future::join_all;
-use futures_util::stream::FuturesUnordered;
 use locker_core::{BackendError, Effect, ErrorKind, StoreTime};
 use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::{Cmd, Pipeline, RedisError, Value};
 use std::sync::{Arc, LazyLock};
-use std::time::Duration;
-use tokio::time::{Instant, timeout_at};
 
 /// How many members one script has at most: a server does nothing else while a script runs.
 pub(crate) const BATCH: usize = 64;
 
-/// How long the nodes of a cluster are given in any case: half of a locker's request timeout, by
-/// default. They answer in the same time, or one of them is in trouble.
-const IN_TIME: Duration = Duration::from_millis(750);
-/// And how long after the last one that has answered.
-const STRAGGLER: Duration = Duration::from_millis(250);
+/// How many locks a locker asks a cluster about at once. A member has a script of its own there, and
+/// nobody waits for the whole of them.
+pub(crate) const CLUSTER_BATCH: usize = 512;
 
 static LOCK: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/lock.lua")));
 static PROCESS: LazyLock<Script> =
@@ -73,17 +67,6 @@ pub(crate) struct Answered {
 /// The answer to one member.
 pub(crate) type MemberAnswer = Result<Answered, BackendError>;
 
-/// For whom a batch waits on a cluster.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Waits {
-    /// For all nodes.
-    ForAll,
-    /// Where one hangs, not longer for it than [`IN_TIME`], and [`STRAGGLER`] after the last of the
-    /// others has answered. Its members have failed then. They may be asked again soon, and are done
-    /// twice without harm.
-    NotForStragglers,
-}
-
 /// Sends a batch of at most [`BATCH`] members of distinct keys, which each have their own answer.
 ///
 /// On a server alone they are one script, one step of the server. On a cluster their keys lie in
@@ -100,7 +83,6 @@ pub(crate) async fn send(
     connection: &Connection,
     names: &Names,
     members: &[Member],
-    waits: Waits,
 ) -> Result<Vec<MemberAnswer>, BackendError> {
     debug_assert!(
         members.len() <= BATCH,
@@ -112,42 +94,7 @@ pub(crate) async fn send(
     let alone = members
         .iter()
         .map(|member| send_one(connection, names, member));
-    Ok(match waits {
-        Waits::ForAll => join_all(alone).await,
-        Waits::NotForStragglers => without_stragglers(alone).await,
-    })
-}
-
-/// What is answered in time, in the order of the asking.
-///
-/// A failure says nothing about how fast the others are. While there are only failures the caller's own
-/// patience is all there is.
-async fn without_stragglers<F>(asked: impl Iterator<Item = F>) -> Vec<MemberAnswer>
-where
-    F: Future<Output = MemberAnswer>,
-{
-    let begun = Instant::now();
-    let mut give_up = None;
-    let mut waiting: FuturesUnordered<_> = asked
-        .enumerate()
-        .map(|(place, answer)| async move { (place, answer.await) })
-        .collect();
-    let mut answers: Vec<_> = (0..waiting.len()).map(|_| None).collect();
-    loop {
-        let next = match give_up {
-            Some(until) => timeout_at(until, waiting.next()).await.unwrap_or(None),
-            None => waiting.next().await,
-        };
-        let Some((place, answer)) = next else { break };
-        if answer.is_ok() {
-            give_up = Some((begun + IN_TIME).max(Instant::now() + STRAGGLER));
-        }
-        answers[place] = Some(answer);
-    }
-    let answers = answers.into_iter();
-    answers
-        .map(|answer| answer.unwrap_or_else(|| Err(error::straggler())))
-        .collect()
+    Ok(join_all(alone).await)
 }
 
 /// Sends one member as a script of its own.

@@ -4,7 +4,8 @@ use crate::config::Shared;
 use crate::connection::{Connection, Source};
 use crate::gather::Gathering;
 use crate::names::Names;
-use crate::script::{self, BATCH, Member, MemberAnswer, Waits};
+use crate::primaries::Waits;
+use crate::script::{self, BATCH, Member, MemberAnswer};
 use futures_util::future::join_all;
 use locker_core::{BackendError, Key};
 use std::sync::Arc;
@@ -32,8 +33,9 @@ impl Session {
     }
 
     /// The same connection, on which those of one moment travel together.
-    pub(crate) fn gathering(mut self, source: &Source) -> Self {
-        self.gathering = Some(Gathering::over(source, &self.connection, &self.names));
+    pub(crate) async fn gathering(mut self, source: &Source) -> Self {
+        let gathering = Gathering::over(source, &self.connection, &self.names);
+        self.gathering = Some(gathering.await);
         self
     }
 
@@ -50,7 +52,7 @@ impl Session {
         &self,
         members: Vec<Member>,
     ) -> Result<Vec<MemberAnswer>, BackendError> {
-        script::send(&self.connection, &self.names, &members, Waits::ForAll).await
+        script::send(&self.connection, &self.names, &members).await
     }
 
     /// Sends one member, with what others ask for at the same time.
@@ -65,7 +67,8 @@ impl Session {
         }
     }
 
-    /// Sends any number of members, in as many batches as that takes, which travel together.
+    /// Sends any number of members: to a server alone in as many batches as that takes, which travel
+    /// together.
     ///
     /// # Errors
     ///
@@ -76,7 +79,10 @@ impl Session {
         members: Vec<Member>,
         waits: Waits,
     ) -> Result<Vec<MemberAnswer>, BackendError> {
-        let one = |batch| script::send(&self.connection, &self.names, batch, waits);
+        if let Some(Gathering::Cluster(primaries)) = &self.gathering {
+            return all_or_each(primaries.ask_all(members, waits).await);
+        }
+        let one = |batch| script::send(&self.connection, &self.names, batch);
         if members.len() <= BATCH {
             return all_or_each(one(&members).await?);
         }

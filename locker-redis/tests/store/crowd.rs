@@ -42,12 +42,6 @@ impl Crowd {
         .await;
     }
 
-    /// A crowd rings more than once for its first chart, which is drawn twice then. After that
-    /// nobody has rung.
-    pub(super) async fn has_drawn_twice(&self) {
-        tokio::time::sleep(Duration::from_millis(1_500)).await;
-    }
-
     /// Each of many acquires a key of its own, and gives it back, and is told that both were done.
     pub(super) async fn acquires_and_releases(&self, what: &str) {
         let texts: Vec<_> = (0..MANY).map(|place| format!("{what}{place}")).collect();

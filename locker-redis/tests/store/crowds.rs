@@ -9,23 +9,27 @@ use locker_testkit::wrap::{Around, Call, Method, Request, WrappedConnect};
 use redis::cluster_routing::Slot;
 use std::sync::{Mutex, PoisonError};
 
+/// What travels alone travels there as well, from the first on.
 #[tokio::test]
-async fn only_a_crowd_opens_connections_of_its_own() {
+async fn a_connection_to_each_primary_is_there_from_the_start_and_goes_with_the_store() {
     let crowd = Crowd::new().await;
     let connections = || -> Vec<usize> {
         let nodes = crowd.servers.nodes().iter();
         nodes.map(|node| clients(node).lines().count()).collect()
     };
     let before = connections();
-    for _ in 0..2 {
-        for place in 0..MANY {
-            let owner = crowd.process.acquire(&format!("alone{place}")).await;
+    for place in 0..3 {
+        let texts = crowd.texts_at(place, "alone", 3);
+        for text in texts {
+            let owner = crowd.process.acquire(&text).await;
             let released = crowd.process.backend.release(&owner).await.unwrap().value;
             assert_eq!(released, Released::Done);
         }
+        assert_eq!(crowd.lines()[place].len(), 1);
     }
     assert_eq!(connections(), before);
-    crowd.has_pipelines().await;
+    crowd.acquires_and_releases("crowd").await;
+    assert_eq!(connections(), before);
     let Crowd { servers, process } = crowd;
     drop(process);
     until("the connections are closed", async || {
@@ -39,7 +43,6 @@ async fn only_a_crowd_opens_connections_of_its_own() {
 #[tokio::test]
 async fn slots_that_move_under_a_crowd_disturb_nobody() {
     let crowd = Crowd::with_pipelines().await;
-    crowd.has_drawn_twice().await;
     let servers = &crowd.servers;
     // Not the first that is asked of its primary, which travels alone.
     let slot = servers.slot_of("ns:{asked33}").unwrap();
@@ -80,8 +83,8 @@ async fn a_broken_connection_of_a_crowd_is_replaced() {
 /// second release would say that the lock was gone. The first that is asked of a primary is sent by
 /// its own caller, the second alone by a task of the gate, and the others together.
 #[tokio::test]
-async fn a_pipeline_that_breaks_is_not_sent_again() {
-    let crowd = Crowd::with_pipelines().await;
+async fn what_a_connection_that_breaks_has_carried_is_not_sent_again() {
+    let crowd = Crowd::new().await;
     let process = &crowd.process;
     let node = &crowd.servers.nodes()[0];
     for together in [1, 2, MANY / 2] {
@@ -312,7 +315,6 @@ async fn several_locks_of_a_slot_that_is_half_moved_are_granted_at_once() {
 #[tokio::test]
 async fn what_is_refused_when_its_caller_has_left_is_not_sent_again() {
     let crowd = Crowd::with_pipelines().await;
-    crowd.has_drawn_twice().await;
     let (servers, process) = (&crowd.servers, &crowd.process);
     let slot = servers.slot_of("ns:{left}").unwrap();
     let from = servers.node_of(slot).unwrap();
@@ -353,7 +355,6 @@ async fn what_is_refused_when_its_caller_has_left_is_not_sent_again() {
 async fn a_replica_that_is_promoted_gets_the_crowd_of_its_master() {
     let mut crowd = Crowd::with_replicas(1).await;
     crowd.has_pipelines().await;
-    crowd.has_drawn_twice().await;
     let slot = crowd.servers.slot_of("ns:{fails33}").unwrap();
     let master = crowd.servers.node_of(slot).unwrap();
     let texts = |what| (0..MANY).map(move |place| format!("{what}{place}"));

@@ -2,9 +2,11 @@
 //! comes. The others go on.
 
 use super::*;
+use distributed_locker::HeartbeatPolicy;
 use futures_util::future::join_all;
 use locker_core::backend::Standing;
 use locker_core::{Effect, ErrorKind, Timing};
+use locker_testkit::scaled;
 
 /// The key of the lock whose slot moves.
 const MOVED: &str = "ns:{moved}";
@@ -82,7 +84,8 @@ async fn a_batch_does_not_wait_for_a_primary_that_hangs() {
     let owners = join_all(texts.iter().map(|text| process.acquire(text))).await;
     let hung = place_of(&servers, "ns:{k0}");
     servers.nodes()[hung].pause().unwrap();
-    let timeout = Timing::default().request_timeout;
+    // Also where a request may take no longer than this.
+    let timeout = Duration::from_millis(600);
     let (extend, check) = tokio::join!(
         tokio::time::timeout(timeout, process.backend.extend(&owners, LONG)),
         tokio::time::timeout(timeout, process.backend.check(&owners)),
@@ -134,4 +137,41 @@ async fn a_locker_goes_on_beside_a_primary_that_hangs() {
     kept.release().await.unwrap();
     hung.servers.nodes()[hung.place].resume().unwrap();
     locker.terminate(PATIENCE).await.unwrap();
+}
+
+/// L5: however many locks lie on it, those of the others are extended, also where a lock does not last
+/// long.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn thousands_of_locks_are_kept_beside_a_primary_that_hangs() {
+    const LOCKS: usize = 2000;
+    let servers = Cluster::start(&Setup::new(), 3, 0).unwrap();
+    let store = Redis::from_url(servers.url()).unwrap().namespace("ns");
+    let timing = scaled(Duration::from_secs(3));
+    let locker = Locker::builder(Arc::new(store)).timing(timing);
+    let locker = locker.start().await.unwrap();
+    let process = locker.process_hash().unwrap();
+    let hung = other_than_of(&servers, &format!("ns:process:{process}"));
+    let texts: Vec<String> = (0..LOCKS).map(|number| format!("k{number}")).collect();
+    let automatic = || AcquireOptions::new().heartbeat(HeartbeatPolicy::Automatic);
+    let acquired = join_all(texts.iter().map(async |text| {
+        let acquired = locker.acquire(text.as_str(), automatic()).await;
+        acquired.unwrap().guard().unwrap()
+    }));
+    let (there, elsewhere): (Vec<_>, Vec<_>) = acquired.await.into_iter().partition(|guard| {
+        let name = format!("ns:{{{}}}", guard.key());
+        place_of(&servers, &name) == hung
+    });
+    servers.nodes()[hung].pause().unwrap();
+    tokio::time::sleep(timing.lock_ttl + timing.extend_every).await;
+    let lost = |guards: &[LockGuard]| guards.iter().filter(|it| !it.is_valid()).count();
+    let (lost_there, lost_elsewhere) = (lost(&there), lost(&elsewhere));
+    println!(
+        "{lost_there} of {} lost there, {lost_elsewhere} of {} elsewhere",
+        there.len(),
+        elsewhere.len()
+    );
+    // It has hung for long enough: what lies there has not been extended.
+    assert_eq!(lost_there, there.len());
+    assert_eq!(lost_elsewhere, 0);
+    servers.nodes()[hung].resume().unwrap();
 }

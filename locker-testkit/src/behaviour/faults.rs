@@ -372,12 +372,14 @@ pub async fn the_reporter_writes_regularly<F: Fixture>(world: World<F>) {
     assert_eq!(sent.total(), reports, "and nothing else: {sent:?}");
 }
 
-/// L7: n locks cost ceil(n/64) requests per extend interval, and as many checks per recheck.
+/// L7: n locks cost one request for each batch of the store's size per extend interval, and as many
+/// checks per recheck.
 pub async fn held_locks_cost_batches_not_requests<F: Fixture>(world: World<F>) {
+    const LOCKS: usize = 130;
     let (locker, counted) = world.counted_locker().await;
     let options = AcquireOptions::new().heartbeat(HeartbeatPolicy::Automatic);
     let mut guards = Vec::new();
-    for n in 0..130 {
+    for n in 0..LOCKS {
         guards.push(
             world
                 .hold_with(&locker, &format!("k{n}"), options.clone())
@@ -388,7 +390,8 @@ pub async fn held_locks_cost_batches_not_requests<F: Fixture>(world: World<F>) {
     let intervals = 3;
     world.pass(world.timing().extend_every * intervals).await;
     let sent = counted.counts().since(&before);
-    let (batches, intervals) = (130_u64.div_ceil(64), u64::from(intervals));
+    let batches = LOCKS.div_ceil(world.store().await.limits().batch);
+    let (batches, intervals) = (batches as u64, u64::from(intervals));
     let extends = sent.from(Side::Upkeep, Method::Extend);
     assert!(
         (batches * (intervals - 1)..=batches * (intervals + 1)).contains(&extends),
