@@ -110,9 +110,14 @@ pub enum ReleaseError {
     #[error("the lock was lost before it was released")]
     Lost(#[source] Loss),
     /// The store has not confirmed the release: it is being repeated in the background, and the
-    /// lock may be held until then, at most for one lock TTL; or an answer was lost, and the
-    /// repetition found nothing. The lock was valid until the release was asked for.
-    #[error("the lock may still be held: its release is not confirmed yet and goes on")]
+    /// lock may be held until then, at most for one lock TTL. Or an answer was lost, and the
+    /// repetition found that the lock is not its owner's any more: because the first release had
+    /// freed it, as nearly always, or because it was lost in the same moment, which nobody can tell
+    /// apart. The lock was valid until the release was asked for.
+    #[error(
+        "the release is not confirmed: either it was done and its answer is lost, or the lock may \
+         still be held while it is being repeated"
+    )]
     Unconfirmed(#[source] BackendError),
     /// This is a forked child of the process that started the locker. The lock is its parent's.
     #[error("the lock is the parent process's: a forked child cannot release it")]

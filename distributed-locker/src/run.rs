@@ -40,7 +40,8 @@ pub enum Release {
     /// The store has confirmed it.
     Confirmed,
     /// The store has not answered in time: the release goes on in the background, and the lock may be
-    /// held until then. Or an answer was lost, and the repetition found nothing.
+    /// held until then. Or an answer was lost, and the repetition found that the lock is not its owner's
+    /// any more ([`ReleaseError::Unconfirmed`]).
     Unconfirmed(BackendError),
 }
 

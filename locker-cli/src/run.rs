@@ -166,7 +166,9 @@ impl<'a> Plan<'a> {
             }
             Err(error @ (ReleaseError::Unconfirmed(_) | ReleaseError::Forked)) => {
                 tell(&format!("warning: {}", chain(&error)));
-                tell("  lock: it ends with this process, within the liveness TTL");
+                tell(
+                    "  lock: what may be left of it ends with this process, within the liveness TTL",
+                );
             }
             Err(error) => tell(&format!("warning: {}", chain(&error))),
         }
