@@ -19,8 +19,9 @@
 //! with it, and nobody hears whether it would have been answered. Where all are like that a dead
 //! connection would never be found (L6). So what they have waited is added up, time that several
 //! waited together once, until something is answered. Only waiting counts, and not the time in which
-//! nobody asked: who looks in for a moment now and then has seen too little. Where so few ask the
-//! kernel is quicker: it breaks a socket on which nothing arrives.
+//! nobody asked: who looks in for a moment now and then has seen too little. Where so few ask, and
+//! where of several sockets only one is dead, the stores see to it that a socket breaks by itself when
+//! nothing comes back for some seconds.
 //!
 //! *And why does nobody wait after that?* Where the store is slower than they are patient the
 //! connection may be as sound as any other, and they would leave before anything was sent on it: it
