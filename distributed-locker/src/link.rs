@@ -1,29 +1,20 @@
 //! One side's connection to the store: opened when it is needed, closed when it is dead, and every
 //! request on it bounded in time.
 //!
-//! *When is a connection dead?* When it broke. But one whose other end is gone, and nobody said so,
-//! looks like one whose store is slow: a request on it runs out of time. The Reporter may not wait to
-//! find out which, because the report or extend after it must get through
-//! ([`Timing`](locker_core::Timing)): its connection is closed at once. A caller's is *doubted*: with
-//! the next request another one is opened, and takes its place when it gets through. A request waits for
-//! that for a quarter of its time, and then goes out on the doubted one. If requests are answered there,
-//! none waits any more, and if no other connection can be had, the doubt is dropped; if the next one is
-//! lost too, it is closed. It is replaced also when it answers: it may consist of several sockets, of
-//! which one is dead.
-//!
-//! *And if nobody waits for so long?* A caller with less patience than a request has takes its request
-//! with it, and nobody hears whether it would have been answered. So a connection is also doubted when
-//! those who left have waited for a request timeout together, and nothing was answered meanwhile. It is
-//! never closed for that: where the store is slower than they are patient it may be as sound as any
-//! other. And if nothing is answered on the next one either, it takes twice as long, and so on.
-//!
-//! *Why not close it at once?* Where the store is slow, because of the network or of its load, opening
-//! a connection is the slowest of all, and the most expensive for the store: it would be asked for
-//! connections and nothing else, and nobody would get anything done (F12).
+//! It is dead when it broke. Of one on which a request runs out of time nobody knows, and the sides
+//! differ in what they do with it. The Reporter may not wait to find out, because the report or extend
+//! after it must get through ([`Timing`](locker_core::Timing)): its connection is closed at once, also
+//! where it has just been opened for the same reason, because a part of the store that is silent looks
+//! like a network that comes and goes. A caller's is [doubted](doubt), and [another](openings) opened
+//! beside it.
 
+mod doubt;
 mod openings;
+#[cfg(test)]
+mod tests;
 
 use crate::time::Time;
+use doubt::Signs;
 use futures_util::FutureExt;
 use locker_core::backend::{Connect, Side};
 use locker_core::{Backend, BackendError, Effect, ErrorKind, Instant};
@@ -55,7 +46,8 @@ struct Current {
     open: Option<Open>,
     /// How many there have been.
     generation: u64,
-    /// How often it was doubted because of those who left, since something was answered.
+    /// How often it was doubted because of those who left, since something was answered. Each time
+    /// that takes twice as long: the store may just be slower than they are patient (F12).
     in_vain: u32,
 }
 
@@ -64,11 +56,7 @@ struct Current {
 struct Open {
     backend: Arc<dyn Backend>,
     generation: u64,
-    /// How long those who left have waited since something was answered, and until when that was
-    /// counted: those who waited at the same time waited once.
-    unanswered: Duration,
-    counted: Instant,
-    doubt: Option<Doubt>,
+    signs: Signs,
 }
 
 /// A request that is under way. Dropped before it is over, its caller has left.
@@ -79,19 +67,7 @@ struct UnderWay<'a> {
     is_over: bool,
 }
 
-/// A request has run out of time on a connection.
-#[derive(Debug, Clone, Copy)]
-struct Doubt {
-    since: Instant,
-    /// One that was sent after that was answered.
-    answers: bool,
-}
-
-/// Which part of a request's time is left to a new connection to get through, before the request goes
-/// out on the doubted one.
-const CHANCE: u32 = 4;
-
-/// How often the patience with silence doubles: with the default request timeout, to a minute and a half.
+/// How often that doubles: with the default request timeout, to a minute and a half.
 const MOST_DOUBLINGS: u32 = 6;
 
 impl Link {
@@ -131,7 +107,7 @@ impl Link {
         let opened = self.opened();
         let was_open = opened.is_some();
         let open = match opened {
-            Some(open) if open.doubt.is_none() => open,
+            Some(open) if open.signs.doubt().is_none() => open,
             // Boxed: it is rare, and larger than all the rest.
             _ => Box::pin(self.any(deadline)).await?,
         };
@@ -153,7 +129,7 @@ impl Link {
             Some(Ok(answer)) => {
                 match &answer {
                     Err(error) if error.kind().breaks_connection() => self.reset(generation),
-                    Err(error) if is_of_a_broken_socket(error) => {}
+                    Err(error) if error.is_unanswered() => {}
                     Ok(_) | Err(_) => self.answered(generation, sent),
                 }
                 answer
@@ -174,16 +150,13 @@ impl Link {
         }
     }
 
-    /// A connection for one request, until `deadline`.
+    /// A connection for one request, until `deadline`: a new one, or the doubted one.
     async fn any(&self, deadline: Instant) -> Result<Open, BackendError> {
-        let sound = || self.sound(self.timeout * PATIENCE);
-        if let Some(doubt) = self.opened().and_then(|open| open.doubt) {
-            let ended = if doubt.answers {
-                // It only sees to it that another one is being opened.
-                sound().now_or_never()
-            } else {
-                self.time.timeout(self.timeout / CHANCE, sound()).await
-            };
+        let another = || self.another(self.timeout * PATIENCE);
+        if let Some(doubt) = self.opened().and_then(|open| open.signs.doubt()) {
+            // Who does not wait sees to it all the same that another one is being opened.
+            let wait = doubt.wait(self.timeout);
+            let ended = self.time.timeout(wait, another()).await;
             match (ended, self.opened()) {
                 (Some(Ok(open)), _) | (_, Some(open)) => return Ok(open),
                 (Some(Err(failure)), None) => return Err(failure),
@@ -192,13 +165,14 @@ impl Link {
             }
         }
         let left = deadline.since(self.time.now());
-        let opened = self.time.timeout(left, sound()).await;
+        let opened = self.time.timeout(left, another()).await;
         opened.unwrap_or_else(|| Err(not_in_time()))
     }
 
-    /// A connection that is not doubted; if there is none, one that is opened within `limit`.
-    async fn sound(&self, limit: Duration) -> Result<Open, BackendError> {
-        let undoubted = || self.opened().filter(|open| open.doubt.is_none());
+    /// A connection that is not doubted; if there is none, one that is opened within `limit`. The
+    /// doubted one where it is too soon to open another.
+    async fn another(&self, limit: Duration) -> Result<Open, BackendError> {
+        let undoubted = || self.opened().filter(|open| open.signs.doubt().is_none());
         if let Some(open) = undoubted() {
             return Ok(open);
         }
@@ -207,11 +181,13 @@ impl Link {
         if let Some(open) = undoubted() {
             return Ok(open);
         }
-        let (now, timeout) = (self.time.now(), self.timeout);
-        let begin = || self.runtime.spawn(self.opening(limit));
-        openings.first(now, timeout, begin).await?;
+        let (now, has_one) = (self.time.now(), self.opened().is_some());
+        if openings.is_due(now, self.timeout, has_one) {
+            openings.begin(now, self.runtime.spawn(self.opening(limit)));
+        }
+        openings.first().await?;
         self.opened().ok_or_else(|| {
-            let text = "the new connection to the store broke at once";
+            let text = "the connection to the store broke at once";
             BackendError::new(ErrorKind::Unavailable, Effect::NotApplied, text)
         })
     }
@@ -231,7 +207,9 @@ impl Link {
             let (ended, _spare) = match opened {
                 Ok(backend) => (Ok(()), current.replace(backend)),
                 Err(failure) => {
-                    current.stay_with_what_answers();
+                    if let Some(open) = &mut current.open {
+                        open.signs.cannot_be_replaced();
+                    }
                     (Err(failure), None)
                 }
             };
@@ -246,58 +224,41 @@ impl Link {
 
     /// A request that was sent then was answered on this connection.
     fn answered(&self, generation: u64, sent: Instant) {
+        let now = self.time.now();
         let mut current = self.current();
-        let Some(open) = current.of(generation) else {
-            return;
-        };
-        open.unanswered = Duration::ZERO;
-        if let Some(doubt) = &mut open.doubt {
-            doubt.answers |= sent >= doubt.since;
+        if let Some(open) = current.of(generation) {
+            open.signs.answered(now, sent);
+            current.in_vain = 0;
         }
-        current.in_vain = 0;
     }
 
     /// Somebody who asked then waits no longer for an answer on this connection.
     fn left(&self, generation: u64, sent: Instant) {
         let now = self.time.now();
-        // In a forked child a thread may hold it that does not exist there.
+        // Whoever leaves never waits here: in a forked child a thread may hold it that does not exist
+        // there. Where one does exist this waiting is not counted, and there are others.
         let Ok(mut current) = self.current.try_lock() else {
             return;
         };
-        let limit = self.timeout * 2_u32.pow(current.in_vain.min(MOST_DOUBLINGS));
-        let Some(open) = current.of(generation) else {
-            return;
-        };
-        open.unanswered += now.since(sent.max(open.counted));
-        open.counted = now;
-        if open.unanswered >= limit && open.doubt.is_none() {
-            open.unanswered = Duration::ZERO;
-            open.doubt = Some(Doubt {
-                since: now,
-                answers: false,
-            });
+        let enough = self.timeout * 2_u32.pow(current.in_vain.min(MOST_DOUBLINGS));
+        if let Some(open) = current.of(generation)
+            && open.signs.left(now, sent, enough)
+        {
             current.in_vain += 1;
         }
     }
 
     /// A request that was sent then has run out of time on this connection.
     fn silent(&self, generation: u64, sent: Instant) {
+        let now = self.time.now();
         let mut current = self.current();
-        let Some(open) = current.of(generation) else {
-            return;
-        };
-        match open.doubt {
-            None if self.side == Side::Caller => {
-                let since = self.time.now();
-                let answers = false;
-                open.doubt = Some(Doubt { since, answers });
-            }
-            // As old as the one before it, or one among others that were answered: nothing new.
-            Some(doubt) if doubt.answers || sent < doubt.since => {}
-            _ => {
-                drop(current);
-                self.reset(generation);
-            }
+        let is_dead = current.of(generation).is_some_and(|open| {
+            let is_dead = open.signs.lost(now, sent);
+            is_dead || self.side != Side::Caller
+        });
+        drop(current);
+        if is_dead {
+            self.reset(generation);
         }
     }
 
@@ -316,7 +277,7 @@ impl Link {
 
     /// Opens the connection, within `limit`.
     pub(crate) async fn open(&self, limit: Duration) -> Result<Arc<dyn Backend>, BackendError> {
-        self.sound(limit).await.map(|open| open.backend)
+        self.another(limit).await.map(|open| open.backend)
     }
 }
 
@@ -337,35 +298,25 @@ impl Current {
 
     /// A new connection: in the place of none, or of a doubted one. Answers the one that is too many.
     fn replace(&mut self, backend: Arc<dyn Backend>) -> Option<Arc<dyn Backend>> {
-        if self.open.as_ref().is_some_and(|open| open.doubt.is_none()) {
+        if self
+            .open
+            .as_ref()
+            .is_some_and(|open| open.signs.doubt().is_none())
+        {
             return Some(backend);
         }
         self.generation += 1;
         let open = Open {
             backend,
             generation: self.generation,
-            unanswered: Duration::ZERO,
-            counted: Instant::ZERO,
-            doubt: None,
+            signs: Signs::NONE,
         };
         self.open.replace(open).map(|old| old.backend)
-    }
-
-    /// No other connection can be had: one that answers is better than nothing.
-    fn stay_with_what_answers(&mut self) {
-        if let Some(open) = &mut self.open {
-            open.doubt = open.doubt.filter(|doubt| !doubt.answers);
-        }
     }
 }
 
 fn lock(current: &Mutex<Current>) -> MutexGuard<'_, Current> {
     current.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Whether one of the several sockets of a connection broke under a request: that is no answer.
-fn is_of_a_broken_socket(error: &BackendError) -> bool {
-    error.kind() == ErrorKind::Busy && error.effect() == Effect::Unknown
 }
 
 fn not_in_time() -> BackendError {

@@ -145,13 +145,13 @@ impl<C: Carrier> Driver<C> {
                     drop(reply.send(answer));
                 }
             }
-            Ok(answers) => fail::<C>(replies, error::miscounted(ops.len(), answers.len())),
+            Ok(answers) => fail::<C>(replies, &error::miscounted(ops.len(), answers.len())),
             Err(error) if error::blames_a_member(&error) && !C::is_overload(&error) => {
                 let parcels = ops.into_iter().zip(replies);
                 let parcels = parcels.map(|(op, reply)| Parcel { op, reply });
                 landed.refused = parcels.collect();
             }
-            Err(error) => fail::<C>(replies, error),
+            Err(error) => fail::<C>(replies, &error),
         }
     }
 }
@@ -218,9 +218,8 @@ async fn turn(has_workers: bool) {
 }
 
 /// Tells everybody the same error.
-fn fail<C: Carrier>(replies: Vec<Reply<C>>, error: BackendError) {
-    let error = error::Shared::new(error);
+fn fail<C: Carrier>(replies: Vec<Reply<C>>, error: &BackendError) {
     for reply in replies {
-        drop(reply.send(Err(error.copy())));
+        drop(reply.send(Err(error.clone())));
     }
 }

@@ -1,10 +1,6 @@
-//! What is said to a caller whose operation the gate could not bring to an answer, and one error
-//! told to many.
+//! What is said to a caller whose operation the gate could not bring to an answer.
 
 use locker_core::{BackendError, Effect, ErrorKind};
-use std::error::Error;
-use std::fmt;
-use std::sync::Arc;
 
 /// The tasks of the gate are gone, and the operation was never sent.
 pub(crate) fn closed() -> BackendError {
@@ -48,72 +44,9 @@ pub(crate) fn blames_a_member(error: &BackendError) -> bool {
     error.effect() == Effect::NotApplied && !error.kind().breaks_connection()
 }
 
-/// One error for each of many.
-pub(crate) struct Shared(Arc<BackendError>);
-
-impl Shared {
-    pub(crate) fn new(error: BackendError) -> Self {
-        Self(Arc::new(error))
-    }
-
-    /// The same error: kind, effect, text and source.
-    pub(crate) fn copy(&self) -> BackendError {
-        let copy = BackendError::new(self.0.kind(), self.0.effect(), self.0.to_string());
-        if self.0.source().is_some() {
-            copy.with_source(Source(Arc::clone(&self.0)))
-        } else {
-            copy
-        }
-    }
-}
-
-/// The source of a shared error.
-struct Source(Arc<BackendError>);
-
-impl fmt::Display for Source {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0.source() {
-            Some(source) => fmt::Display::fmt(source, f),
-            None => Ok(()),
-        }
-    }
-}
-
-impl fmt::Debug for Source {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&self.0.source(), f)
-    }
-}
-
-impl Error for Source {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.0.source()?.source()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_copy_says_what_the_error_says_and_what_caused_it() {
-        let cause = BackendError::new(ErrorKind::Timeout, Effect::Unknown, "the cause")
-            .with_source(std::fmt::Error);
-        let shared = Shared::new(
-            BackendError::new(ErrorKind::Denied, Effect::NotApplied, "refused").with_source(cause),
-        );
-        for copy in [shared.copy(), shared.copy()] {
-            assert_eq!(copy.kind(), ErrorKind::Denied);
-            assert_eq!(copy.effect(), Effect::NotApplied);
-            assert_eq!(copy.to_string(), "refused");
-            let source = copy.source().unwrap();
-            assert_eq!(source.to_string(), "the cause");
-            assert_eq!(
-                source.source().unwrap().to_string(),
-                std::fmt::Error.to_string()
-            );
-        }
-    }
 
     #[test]
     fn only_a_certain_refusal_over_a_sound_connection_blames_a_member() {

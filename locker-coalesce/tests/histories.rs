@@ -125,6 +125,7 @@ impl World {
                 }
                 Verdict::Fails(kind, effect) => Some((kind, effect)),
                 Verdict::Panics => Some((ErrorKind::Unavailable, Effect::Unknown)),
+                Verdict::Breaks => Some((ErrorKind::Busy, Effect::Unknown)),
                 Verdict::Miscounts if request.together => {
                     Some((ErrorKind::Unavailable, Effect::Unknown))
                 }

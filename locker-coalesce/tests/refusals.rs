@@ -8,6 +8,7 @@ use common::{
     Request, TOGETHER, Verdict, ask, ask_at_once, ask_each, begin, gate, kind_and_effect, op, turns,
 };
 use locker_core::{Effect, ErrorKind};
+use std::error::Error;
 
 /// Attack 3.
 #[tokio::test]
@@ -127,5 +128,22 @@ async fn after_an_error_that_tells_nothing_of_a_member_everybody_gets_it() {
         begin(&mut next);
         requests.try_recv().unwrap().land(Verdict::Fine);
         assert_eq!(next.await.unwrap(), 9);
+    }
+}
+
+/// Also what is no part of its text: its cause, and that the store has not answered.
+#[tokio::test]
+async fn one_error_is_told_to_many_as_it_is() {
+    let (gate, mut requests) = gate(64, 1);
+    let mut asking = ask_at_once(&gate, 0..4).await;
+    requests.try_recv().unwrap().land(Verdict::Fine);
+    requests.try_recv().unwrap().land(Verdict::Breaks);
+    for asking in asking.drain(1..) {
+        let told = asking.await.unwrap_err();
+        assert_eq!(told.kind(), ErrorKind::Busy);
+        assert!(told.is_unanswered());
+        assert_eq!(told.to_string(), "broken");
+        let cause = told.source().unwrap();
+        assert_eq!(cause.to_string(), std::fmt::Error.to_string());
     }
 }

@@ -421,6 +421,17 @@ mod tests {
         }
     }
 
+    /// It has too much to do, and says so: its connection lives.
+    #[test]
+    fn a_refusal_for_want_of_room_is_an_answer() {
+        for text in ["etcdserver: too many requests", NO_SPACE, ""] {
+            let status = Status::new(Code::ResourceExhausted, text);
+            let error = from_client(ClientError::GRpcStatus(status), Request::Write);
+            assert_eq!(error.kind(), ErrorKind::Busy, "{text}");
+            assert!(!error.is_unanswered(), "{text}");
+        }
+    }
+
     #[test]
     fn no_text_repeats_its_source() {
         let status = Status::new(Code::Unavailable, "etcdserver: no leader");

@@ -7,12 +7,25 @@
 //! which it shuts the socket down.
 
 use hyper_util::rt::TokioIo;
+use rustix::net::sockopt::set_tcp_user_timeout;
 use std::error::Error;
 use std::fmt;
 use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::net::TcpStream;
+
+/// How many milliseconds the other end may take to acknowledge what was sent, before the kernel
+/// breaks the connection (`TCP_USER_TIMEOUT`).
+///
+/// By default the kernel repeats what was sent for a quarter of an hour. The locker finds a dead
+/// connection earlier by requests that run out of time, but learns little from callers that come
+/// seldom and leave early. A member that is slow, or has stopped, acknowledges all the same, as long as
+/// there is room for what it is sent: that is its kernel's business. So this bounds the outages of the
+/// network over which a connection lasts. It is longer than the locker gives to a request or an opening
+/// by default, so that it judges first where it can, and not longer than the time after which a process
+/// that is cut off counts as dead.
+const UNACKNOWLEDGED_MS: u32 = 10_000;
 
 /// The socket of one channel. Dropping it closes the connection.
 #[derive(Debug, Default)]
@@ -81,6 +94,7 @@ impl Line {
         let stream = TcpStream::connect(address).await?;
         // Requests are small and are waited for.
         stream.set_nodelay(true)?;
+        set_tcp_user_timeout(&stream, UNACKNOWLEDGED_MS)?;
         let handle = std::net::TcpStream::from(stream.as_fd().try_clone_to_owned()?);
         let mut state = self.state();
         match *state {
@@ -113,3 +127,19 @@ impl fmt::Display for Spent {
 }
 
 impl Error for Spent {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::net::sockopt::tcp_user_timeout;
+    use tokio::net::TcpListener;
+
+    /// F11: also where the locker hears nothing of it.
+    #[tokio::test]
+    async fn a_socket_whose_other_end_is_gone_breaks_by_itself() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let stream = Line::default().open(&address).await.unwrap();
+        assert_eq!(tcp_user_timeout(&stream).unwrap(), UNACKNOWLEDGED_MS);
+    }
+}

@@ -47,6 +47,21 @@ const CLUSTER_ANSWER: Duration = CONNECT_TIMEOUT;
 /// request timeouts that a locker gives to an opening, and each less than the one that a request
 /// has; and it must be enough for a network on which requests are answered in time.
 const CLUSTER_CONNECT: Duration = Duration::from_secs(1);
+/// How long the other end may take to acknowledge what was sent, before the kernel breaks the
+/// connection (`TCP_USER_TIMEOUT`).
+///
+/// By default the kernel repeats what was sent for a quarter of an hour. The locker finds a dead
+/// connection earlier by requests that run out of time, but it judges all the sockets of a cluster as
+/// one, which answers as long as one of them does; and it learns little from callers that come seldom
+/// and leave early. A dead socket is broken by this, whoever waits for it, and is replaced as any that
+/// broke.
+///
+/// A store that is slow, or has stopped, acknowledges all the same, as long as there is room for what
+/// it is sent: that is its kernel's business. So this bounds the outages of the network over which a
+/// connection lasts. It is longer than the locker gives to a request or an opening by default, so that
+/// it judges first where it can, and not longer than the time after which a process that is cut off
+/// counts as dead.
+const UNACKNOWLEDGED: Duration = Duration::from_secs(10);
 /// How often the client of a cluster sends a request again: as often as by its own default.
 ///
 /// Redirects take most of them, and do not wait. While a slot is being moved, each time that others
@@ -110,7 +125,7 @@ impl Source {
             Self::Client(client) => {
                 let info = client.get_connection_info().clone();
                 let login = info.redis_settings().clone().set_protocol(protocol);
-                let tcp = info.tcp_settings().clone().set_nodelay(true);
+                let tcp = with_ours(info.tcp_settings().clone());
                 let info = info.set_redis_settings(login).set_tcp_settings(tcp);
                 Client::open(info).map_err(connecting)?
             }
@@ -305,9 +320,15 @@ impl Place {
     }
 }
 
-/// Small requests, each of which somebody waits for.
 fn tcp() -> TcpSettings {
-    TcpSettings::default().set_nodelay(true)
+    with_ours(TcpSettings::default())
+}
+
+/// For small requests, each of which somebody waits for. How long he does so at most is what was set
+/// already, if it was.
+fn with_ours(settings: TcpSettings) -> TcpSettings {
+    let unacknowledged = settings.user_timeout().unwrap_or(UNACKNOWLEDGED);
+    settings.set_nodelay(true).set_user_timeout(unacknowledged)
 }
 
 #[cfg(feature = "tls")]
@@ -360,5 +381,33 @@ impl Connection {
 
     pub(crate) fn is_cluster(&self) -> bool {
         matches!(self, Self::Cluster(_))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// F11: also where the locker hears nothing of it.
+    #[test]
+    fn a_socket_whose_other_end_is_gone_breaks_by_itself() {
+        for url in ["redis://a", "redis+sentinel://a,b/m", "redis+cluster://a,b"] {
+            let place = Place::parse(url).unwrap();
+            for info in place.infos(ProtocolVersion::RESP2).unwrap() {
+                let tcp = info.tcp_settings();
+                assert_eq!(
+                    (tcp.user_timeout(), tcp.nodelay()),
+                    (Some(UNACKNOWLEDGED), true)
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn what_the_owner_of_a_client_has_set_stays() {
+        let longer = Duration::from_secs(60);
+        let theirs = TcpSettings::default().set_user_timeout(longer);
+        assert_eq!(with_ours(theirs).user_timeout(), Some(longer));
+        assert_eq!(tcp().user_timeout(), Some(UNACKNOWLEDGED));
     }
 }

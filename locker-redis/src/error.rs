@@ -48,6 +48,7 @@ pub(crate) fn broken_line(cause: RedisError) -> BackendError {
         Effect::Unknown,
         "the connection to one primary of the cluster broke while the request was under way",
     )
+    .unanswered()
     .with_source(cause)
 }
 
@@ -59,6 +60,7 @@ pub(crate) fn straggler() -> BackendError {
         Effect::Unknown,
         "the primary of this lock has not answered while others have",
     )
+    .unanswered()
 }
 
 /// The server answered something that this store's own scripts never answer.
@@ -461,6 +463,20 @@ mod tests {
         ] {
             let error = RedisError::from((Kind::Server(kind), "text"));
             assert_eq!(from_redis(error, Stage::Once).kind(), expected, "{kind:?}");
+        }
+    }
+
+    /// Both are asked again over a connection that stays open, and only one shows that it lives.
+    #[test]
+    fn what_broke_or_is_silent_is_no_answer_and_a_refusal_is_one() {
+        let cause = io::Error::from(io::ErrorKind::ConnectionReset);
+        for error in [broken_line(cause.into()), straggler()] {
+            assert_eq!(error.kind(), ErrorKind::Busy);
+            assert!(error.is_unanswered(), "{error}");
+        }
+        for (text, _) in REFUSALS {
+            let error = from_text(text, Stage::Repeated);
+            assert!(!error.is_unanswered(), "{text}");
         }
     }
 

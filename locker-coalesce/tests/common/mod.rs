@@ -39,6 +39,8 @@ pub(crate) enum Verdict {
     FirstIsBad,
     /// An error for the whole request.
     Fails(ErrorKind, Effect),
+    /// The socket of the request breaks, and others of its connection do not.
+    Breaks,
     /// The client panics.
     Panics,
     /// One answer is missing.
@@ -104,6 +106,7 @@ impl Carrier for Scripted {
     async fn carry_one(&self, op: &Op) -> Result<usize, BackendError> {
         match self.verdict(std::slice::from_ref(op), false).await {
             Verdict::Fails(kind, effect) => Err(BackendError::new(kind, effect, "refused")),
+            Verdict::Breaks => Err(broken()),
             Verdict::FirstIsBad => Err(bad()),
             _ => Ok(op.id),
         }
@@ -116,6 +119,7 @@ impl Carrier for Scripted {
             Verdict::Fails(kind, effect) => {
                 return Err(BackendError::new(kind, effect, "refused"));
             }
+            Verdict::Breaks => return Err(broken()),
             Verdict::FirstIsBad => answers[0] = Err(bad()),
             Verdict::Miscounts => drop(answers.pop()),
             _ => {}
@@ -126,6 +130,12 @@ impl Carrier for Scripted {
     fn is_overload(error: &BackendError) -> bool {
         error.kind() == ErrorKind::Busy
     }
+}
+
+fn broken() -> BackendError {
+    BackendError::new(ErrorKind::Busy, Effect::Unknown, "broken")
+        .with_source(std::fmt::Error)
+        .unanswered()
 }
 
 fn bad() -> BackendError {

@@ -15,6 +15,7 @@ pub struct BackendError(Box<Inner>);
 struct Inner {
     kind: ErrorKind,
     effect: Effect,
+    unanswered: bool,
     message: String,
     source: Option<Arc<dyn Error + Send + Sync>>,
 }
@@ -28,8 +29,8 @@ pub enum ErrorKind {
     Timeout,
     /// The store works, and something else is in the way of this very request: another writer, a
     /// locked row, a slot that is being moved, one of the several sockets that a connection
-    /// consists of, which is being replaced. Ask again; the connection is sound. With an unknown
-    /// [`Effect`] it is no sign of life of a connection that is doubted.
+    /// consists of, which is being replaced. Ask again; the connection is sound. Where the store has
+    /// said nothing at all, the error is also [`unanswered`](BackendError::unanswered).
     Busy,
     /// The credentials or rights do not suffice. Asking again is useless.
     Denied,
@@ -72,6 +73,7 @@ impl BackendError {
         Self(Box::new(Inner {
             kind,
             effect,
+            unanswered: false,
             message: message.into(),
             source: None,
         }))
@@ -84,6 +86,26 @@ impl BackendError {
         self
     }
 
+    /// The same failure, of a request to which the store has said nothing.
+    ///
+    /// An error of a kind that leaves the connection open counts as an answer of the store's, and so
+    /// as a sign that the connection lives. Say this of one that is none: where one of the several
+    /// sockets of a connection broke under the request, or is silent while others are not. For the
+    /// kinds that [break the connection](ErrorKind::breaks_connection) it changes nothing.
+    ///
+    /// ```
+    /// # use locker_core::{BackendError, Effect, ErrorKind};
+    /// let full = BackendError::new(ErrorKind::Busy, Effect::Unknown, "the store says: no space");
+    /// assert!(!full.is_unanswered());
+    /// let broke = BackendError::new(ErrorKind::Busy, Effect::Unknown, "one of three sockets broke");
+    /// assert!(broke.unanswered().is_unanswered());
+    /// ```
+    #[must_use]
+    pub fn unanswered(mut self) -> Self {
+        self.0.unanswered = true;
+        self
+    }
+
     /// No answer came in time; the request may take effect all the same.
     pub fn timeout() -> Self {
         Self::new(
@@ -91,6 +113,7 @@ impl BackendError {
             Effect::Unknown,
             "the store did not answer within the request timeout",
         )
+        .unanswered()
     }
 
     /// What kind of failure it was.
@@ -101,6 +124,11 @@ impl BackendError {
     /// Whether the request may have changed the store.
     pub fn effect(&self) -> Effect {
         self.0.effect
+    }
+
+    /// Whether it says [of itself](Self::unanswered) that the store has said nothing.
+    pub fn is_unanswered(&self) -> bool {
+        self.0.unanswered
     }
 }
 
@@ -115,6 +143,7 @@ impl fmt::Debug for BackendError {
         f.debug_struct("BackendError")
             .field("kind", &self.0.kind)
             .field("effect", &self.0.effect)
+            .field("unanswered", &self.0.unanswered)
             .field("message", &self.0.message)
             .field("source", &self.0.source)
             .finish()
