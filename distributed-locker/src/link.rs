@@ -3,10 +3,15 @@
 //!
 //! It is dead when it broke. Of one on which a request runs out of time nobody knows, and the sides
 //! differ in what they do with it. The Reporter may not wait to find out, because the report or extend
-//! after it must get through ([`Timing`](locker_core::Timing)): its connection is closed at once, also
-//! where it has just been opened for the same reason, because a part of the store that is silent looks
-//! like a network that comes and goes. A caller's is [doubted](doubt), and [another](openings) opened
-//! beside it.
+//! after it must get through ([`Timing`](locker_core::Timing)): its connection is closed at once. A
+//! caller's is [doubted](doubt), and [another](openings) opened beside it.
+//!
+//! Some of what the Reporter asks about has not been answered before. Where a part of the store is
+//! silent, that is so on every connection: each would be closed after one request timeout, and the rest
+//! of the store, which is sound, asked for another by every locker there is (F12). So where a connection
+//! has answered others, such a request closes it in the first place, because one of its sockets may be
+//! dead, and then at most once in twice the time of the last time. Whatever else is lost closes it as
+//! ever, so what is answered as a rule has what `Timing` allows it.
 
 mod doubt;
 mod openings;
@@ -49,6 +54,23 @@ struct Current {
     /// How often it was doubted because of those who left, since something was answered. Each time
     /// that takes twice as long: the store may just be slower than they are patient (F12).
     in_vain: u32,
+    part: Part,
+}
+
+/// A part of the store that is silent.
+#[derive(Debug, Default)]
+struct Part {
+    /// How often a connection that answered others was closed for its sake, since it was answered for.
+    closed: u32,
+    /// Until when none is.
+    spares_until: Option<Instant>,
+}
+
+/// Whether what a request is about was answered the last time, so that its silence would be news.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Silence {
+    IsNews,
+    IsKnown,
 }
 
 /// A connection to be used.
@@ -67,7 +89,7 @@ struct UnderWay<'a> {
     is_over: bool,
 }
 
-/// How often that doubles: with the default request timeout, to a minute and a half.
+/// How often these times double: with the default request timeout, to a minute and a half.
 const MOST_DOUBLINGS: u32 = 6;
 
 impl Link {
@@ -103,6 +125,28 @@ impl Link {
     where
         F: Future<Output = Result<T, BackendError>>,
     {
+        self.send(request, Silence::IsNews).await
+    }
+
+    /// The same about what has not been answered the last time.
+    pub(crate) async fn call_again<T, F>(
+        &self,
+        request: impl FnOnce(Arc<dyn Backend>) -> F,
+    ) -> Result<T, BackendError>
+    where
+        F: Future<Output = Result<T, BackendError>>,
+    {
+        self.send(request, Silence::IsKnown).await
+    }
+
+    async fn send<T, F>(
+        &self,
+        request: impl FnOnce(Arc<dyn Backend>) -> F,
+        silence: Silence,
+    ) -> Result<T, BackendError>
+    where
+        F: Future<Output = Result<T, BackendError>>,
+    {
         let deadline = self.time.now() + self.timeout;
         let opened = self.opened();
         let was_open = opened.is_some();
@@ -130,7 +174,7 @@ impl Link {
                 match &answer {
                     Err(error) if error.kind().breaks_connection() => self.reset(generation),
                     Err(error) if error.is_unanswered() => {}
-                    Ok(_) | Err(_) => self.answered(generation, sent),
+                    Ok(_) | Err(_) => self.answered(generation, sent, silence),
                 }
                 answer
             }
@@ -143,7 +187,7 @@ impl Link {
             None => {
                 // A request that shared its time with the opening had little, and proves nothing.
                 if was_open {
-                    self.silent(generation, sent);
+                    self.silent(generation, sent, silence);
                 }
                 Err(BackendError::timeout())
             }
@@ -223,12 +267,15 @@ impl Link {
     }
 
     /// A request that was sent then was answered on this connection.
-    fn answered(&self, generation: u64, sent: Instant) {
+    fn answered(&self, generation: u64, sent: Instant, silence: Silence) {
         let now = self.time.now();
         let mut current = self.current();
         if let Some(open) = current.of(generation) {
             open.signs.answered(now, sent);
             current.in_vain = 0;
+            if silence == Silence::IsKnown {
+                current.part = Part::default();
+            }
         }
     }
 
@@ -249,13 +296,19 @@ impl Link {
     }
 
     /// A request that was sent then has run out of time on this connection.
-    fn silent(&self, generation: u64, sent: Instant) {
+    fn silent(&self, generation: u64, sent: Instant, silence: Silence) {
         let now = self.time.now();
         let mut current = self.current();
-        let is_dead = current.of(generation).is_some_and(|open| {
-            let is_dead = open.signs.lost(now, sent);
-            is_dead || self.side != Side::Caller
-        });
+        let Some(open) = current.of(generation) else {
+            return;
+        };
+        let is_dead = if self.side == Side::Caller {
+            open.signs.lost(now, sent)
+        } else if silence == Silence::IsKnown && open.signs.has_answered() {
+            current.part.is_due(now, self.timeout)
+        } else {
+            true
+        };
         drop(current);
         if is_dead {
             self.reset(generation);
@@ -286,6 +339,19 @@ impl Drop for UnderWay<'_> {
         if !self.is_over {
             self.link.left(self.generation, self.sent);
         }
+    }
+}
+
+impl Part {
+    /// Whether a connection is to be closed for its sake.
+    fn is_due(&mut self, now: Instant, timeout: Duration) -> bool {
+        let is_due = self.spares_until.is_none_or(|until| now >= until);
+        if is_due {
+            self.closed += 1;
+            let pause = timeout * 2_u32.pow(self.closed.min(MOST_DOUBLINGS));
+            self.spares_until = Some(now + pause);
+        }
+        is_due
     }
 }
 

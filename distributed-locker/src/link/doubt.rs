@@ -42,6 +42,7 @@ pub(super) struct Signs {
     unanswered: Duration,
     /// Until when waiting was counted, or was excused by an answer.
     counted: Instant,
+    has_answered: bool,
     doubt: Option<Doubt>,
 }
 
@@ -61,6 +62,7 @@ impl Signs {
     pub(super) const NONE: Self = Self {
         unanswered: Duration::ZERO,
         counted: Instant::ZERO,
+        has_answered: false,
         doubt: None,
     };
 
@@ -68,8 +70,14 @@ impl Signs {
         self.doubt
     }
 
+    /// Whether a request was ever answered.
+    pub(super) fn has_answered(&self) -> bool {
+        self.has_answered
+    }
+
     /// A request that was sent then was answered.
     pub(super) fn answered(&mut self, now: Instant, sent: Instant) {
+        self.has_answered = true;
         self.unanswered = Duration::ZERO;
         // Who waits already has waited for nothing only from here on.
         self.counted = self.counted.max(now);

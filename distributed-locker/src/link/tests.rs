@@ -435,6 +435,44 @@ async fn a_request_of_the_reporter_that_is_lost_costs_its_connection() {
     }
 }
 
+/// F12: a part of the store that is silent does not cost the rest of it one connection after another.
+/// What is answered as a rule is not spared.
+#[tokio::test]
+async fn a_part_that_stays_silent_costs_fewer_and_fewer_connections() {
+    let (link, slow) = slow(&[0.0; 60]);
+    let link = Link::new(Arc::clone(&slow) as _, Side::Upkeep, link.time, TIMEOUT);
+    let silent = async || {
+        let for_ever = async |_store: Arc<dyn Backend>| -> Result<(), BackendError> {
+            std::future::pending().await
+        };
+        link.call_again(for_ever).await.unwrap_err()
+    };
+    let begun = || slow.begun.load(Ordering::SeqCst);
+    takes(&link, 0.1).await.expect("others are answered");
+    assert!(silent().await.is_unanswered());
+    assert_eq!(slow.kept(), 0, "one of its sockets may be dead");
+    for _ in 0..60 {
+        takes(&link, 0.1).await.expect("others are answered");
+        silent().await;
+    }
+    // Some sixty request timeouts: after one, two more, four, eight, sixteen, thirty-two.
+    assert!((5..=8).contains(&begun()), "{}", begun());
+    takes(&link, 0.1).await.expect("others are answered");
+    let before = begun();
+    assert!(takes(&link, 1000.0).await.is_err());
+    assert_eq!(slow.kept(), 0, "it is closed for the sake of the others");
+    // Nothing else was answered on this one.
+    silent().await;
+    silent().await;
+    silent().await;
+    assert!(begun() >= before + 2, "{} of {before}", begun());
+    // Once it is answered it is as the others.
+    let answered = link.call_again(async |_store| Ok(()));
+    answered.await.expect("an answer");
+    silent().await;
+    assert_eq!(slow.kept(), 0);
+}
+
 /// The request that had to wait for the connection has no time left, and the connection is good.
 #[tokio::test]
 async fn a_request_that_shared_its_time_does_not_cost_the_new_connection() {

@@ -17,7 +17,7 @@ use crate::time::Alarm;
 use locker_core::backend::Standing;
 use locker_core::machine::hold::{Hold, Request};
 use locker_core::machine::{Loss, Step};
-use locker_core::{BackendError, Effect, ErrorKind, Instant, OwnerHash};
+use locker_core::{Backend, BackendError, Effect, ErrorKind, Instant, OwnerHash};
 use std::collections::HashMap;
 use std::sync::Arc;
 use tokio::sync::Semaphore;
@@ -172,13 +172,14 @@ impl Upkeep<'_> {
         let owners: Vec<OwnerHash> = batch.iter().map(|lock| lock.owner.clone()).collect();
         let sent = self.shared.time.now();
         let ttl = self.shared.timing.lock_ttl;
-        let link = self.link;
-        let answer = match ask {
-            Ask::Extend => {
-                link.call(async |store| store.extend(&owners, ttl).await)
-                    .await
-            }
-            Ask::Check => link.call(async |store| store.check(&owners).await).await,
+        let request = async |store: Arc<dyn Backend>| match ask {
+            Ask::Extend => store.extend(&owners, ttl).await,
+            Ask::Check => store.check(&owners).await,
+        };
+        let answer = if batch.iter().all(|lock| lock.failed.is_some()) {
+            self.link.call_again(request).await
+        } else {
+            self.link.call(request).await
         };
         let (answered, mut answers) = match answer {
             Ok(reply) => (Ok(()), Ok(reply.value.into_iter())),
