@@ -4,7 +4,7 @@ use super::agenda::{Agenda, Call, Event, Knock};
 use super::env::Env;
 use super::fault::Fault;
 use super::history::History;
-use super::invariants::{Fact, Invariant, View, Violation};
+use super::invariants::{self, Fact, Invariant, View, Violation};
 use super::marks::Watcher;
 use super::network;
 use super::op::{Op, Outbox, Subscription, Ticket};
@@ -98,7 +98,7 @@ impl World {
             env,
             store,
             processes,
-            invariants: super::invariants::all(),
+            invariants: invariants::all(),
             healed_within: Duration::ZERO,
             store_wake: None,
         }
@@ -317,6 +317,7 @@ impl World {
             breach: self.env.breach,
             cloned: self.env.cloned.as_ref(),
             processes: &self.processes,
+            tenures: invariants::tenures(&self.processes, self.env.at),
             store: &*self.store,
             keys: &self.env.keys,
             facts: &facts,
@@ -362,6 +363,7 @@ impl World {
             breach: self.env.breach,
             cloned: self.env.cloned.as_ref(),
             processes: &self.processes,
+            tenures: invariants::tenures(&self.processes, self.env.at),
             store: &*self.store,
             keys: &self.env.keys,
             facts: &[],

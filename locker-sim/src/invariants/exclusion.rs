@@ -2,14 +2,14 @@
 //! when the store gives a key to somebody, no former owner is valid any more, so an owner that is
 //! cut off has stopped before the first moment at which anyone can take over.
 
-use super::{Held, Invariant, View, Violation};
+use super::{Invariant, View, Violation};
 
 #[derive(Debug)]
 pub(super) struct Exclusion;
 
 impl Invariant for Exclusion {
     fn check(&mut self, view: &View<'_>) -> Result<(), Violation> {
-        let valid: Vec<_> = view.tenures().filter(Held::is_valid).collect();
+        let valid: Vec<_> = view.tenures.iter().filter(|held| held.is_valid()).collect();
         // There are a handful at most.
         for (place, held) in valid.iter().enumerate() {
             let owner = held.tenure.owner();

@@ -116,6 +116,8 @@ pub struct View<'a> {
     pub cloned: Option<&'a ProcessHash>,
     /// The processes.
     pub processes: &'a [Process],
+    /// What they hold: gathered once for all that look.
+    pub tenures: Vec<Held<'a>>,
     /// The store.
     pub store: &'a dyn StoreModel,
     /// The keys.
@@ -124,27 +126,7 @@ pub struct View<'a> {
     pub facts: &'a [Fact],
 }
 
-impl<'a> View<'a> {
-    /// Every tenure that a running process has, with that process's clock, and since when its
-    /// incarnation is confirmed.
-    pub fn tenures(&self) -> impl Iterator<Item = Held<'a>> + use<'a> {
-        let at = self.at;
-        self.processes
-            .iter()
-            .filter(|process| process.up)
-            .flat_map(move |process| {
-                let now = process.clock_at(at);
-                process.hands.iter().filter_map(move |(id, hand)| {
-                    Some(Held {
-                        hand: HandRef::new(process.index, process.boot, *id),
-                        now,
-                        since: hand.life.since,
-                        tenure: hand.tenure()?,
-                    })
-                })
-            })
-    }
-
+impl View<'_> {
     /// Whether this owner is of an incarnation that was cloned.
     pub fn is_cloned(&self, owner: &OwnerHash) -> bool {
         self.cloned.is_some_and(|cloned| cloned == owner.process())
@@ -163,6 +145,25 @@ impl<'a> View<'a> {
         let lasts = timing.lock_ttl + timing.liveness_ttl;
         self.breach.is_some_and(|breach| self.at <= breach + lasts)
     }
+}
+
+/// Every tenure that a running process has at this true time, with that process's clock, and since when
+/// its incarnation is confirmed.
+pub(super) fn tenures(processes: &[Process], at: Duration) -> Vec<Held<'_>> {
+    let running = processes.iter().filter(|process| process.up);
+    running
+        .flat_map(|process| {
+            let now = process.clock_at(at);
+            process.hands.iter().filter_map(move |(id, hand)| {
+                Some(Held {
+                    hand: HandRef::new(process.index, process.boot, *id),
+                    now,
+                    since: hand.life.since,
+                    tenure: hand.tenure()?,
+                })
+            })
+        })
+        .collect()
 }
 
 /// A tenure, as an invariant sees it.

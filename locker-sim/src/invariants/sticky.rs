@@ -28,9 +28,9 @@ impl Invariant for Sticky {
                 _ => {}
             }
         }
-        for Held { hand, tenure, .. } in view.tenures() {
+        for Held { hand, tenure, .. } in &view.tenures {
             let (loss, until) = (tenure.loss(), tenure.valid_until());
-            if let Some((told, before)) = self.lost.get(&hand) {
+            if let Some((told, before)) = self.lost.get(hand) {
                 let revived = before.is_none() && until.is_some();
                 if loss != Some(told) || until > Some(told.safe_until) || revived {
                     let owner = tenure.owner();
@@ -40,7 +40,7 @@ impl Invariant for Sticky {
                 }
             }
             if let Some(loss) = loss {
-                self.lost.insert(hand, (loss.clone(), until));
+                self.lost.insert(*hand, (loss.clone(), until));
             }
         }
         Ok(())
