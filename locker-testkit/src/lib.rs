@@ -48,10 +48,9 @@ pub mod harness;
 pub mod honesty;
 pub mod memory;
 pub mod program;
-mod scaled;
+mod quiet;
 #[cfg(feature = "servers")]
 pub mod servers;
-pub mod sim;
 #[cfg(feature = "driver")]
 pub mod soak;
 pub mod wrap;
@@ -59,7 +58,9 @@ pub mod wrap;
 pub use case::{Case, run};
 pub use cases::{CASES, NamedCase};
 pub use fixture::{Exceptions, Fixture, Impossible, Missing, Planted, Time};
-pub use scaled::{QUIET, scaled};
+#[doc(inline)]
+pub use locker_sim::{self as sim, scaled};
+pub use quiet::QUIET;
 
 /// The examples of the README run as well.
 #[cfg(doctest)]

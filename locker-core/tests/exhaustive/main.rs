@@ -1,7 +1,7 @@
 //! Every order of small histories: two processes and one lock, under a network of which one of them can
 //! expect nothing. S1 to S5 after every step.
 //!
-//! The simulation of `locker-testkit` draws histories from a world that is far larger; here nothing is
+//! The simulation, `locker-sim`, draws histories from a world that is far larger; here nothing is
 //! drawn, and nothing left out. Each history below is small enough that *all* that can happen in it is
 //! played, in every order, and the number of its states is known: a change of the machines that changes
 //! that number is looked at, and the number written anew.
