@@ -6,12 +6,13 @@
 //! after it must get through ([`Timing`](locker_core::Timing)): its connection is closed at once. A
 //! caller's is [doubted](doubt), and [another](openings) opened beside it.
 //!
-//! Some of what the Reporter asks about has not been answered before. Where a part of the store is
-//! silent, that is so on every connection: each would be closed after one request timeout, and the rest
-//! of the store, which is sound, asked for another by every locker there is (F12). So where a connection
-//! has answered others, such a request closes it in the first place, because one of its sockets may be
-//! dead, and then at most once in twice the time of the last time. Whatever else is lost closes it as
-//! ever, so what is answered as a rule has what `Timing` allows it.
+//! *And if only a part of the store is silent?* That is so on every connection: each would be given up
+//! after a request timeout or two, and the rest of the store, which is sound, asked for another by every
+//! locker there is (F12). So where a connection answers others, such silence costs it its place at once,
+//! because one of its sockets may be dead, and then at most once in twice the time of the last time. Of
+//! the Reporter's requests this holds for those about what was not answered the last time either.
+//! Whatever else is lost closes the connection as ever, so what is answered as a rule has what `Timing`
+//! allows it.
 
 mod doubt;
 mod openings;
@@ -60,16 +61,18 @@ struct Current {
 /// A part of the store that is silent.
 #[derive(Debug, Default)]
 struct Part {
-    /// How often a connection that answered others was closed for its sake, since it was answered for.
-    closed: u32,
-    /// Until when none is.
-    spares_until: Option<Instant>,
+    /// How often a connection that answered others lost its place for its sake.
+    times: u32,
+    /// Until when none does, and how long that is in all.
+    spares: Option<(Instant, Duration)>,
 }
 
 /// Whether what a request is about was answered the last time, so that its silence would be news.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Silence {
+pub(crate) enum Silence {
+    /// It was, or nothing is known.
     IsNews,
+    /// It was not.
     IsKnown,
 }
 
@@ -128,18 +131,12 @@ impl Link {
         self.send(request, Silence::IsNews).await
     }
 
-    /// The same about what has not been answered the last time.
-    pub(crate) async fn call_again<T, F>(
-        &self,
-        request: impl FnOnce(Arc<dyn Backend>) -> F,
-    ) -> Result<T, BackendError>
-    where
-        F: Future<Output = Result<T, BackendError>>,
-    {
-        self.send(request, Silence::IsKnown).await
-    }
-
-    async fn send<T, F>(
+    /// The same, about what was answered the last time or not.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`call`](Self::call).
+    pub(crate) async fn send<T, F>(
         &self,
         request: impl FnOnce(Arc<dyn Backend>) -> F,
         silence: Silence,
@@ -174,7 +171,7 @@ impl Link {
                 match &answer {
                     Err(error) if error.kind().breaks_connection() => self.reset(generation),
                     Err(error) if error.is_unanswered() => {}
-                    Ok(_) | Err(_) => self.answered(generation, sent, silence),
+                    Ok(_) | Err(_) => self.answered(generation, sent),
                 }
                 answer
             }
@@ -267,15 +264,12 @@ impl Link {
     }
 
     /// A request that was sent then was answered on this connection.
-    fn answered(&self, generation: u64, sent: Instant, silence: Silence) {
+    fn answered(&self, generation: u64, sent: Instant) {
         let now = self.time.now();
         let mut current = self.current();
         if let Some(open) = current.of(generation) {
             open.signs.answered(now, sent);
             current.in_vain = 0;
-            if silence == Silence::IsKnown {
-                current.part = Part::default();
-            }
         }
     }
 
@@ -302,13 +296,18 @@ impl Link {
         let Some(open) = current.of(generation) else {
             return;
         };
-        let is_dead = if self.side == Side::Caller {
-            open.signs.lost(now, sent)
-        } else if silence == Silence::IsKnown && open.signs.has_answered() {
-            current.part.is_due(now, self.timeout)
+        let is_callers = self.side == Side::Caller;
+        // Of many callers somebody was answered meanwhile. The Reporter asks one thing after the other.
+        let answers_others = if is_callers {
+            open.signs.doubt().is_none() && open.signs.answered_since(sent)
         } else {
-            true
+            silence == Silence::IsKnown && open.signs.has_answered()
         };
+        if answers_others && !current.part.is_due(now, self.timeout) {
+            return;
+        }
+        let open = current.of(generation);
+        let is_dead = !is_callers || open.is_some_and(|open| open.signs.lost(now, sent));
         drop(current);
         if is_dead {
             self.reset(generation);
@@ -343,15 +342,17 @@ impl Drop for UnderWay<'_> {
 }
 
 impl Part {
-    /// Whether a connection is to be closed for its sake.
+    /// Whether a connection is to lose its place for its sake. Silence that comes long after the last
+    /// one is another one.
     fn is_due(&mut self, now: Instant, timeout: Duration) -> bool {
-        let is_due = self.spares_until.is_none_or(|until| now >= until);
-        if is_due {
-            self.closed += 1;
-            let pause = timeout * 2_u32.pow(self.closed.min(MOST_DOUBLINGS));
-            self.spares_until = Some(now + pause);
-        }
-        is_due
+        self.times = match self.spares {
+            Some((until, _)) if now < until => return false,
+            Some((until, pause)) if now < until + pause => self.times + 1,
+            _ => 1,
+        };
+        let pause = timeout * 2_u32.pow(self.times.min(MOST_DOUBLINGS));
+        self.spares = Some((now + pause, pause));
+        true
     }
 }
 

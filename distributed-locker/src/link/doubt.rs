@@ -10,10 +10,11 @@
 //! | doubt | comes when | who asks | a request that runs out of time | no other can be had |
 //! | --- | --- | --- | --- | --- |
 //! | `Lost` | a request has run out of time | waits for the other one, for a quarter of its time | closes it | it stays |
-//! | `Answers` | one that was sent later was answered | does not wait | says nothing new | ends |
+//! | `Answers` | so has one, and one that was sent later was answered | does not wait | says nothing new | ends |
 //! | `Left` | those who left have waited for long | does not wait | makes it `Lost` | it stays |
 //!
-//! *Why is one replaced that answers?* It may consist of several sockets, of which one is dead.
+//! *Why is one replaced that answers?* It may consist of several sockets, of which one is dead. But a
+//! part of the store may be silent as well, and then the next one is no better: see [`super`].
 //!
 //! *Why do those who leave count?* A caller with less patience than a request has takes its request
 //! with it, and nobody hears whether it would have been answered. Where all are like that a dead
@@ -42,7 +43,8 @@ pub(super) struct Signs {
     unanswered: Duration,
     /// Until when waiting was counted, or was excused by an answer.
     counted: Instant,
-    has_answered: bool,
+    /// When the latest request was sent that was answered.
+    answered: Option<Instant>,
     doubt: Option<Doubt>,
 }
 
@@ -62,7 +64,7 @@ impl Signs {
     pub(super) const NONE: Self = Self {
         unanswered: Duration::ZERO,
         counted: Instant::ZERO,
-        has_answered: false,
+        answered: None,
         doubt: None,
     };
 
@@ -72,12 +74,17 @@ impl Signs {
 
     /// Whether a request was ever answered.
     pub(super) fn has_answered(&self) -> bool {
-        self.has_answered
+        self.answered.is_some()
+    }
+
+    /// Whether one was answered that was sent then, or later.
+    pub(super) fn answered_since(&self, sent: Instant) -> bool {
+        self.answered.is_some_and(|answered| answered >= sent)
     }
 
     /// A request that was sent then was answered.
     pub(super) fn answered(&mut self, now: Instant, sent: Instant) {
-        self.has_answered = true;
+        self.answered = self.answered.max(Some(sent));
         self.unanswered = Duration::ZERO;
         // Who waits already has waited for nothing only from here on.
         self.counted = self.counted.max(now);
@@ -105,7 +112,9 @@ impl Signs {
     pub(super) fn lost(&mut self, now: Instant, sent: Instant) -> bool {
         match self.doubt {
             None | Some(Doubt::Left) => {
-                self.doubt = Some(Doubt::Lost { since: now });
+                let answers = self.answered_since(sent);
+                let lost = Doubt::Lost { since: now };
+                self.doubt = Some(if answers { Doubt::Answers } else { lost });
                 false
             }
             // Two that were under way together are one sign.

@@ -1,7 +1,7 @@
 //! Connections that are slow, dead, or not to be had, in virtual time.
 
-use super::Link;
 use super::openings::PATIENCE;
+use super::{Link, Silence};
 use crate::time::Time;
 use crate::virtual_time::pass;
 use async_trait::async_trait;
@@ -445,7 +445,7 @@ async fn a_part_that_stays_silent_costs_fewer_and_fewer_connections() {
         let for_ever = async |_store: Arc<dyn Backend>| -> Result<(), BackendError> {
             std::future::pending().await
         };
-        link.call_again(for_ever).await.unwrap_err()
+        link.send(for_ever, Silence::IsKnown).await.unwrap_err()
     };
     let begun = || slow.begun.load(Ordering::SeqCst);
     takes(&link, 0.1).await.expect("others are answered");
@@ -466,11 +466,37 @@ async fn a_part_that_stays_silent_costs_fewer_and_fewer_connections() {
     silent().await;
     silent().await;
     assert!(begun() >= before + 2, "{} of {before}", begun());
-    // Once it is answered it is as the others.
-    let answered = link.call_again(async |_store| Ok(()));
-    answered.await.expect("an answer");
-    silent().await;
-    assert_eq!(slow.kept(), 0);
+    // Long after the last time it is as in the first place.
+    for (later, kept) in [(200.0, 0), (0.0, 1), (3.0, 0)] {
+        sleep(&link.time, later).await;
+        takes(&link, 0.1).await.expect("others are answered");
+        silent().await;
+        assert_eq!(slow.kept(), kept);
+    }
+}
+
+/// F12, L1: nor does it under callers, and who asks the rest does not wait for it.
+#[tokio::test]
+async fn callers_of_the_rest_do_not_wait_for_a_part_that_is_silent() {
+    let (link, slow) = slow(&[0.5; 60]);
+    link.open(TIMEOUT).await.unwrap();
+    let asks_the_part = async {
+        for _ in 0..30 {
+            assert!(takes(&link, 1000.0).await.is_err());
+        }
+    };
+    let asks_the_rest = async {
+        for _ in 0..300 {
+            let begun = link.time.now();
+            takes(&link, 0.1).await.expect("an answer");
+            let took = link.time.now().since(begun);
+            assert!(took < TIMEOUT / 5, "{took:?}");
+        }
+    };
+    tokio::join!(asks_the_part, asks_the_rest);
+    let opened = slow.opened.lock().unwrap().len();
+    // In thirty request timeouts: after one, two more, four, eight, sixteen.
+    assert!((2..=8).contains(&opened), "{opened}");
 }
 
 /// The request that had to wait for the connection has no time left, and the connection is good.

@@ -1,19 +1,43 @@
 //! The loop that finishes what callers could not: releases that were not confirmed, and attempts of
 //! unknown outcome.
 
-use crate::link::Link;
+use crate::link::{Link, Silence};
 use crate::registry::{Departure, Entry};
 use crate::shared::Shared;
+use locker_core::Backend;
+use locker_core::backend::Answer;
 use locker_core::machine::release::{Release, ReleaseStep, Request};
 use locker_core::machine::{Step, release};
+use std::pin::pin;
 use std::sync::Arc;
 use tokio::sync::Semaphore;
 
 /// How many releases ask the store at a time. The others wait for their turn.
-pub(super) const AT_A_TIME: usize = 32;
+const AT_A_TIME: usize = 32;
+/// For which part of a request's time one has its turn. Whoever is not answered by then waits on
+/// without: a part of the store that is silent must not keep the others waiting.
+const TURN: u32 = 8;
+
+/// Who asks the store in turn, so that it is not asked everything at once.
+#[derive(Debug)]
+pub(super) struct Turns {
+    first: Semaphore,
+    /// For those that have failed before, who may be many and fail for as long as a part of the store
+    /// is silent.
+    again: Semaphore,
+}
+
+impl Turns {
+    pub(super) fn new() -> Self {
+        Self {
+            first: Semaphore::new(AT_A_TIME),
+            again: Semaphore::new(AT_A_TIME),
+        }
+    }
+}
 
 /// Sees every departure to its end, for ever.
-pub(super) async fn run(shared: &Arc<Shared>, link: &Arc<Link>, turns: &Arc<Semaphore>) {
+pub(super) async fn run(shared: &Arc<Shared>, link: &Arc<Link>, turns: &Arc<Turns>) {
     loop {
         for departure in shared.registry.take_departures() {
             let shared = Arc::clone(shared);
@@ -25,7 +49,7 @@ pub(super) async fn run(shared: &Arc<Shared>, link: &Arc<Link>, turns: &Arc<Sema
     }
 }
 
-async fn see_off(shared: &Shared, link: &Link, turns: &Semaphore, mut departure: Departure) {
+async fn see_off(shared: &Shared, link: &Link, turns: &Turns, mut departure: Departure) {
     let Some(owner) = departure.owner().cloned() else {
         return;
     };
@@ -35,6 +59,7 @@ async fn see_off(shared: &Shared, link: &Link, turns: &Semaphore, mut departure:
         None => Release::begin(owner, shared.timing, departure.gone_by, departure.unsettled),
     };
     let mut ended_at = None;
+    let mut has_failed = false;
     let end = loop {
         step = match step {
             Step::Done(end) => break end,
@@ -52,9 +77,7 @@ async fn see_off(shared: &Shared, link: &Link, turns: &Semaphore, mut departure:
                 machine.on_wake(shared.time.now())
             }
             Step::Call(machine, request) => {
-                // The semaphore is never closed.
-                let _turn = turns.acquire().await;
-                call(shared, link, machine, request).await
+                call(shared, link, turns, machine, request, &mut has_failed).await
             }
         };
         // What became of the lock is known as soon as the store has first answered; what may still
@@ -74,9 +97,10 @@ async fn see_off(shared: &Shared, link: &Link, turns: &Semaphore, mut departure:
 
 /// Deletes what a lost lock has left at the store while its guard is still there: its job hangs,
 /// and nobody else would do it. When the guard goes, its own departure takes over.
-pub(super) async fn let_go(shared: &Shared, link: &Link, turns: &Semaphore, entry: &Entry) {
+pub(super) async fn let_go(shared: &Shared, link: &Link, turns: &Turns, entry: &Entry) {
     let gone_by = shared.runs_out_by(shared.time.now());
     let mut step = Release::begin(entry.owner().clone(), shared.timing, gone_by, None);
+    let mut has_failed = false;
     while !entry.has_departed() {
         step = match step {
             Step::Done(_) => return,
@@ -85,37 +109,66 @@ pub(super) async fn let_go(shared: &Shared, link: &Link, turns: &Semaphore, entr
                 machine.on_wake(shared.time.now())
             }
             Step::Call(machine, request) => {
-                let _turn = turns.acquire().await;
-                call(shared, link, machine, request).await
+                call(shared, link, turns, machine, request, &mut has_failed).await
             }
         };
     }
 }
 
+/// Asks in turn. `has_failed` says of the last request whether it has.
 async fn call(
     shared: &Shared,
     link: &Link,
+    turns: &Turns,
     machine: Release,
     request: release::Request,
+    has_failed: &mut bool,
 ) -> ReleaseStep {
     match request {
         Request::Release(owner) => {
-            let answer = link.call(async |store| store.release(&owner).await).await;
-            if let Ok(reply) = &answer {
-                shared.heard(reply);
-            }
+            let release = async |store: Arc<dyn Backend>| store.release(&owner).await;
+            let answer = ask(shared, link, turns, release, has_failed).await;
             machine.on_released(shared.time.now(), answer)
         }
         Request::Settle(owner, not_after) => {
-            let answer = link
-                .call(async |store| store.settle(&owner, not_after).await)
-                .await;
-            if let Ok(reply) = &answer {
-                shared.heard(reply);
-            }
+            let settle = async |store: Arc<dyn Backend>| store.settle(&owner, not_after).await;
+            let answer = ask(shared, link, turns, settle, has_failed).await;
             machine.on_settled(shared.time.now(), answer)
         }
     }
+}
+
+async fn ask<T, F>(
+    shared: &Shared,
+    link: &Link,
+    turns: &Turns,
+    request: impl FnOnce(Arc<dyn Backend>) -> F,
+    has_failed: &mut bool,
+) -> Answer<T>
+where
+    F: Future<Output = Answer<T>>,
+{
+    let (turns, silence) = if *has_failed {
+        (&turns.again, Silence::IsKnown)
+    } else {
+        (&turns.first, Silence::IsNews)
+    };
+    // The semaphore is never closed.
+    let turn = turns.acquire().await;
+    let mut answering = pin!(link.send(request, silence));
+    let limit = shared.timing.request_timeout / TURN;
+    let answer = match shared.time.timeout(limit, &mut answering).await {
+        Some(answer) => answer,
+        None => {
+            drop(turn);
+            answering.await
+        }
+    };
+    *has_failed = answer.is_err();
+    if let Ok(reply) = &answer {
+        shared.heard(reply);
+    }
+    answer
 }
 
 #[cfg(test)]

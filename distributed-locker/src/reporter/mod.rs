@@ -28,7 +28,6 @@ use locker_core::backend::{Connect, Side};
 use std::io;
 use std::sync::Arc;
 use tokio::runtime::{Builder, Runtime};
-use tokio::sync::Semaphore;
 
 /// Starts the Reporter of a locker. It ends when the locker is drained and nothing is left.
 pub(crate) fn start(shared: &Arc<Shared>, connect: Arc<dyn Connect>) -> io::Result<()> {
@@ -58,7 +57,7 @@ async fn run(shared: Arc<Shared>, connect: Arc<dyn Connect>) {
     };
     let reports = link(Side::Reports);
     let upkeep = Arc::new(link(Side::Upkeep));
-    let turns = Arc::new(Semaphore::new(departures::AT_A_TIME));
+    let turns = Arc::new(departures::Turns::new());
     tokio::select! {
         () = reports::run(&shared, &reports, &upkeep) => {}
         () = upkeep::run(&shared, &upkeep, &turns) => {}

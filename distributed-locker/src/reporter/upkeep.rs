@@ -5,12 +5,12 @@
 //!
 //! What has failed is asked about again apart from the others, and after them: a part of the store
 //! that is silent must not keep the others' locks from being extended, and when nothing but it is
-//! asked, its silence is seen for what it is. Of what has failed no more than one batch is asked in
-//! vain in a round, and the next round begins with what was not asked: silence costs a round one
-//! request timeout, however many locks lie there.
+//! asked, its silence is seen for what it is. No more than one batch of either is asked in vain in a
+//! round, and the next round begins with what was not asked: silence costs a round a request timeout or
+//! two, however many locks there are.
 
-use super::departures;
-use crate::link::Link;
+use super::departures::{self, Turns};
+use crate::link::{Link, Silence};
 use crate::registry::Entry;
 use crate::shared::Shared;
 use crate::time::Alarm;
@@ -20,10 +20,9 @@ use locker_core::machine::{Loss, Step};
 use locker_core::{Backend, BackendError, Effect, ErrorKind, Instant, OwnerHash};
 use std::collections::HashMap;
 use std::sync::Arc;
-use tokio::sync::Semaphore;
 
 /// Keeps the held locks, for ever.
-pub(super) async fn run(shared: &Arc<Shared>, link: &Arc<Link>, turns: &Arc<Semaphore>) {
+pub(super) async fn run(shared: &Arc<Shared>, link: &Arc<Link>, turns: &Arc<Turns>) {
     let Ok(mut alarm) = Alarm::new(&shared.time) else {
         return;
     };
@@ -42,7 +41,7 @@ pub(super) async fn run(shared: &Arc<Shared>, link: &Arc<Link>, turns: &Arc<Sema
 struct Upkeep<'a> {
     shared: &'a Arc<Shared>,
     link: &'a Arc<Link>,
-    turns: &'a Arc<Semaphore>,
+    turns: &'a Arc<Turns>,
     /// By the numbers of their entries.
     kept: HashMap<u64, Kept>,
 }
@@ -116,38 +115,40 @@ impl Upkeep<'_> {
         // What is left has departed.
         self.kept = kept;
         let ([extends, failed_extends], [checks, failed_checks]) = (extends, checks);
-        next = next.min(self.send(Ask::Extend, extends).await);
-        next = next.min(self.send(Ask::Check, checks).await);
-        next = next.min(self.send_failed(Ask::Extend, failed_extends).await);
-        next.min(self.send_failed(Ask::Check, failed_checks).await)
-    }
-
-    /// Sends what is due in batches, and answers when the next of it is due again.
-    async fn send(&mut self, ask: Ask, due: Vec<Due>) -> Instant {
-        let mut next = Instant::FAR_FUTURE;
-        for batch in self.batches(due) {
-            let (until, _) = self.send_batch(ask, batch).await;
-            next = next.min(until);
+        let mut heard = Ok(());
+        for (ask, due) in [(Ask::Extend, extends), (Ask::Check, checks)] {
+            next = next.min(self.send(ask, due, &mut heard).await);
+        }
+        // What the others have not heard says nothing of what has failed, and it has waited for them.
+        heard = Ok(());
+        for (ask, due) in [(Ask::Extend, failed_extends), (Ask::Check, failed_checks)] {
+            next = next.min(self.send(ask, due, &mut heard).await);
         }
         next
     }
 
-    /// The same of what has failed, until a batch has failed as a whole again. Who was asked longest
-    /// ago is asked first, so that each has its turn. What is not asked now is due again as soon as
-    /// what was.
-    async fn send_failed(&mut self, ask: Ask, mut due: Vec<Due>) -> Instant {
+    /// Sends what is due in batches, until one has failed as a whole, and answers when the next of it is
+    /// due again. What is not asked has failed with it: it is due again as soon as what was, and comes
+    /// first then, because who was asked longest ago is asked first.
+    async fn send(
+        &mut self,
+        ask: Ask,
+        mut due: Vec<Due>,
+        heard: &mut Result<(), BackendError>,
+    ) -> Instant {
         due.sort_by_key(|lock| lock.failed);
         let mut next = Instant::FAR_FUTURE;
-        let mut batches = self.batches(due).into_iter();
-        while let Some(batch) = batches.next() {
-            let (until, failed) = self.send_batch(ask, batch).await;
-            next = next.min(until);
-            if let Err(error) = failed {
-                for lock in batches.by_ref().flatten() {
-                    let failed = lock.failed;
+        for batch in self.batches(due) {
+            if let Err(error) = heard {
+                for lock in batch {
+                    let failed = lock.failed.or(Some(Instant::ZERO));
                     next = next.min(self.feed(lock, Err(error.clone()), failed));
                 }
+                continue;
             }
+            let until;
+            (until, *heard) = self.send_batch(ask, batch).await;
+            next = next.min(until);
         }
         next
     }
@@ -176,11 +177,12 @@ impl Upkeep<'_> {
             Ask::Extend => store.extend(&owners, ttl).await,
             Ask::Check => store.check(&owners).await,
         };
-        let answer = if batch.iter().all(|lock| lock.failed.is_some()) {
-            self.link.call_again(request).await
+        let silence = if batch.iter().all(|lock| lock.failed.is_some()) {
+            Silence::IsKnown
         } else {
-            self.link.call(request).await
+            Silence::IsNews
         };
+        let answer = self.link.send(request, silence).await;
         let (answered, mut answers) = match answer {
             Ok(reply) => (Ok(()), Ok(reply.value.into_iter())),
             Err(error) => (Err(error.clone()), Err(error)),
