@@ -10,7 +10,8 @@
 //! after a request timeout or two, and the rest of the store, which is sound, asked for another by every
 //! locker there is (F12). So where a connection answers others, such silence costs it its place at once,
 //! because one of its sockets may be dead, and then at most once in twice the time of the last time. Of
-//! the Reporter's requests this holds for those about what was not answered the last time either.
+//! the Reporter's requests this holds for those about what was not answered the last time either, and
+//! for releases.
 //! Whatever else is lost closes the connection as ever, so what is answered as a rule has what `Timing`
 //! allows it.
 

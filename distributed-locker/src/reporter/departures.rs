@@ -148,14 +148,16 @@ async fn ask<T, F>(
 where
     F: Future<Output = Answer<T>>,
 {
-    let (turns, silence) = if *has_failed {
-        (&turns.again, Silence::IsKnown)
+    let turns = if *has_failed {
+        &turns.again
     } else {
-        (&turns.first, Silence::IsNews)
+        &turns.first
     };
     // The semaphore is never closed.
     let turn = turns.acquire().await;
-    let mut answering = pin!(link.send(request, silence));
+    // Most of what departs has not been answered to its caller, and none of it has to get through at
+    // the next try, as an extend has.
+    let mut answering = pin!(link.send(request, Silence::IsKnown));
     let limit = shared.timing.request_timeout / TURN;
     let answer = match shared.time.timeout(limit, &mut answering).await {
         Some(answer) => answer,
