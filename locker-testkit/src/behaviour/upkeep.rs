@@ -230,7 +230,7 @@ pub async fn what_departs_into_silence_keeps_nobody_waiting<F: Fixture>(world: W
     let locker = world.locker_over(connect).await;
     // Where time costs nothing, so many that they would still be having their first turn, were that a
     // whole request.
-    let many = if world.is_virtual() { 1000 } else { 200 };
+    let many = if world.is_virtual() { 2000 } else { 200 };
     let mut guards = Vec::new();
     for n in 0..many {
         guards.push(world.hold(&locker, &format!("silent{n}")).await);
@@ -241,7 +241,7 @@ pub async fn what_departs_into_silence_keeps_nobody_waiting<F: Fixture>(world: W
     world.pass(timing.liveness_ttl * 2).await;
     drop(heard);
     world
-        .until(timing.recheck_every, "it is given back", async || {
+        .until(timing.liveness_ttl, "it is given back", async || {
             !world.has_record("heard").await
         })
         .await;
