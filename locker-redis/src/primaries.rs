@@ -27,6 +27,12 @@
 //! as soon as anything is asked of it, and lets everybody else wait for a second. A batch of a locker's
 //! locks asks something of all of them, so nothing would be extended while one hangs (L5).
 //!
+//! *And processes?* A locker's own is born, renewed and retired over the connection for reports, which
+//! has nothing of this. Those of others are read, by whoever wants a lock that they hold, and over the
+//! same connections as the locks: a claim on a primary that answers must not wait for one that does not.
+//! There is no gate before them. A reading is one small script, and it changes nothing, so where the
+//! connection breaks it is asked for again by the client of the cluster.
+//!
 //! *Why a connection of our own?* The client of a cluster sends a pipeline again as a whole when one
 //! of its commands is redirected, and everything when a connection breaks. A release that was done
 //! would be done twice, and the second answer says that the lock was gone. Over a plain connection
@@ -76,8 +82,9 @@ const MOMENT: Duration = Duration::from_secs(2);
 const AT_FIRST: Duration = Duration::from_millis(500);
 /// How long after the last node that has answered the others are waited for. They answer in the same
 /// time, or one of them is in trouble. Whoever is taken for silent only because it is slower than that is
-/// asked once more, without the others, and has the whole time of a request then.
-const STRAGGLER: Duration = Duration::from_millis(250);
+/// asked once more, without the others, and has the whole time of a request then. A refused claim waits no
+/// longer for what is only added to it.
+pub(crate) const STRAGGLER: Duration = Duration::from_millis(250);
 
 /// The gates of a cluster. Dropped, it closes the connections behind them.
 #[derive(Debug)]
@@ -157,6 +164,35 @@ impl Primaries {
             // Boxed: it is rare, and the futures of all the others stay small.
             Err(refused) => Box::pin(shared.ask_again(&chart, refused, &member)).await,
         }
+    }
+
+    /// Reads the process under this key, by the connection to its primary.
+    ///
+    /// # Errors
+    ///
+    /// When it was not answered.
+    ///
+    /// # Cancel safety
+    ///
+    /// It changes nothing.
+    pub(crate) async fn read_process(&self, key: &str) -> MemberAnswer {
+        let shared = &*self.shared;
+        let chart = shared.chart();
+        match chart.gate(slots::of(key)).map(|gate| gate.carrier()) {
+            Some(primary) if !primary.is_broken() => {
+                match script::read_process_at(&primary.line, key).await {
+                    Ok(Ok(answered)) => return Ok(answered),
+                    Ok(Err(refused)) => primary.hears(&refused),
+                    // Its connection broke.
+                    Err(error) if error.is_unanswered() => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            _ => shared.outdated.notify_one(),
+        }
+        // Boxed: it is rare.
+        let asked = script::send_process(&shared.cluster, key, script::READ, 0);
+        Box::pin(asked).await
     }
 
     /// Sends any number of members, and answers in their order.
@@ -386,6 +422,13 @@ impl Pipelines {
     fn is_broken(&self) -> bool {
         self.broken.load(Ordering::Relaxed)
     }
+
+    /// Has the chart drawn anew if this speaks against it. A slot that is being moved does not.
+    fn hears(&self, refused: &Refused) {
+        if refused.taken_by.is_none() {
+            self.outdated.notify_one();
+        }
+    }
 }
 
 impl Carrier for Pipelines {
@@ -413,15 +456,11 @@ impl Carrier for Pipelines {
             let answers = script::send_piped(&self.line, members).await;
             answers.inspect_err(|_| self.broken.store(true, Ordering::Relaxed))?
         };
-        // A slot that is being moved says nothing against the chart.
-        let outdated = |refused: &Refused| refused.taken_by.is_none();
-        let mut refusals = answers
+        let refusals = answers
             .iter()
             .flatten()
             .filter_map(|piped| piped.as_ref().err());
-        if refusals.any(outdated) {
-            self.outdated.notify_one();
-        }
+        refusals.for_each(|refused| self.hears(refused));
         Ok(answers)
     }
 }

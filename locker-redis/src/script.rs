@@ -207,21 +207,28 @@ fn of_a_node(member: &Member) -> Cmd {
 fn piped(value: Result<Value, RedisError>, member: &Member) -> Result<Piped, BackendError> {
     let value = match value {
         Ok(value) => value,
-        Err(cause) => {
-            let taken_by = error::taken_by(&cause);
-            let refusal = error::from_redis(cause, Stage::Once);
-            // Nothing else passes by being asked again: a right that is missing, a server that has too
-            // much to do.
-            let may_pass =
-                refusal.kind() == ErrorKind::Unavailable && refusal.effect() == Effect::NotApplied;
-            return if may_pass {
-                Ok(Err(Refused { taken_by }))
-            } else {
-                Err(refusal)
-            };
-        }
+        Err(cause) => return refused(cause).map(Err),
     };
     only(answers(value, std::slice::from_ref(member), Stage::Once)?).map(Ok)
+}
+
+/// What a node of a cluster has said in the place of an answer.
+///
+/// # Errors
+///
+/// When it says the same if it is asked again.
+fn refused(cause: RedisError) -> Result<Refused, BackendError> {
+    let taken_by = error::taken_by(&cause);
+    let refusal = error::from_redis(cause, Stage::Once);
+    // Nothing else passes by being asked again: a right that is missing, a server that has too much to
+    // do.
+    let may_pass =
+        refusal.kind() == ErrorKind::Unavailable && refusal.effect() == Effect::NotApplied;
+    if may_pass {
+        Ok(Refused { taken_by })
+    } else {
+        Err(refusal)
+    }
 }
 
 /// How many arguments members have, and how long they are, about.
@@ -280,6 +287,9 @@ fn answers(
     Ok(answers.collect())
 }
 
+/// What the script calls the reading of a process.
+pub(crate) const READ: &str = "read";
+
 /// Sends one operation on a process.
 ///
 /// # Errors
@@ -291,13 +301,38 @@ pub(crate) async fn send_process(
     operation: &'static str,
     ttl_us: u128,
 ) -> Result<Answered, BackendError> {
-    let command = |begin: &mut Cmd| {
-        begin.arg(1).arg(key).arg(operation).arg(ttl_us.to_string());
-    };
-    let value = run(connection, &PROCESS, (3, key.len() + 32), command).await;
+    let complete = |begin: &mut Cmd| write_process(begin, key, operation, ttl_us);
+    let value = run(connection, &PROCESS, room_of_process(key), complete).await;
     let value = value.map_err(|cause| error::from_redis(cause, connection.stage()))?;
     let (time, fields) = reply::split(value, operation)?;
     Ok(Answered { time, fields })
+}
+
+/// Reads a process at one node of a cluster. That may be repeated elsewhere, whatever comes of it.
+///
+/// # Errors
+///
+/// As [`send_piped`], or what the script answers.
+pub(crate) async fn read_process_at(
+    node: &MultiplexedConnection,
+    key: &str,
+) -> Result<Piped, BackendError> {
+    let complete = |begin: &mut Cmd| write_process(begin, key, READ, 0);
+    let room = room_of_process(key);
+    let value = match run_at(node, &PROCESS, room, complete).await? {
+        Ok(value) => value,
+        Err(cause) => return refused(cause).map(Err),
+    };
+    let (time, fields) = reply::split(value, READ)?;
+    Ok(Ok(Answered { time, fields }))
+}
+
+fn write_process(begin: &mut Cmd, key: &str, operation: &str, ttl_us: u128) {
+    begin.arg(1).arg(key).arg(operation).arg(ttl_us.to_string());
+}
+
+fn room_of_process(key: &str) -> (usize, usize) {
+    (3, key.len() + 32)
 }
 
 /// Runs a script by its digest, or by its text where the digest is not known.
@@ -317,6 +352,27 @@ async fn run(
         }
         answer => answer,
     }
+}
+
+/// The same on one node of a cluster: what it says, or that its connection broke.
+async fn run_at(
+    node: &MultiplexedConnection,
+    script: &Script,
+    room: (usize, usize),
+    complete: impl Fn(&mut Cmd),
+) -> Result<Result<Value, RedisError>, BackendError> {
+    for (name, text) in [("EVALSHA", script.digest.as_str()), ("EVAL", script.text)] {
+        let mut command = begin(name, text, room);
+        complete(&mut command);
+        let mut pipeline = Pipeline::with_capacity(1);
+        pipeline.add_command(command);
+        let value = pipe(node, &pipeline, 0).await?.pop().unwrap_or(Value::Nil);
+        match value.extract_error() {
+            Err(cause) if name == "EVALSHA" && error::is_unknown_script(&cause) => {}
+            answer => return Ok(answer),
+        }
+    }
+    unreachable!("the text is sent where the digest is not known")
 }
 
 impl Script {

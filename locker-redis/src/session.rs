@@ -67,6 +67,22 @@ impl Session {
         }
     }
 
+    /// Reads the process under this key.
+    ///
+    /// # Errors
+    ///
+    /// When it was not answered.
+    ///
+    /// # Cancel safety
+    ///
+    /// It changes nothing.
+    pub(crate) async fn read_process_at_key(&self, process: &str) -> MemberAnswer {
+        match &self.gathering {
+            Some(Gathering::Cluster(primaries)) => primaries.read_process(process).await,
+            _ => script::send_process(&self.connection, process, script::READ, 0).await,
+        }
+    }
+
     /// Sends any number of members: to a server alone in as many batches as that takes, which travel
     /// together.
     ///

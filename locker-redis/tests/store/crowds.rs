@@ -3,7 +3,7 @@
 use super::crowd::*;
 use super::*;
 use futures_util::future::join_all;
-use locker_core::backend::Released;
+use locker_core::backend::{Liveness, Released};
 use locker_core::{Effect, ErrorKind};
 use locker_testkit::wrap::{Around, Call, Method, Request, WrappedConnect};
 use redis::cluster_routing::Slot;
@@ -63,6 +63,40 @@ async fn slots_that_move_under_a_crowd_disturb_nobody() {
         moved() == before
     })
     .await;
+}
+
+/// A holder's process is read by the connection to its primary, and where that one has it no more, has
+/// forgotten the script or has closed the connection, it is read all the same.
+#[tokio::test]
+async fn a_holders_process_is_read_wherever_it_lies() {
+    let crowd = Crowd::with_pipelines().await;
+    let process = &crowd.process;
+    process.acquire("held").await;
+    let name = format!("ns:process:{}", process.hash);
+    let slot = crowd.servers.slot_of(&name).unwrap();
+    let place = crowd.servers.node_of(slot).unwrap();
+    let node = &crowd.servers.nodes()[place];
+    let is_read = async |what: &str| {
+        let held = process.create(&process.owner("held")).await.unwrap();
+        let Claimed::Held(held) = held else {
+            panic!("{what}: {held:?}")
+        };
+        assert!(matches!(held.holder, Some(Liveness::Alive(_))), "{what}");
+    };
+    is_read("as ever").await;
+    let line = crowd.lines()[place].remove(0);
+    node.command(&["SCRIPT", "FLUSH"]).unwrap();
+    let monitor = Monitor::of(node);
+    is_read("forgotten").await;
+    let heard = monitor.heard(node);
+    let words = ["\"EVAL\"", &name, &line.address];
+    let told = |it: &String| words.iter().all(|word| it.contains(word));
+    assert!(heard.iter().any(told), "{heard:#?}");
+    node.command(&["CLIENT", "KILL", "ID", &line.number])
+        .unwrap();
+    is_read("closed").await;
+    crowd.servers.move_slot(slot, (place + 1) % 3).unwrap();
+    is_read("moved").await;
 }
 
 /// A connection that breaks while nothing is in flight is noticed, and opened again.

@@ -4,7 +4,7 @@
 use super::*;
 use distributed_locker::HeartbeatPolicy;
 use futures_util::future::join_all;
-use locker_core::backend::Standing;
+use locker_core::backend::{Liveness, Standing};
 use locker_core::{Effect, ErrorKind, Timing};
 use locker_testkit::scaled;
 
@@ -23,9 +23,7 @@ struct Hung {
 
 impl Hung {
     fn new(servers: Cluster, place: usize) -> Self {
-        let texts = (0..20).map(|number| format!("k{number}"));
-        let elsewhere = texts.filter(|text| place_of(&servers, &format!("ns:{{{text}}}")) != place);
-        let elsewhere = elsewhere.collect();
+        let elsewhere = elsewhere(&servers, place);
         let from = place_of(&servers, MOVED);
         let to = (0..3).find(|it| ![from, place].contains(it)).unwrap();
         let slot = servers.slot_of(MOVED).unwrap();
@@ -35,6 +33,25 @@ impl Hung {
             servers,
             place,
             elsewhere,
+        }
+    }
+}
+
+/// Names of locks that do not lie on this node.
+fn elsewhere(servers: &Cluster, place: usize) -> Vec<String> {
+    let texts = (0..20).map(|number| format!("k{number}"));
+    let texts = texts.filter(|text| place_of(servers, &format!("ns:{{{text}}}")) != place);
+    texts.collect()
+}
+
+/// A process whose record lies on a node that is wanted.
+async fn born_where(servers: &Cluster, wanted: impl Fn(usize) -> bool) -> Process {
+    loop {
+        let process = Process::unborn(servers.url(), "ns").await;
+        if wanted(place_of(servers, &format!("ns:process:{}", process.hash))) {
+            let born = process.backend.create_process(&process.hash, LONG).await;
+            born.unwrap();
+            return process;
         }
     }
 }
@@ -109,6 +126,52 @@ async fn a_batch_does_not_wait_for_a_primary_that_hangs() {
     for standing in standings {
         assert_eq!(standing.unwrap(), Standing::Mine);
     }
+}
+
+/// L2: also what a claim on a sound primary is told of the holder's process, and what it takes over, while
+/// the client of the cluster carries nothing. Where that process lies on the one that hangs the claim is
+/// refused without it.
+#[tokio::test]
+async fn a_claim_elsewhere_is_answered_beside_a_primary_that_hangs() {
+    let servers = Cluster::start(&Setup::new(), 3, 0).unwrap();
+    let hung = (place_of(&servers, MOVED) + 1) % 3;
+    let claimant = Process::born(servers.url(), "ns").await;
+    let sound = born_where(&servers, |place| place != hung).await;
+    let silent = born_where(&servers, |place| place == hung).await;
+    let dead = born_where(&servers, |place| place != hung).await;
+    let [of_sound, of_silent, of_dead] =
+        <[String; 3]>::try_from(elsewhere(&servers, hung)[..3].to_vec()).unwrap();
+    sound.acquire(&of_sound).await;
+    silent.acquire(&of_silent).await;
+    dead.acquire(&of_dead).await;
+    dead.backend.retire_process(&dead.hash).await.unwrap();
+    let _hung = Hung::new(servers, hung);
+    let backend = Arc::clone(&claimant.backend);
+    let blocked = tokio::spawn(async move { backend.read_lock(&key("moved")).await });
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let claim_of = async |text: &str| {
+        let created = claimant.create(&claimant.owner(text)).await.unwrap();
+        let Claimed::Held(held) = created else {
+            panic!("{text}: {created:?}")
+        };
+        held
+    };
+    let answered = async {
+        let held = claim_of(&of_sound).await;
+        assert!(matches!(held.holder, Some(Liveness::Alive(_))), "{held:?}");
+        let held = claim_of(&of_dead).await;
+        assert!(matches!(held.holder, Some(Liveness::Dead)), "{held:?}");
+        let heir = claim(&claimant.owner(&of_dead));
+        let taken = claimant.backend.take_over(&heir, &held.observed).await;
+        token(&taken.unwrap().value);
+        let held = claim_of(&of_silent).await;
+        assert_eq!(held.holder, None, "{held:?}");
+    };
+    // Together less than a request may take.
+    let answered = tokio::time::timeout(Duration::from_millis(600), answered).await;
+    answered.expect("in time");
+    assert!(!blocked.is_finished(), "the client of the cluster went on");
+    blocked.abort();
 }
 
 /// L5, L6: its locks are kept, and it grants what lies elsewhere.
