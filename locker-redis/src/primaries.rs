@@ -17,6 +17,11 @@
 //! refused is asked again by its caller's own future, alone. So it keeps no flight waiting, and is
 //! not sent for a caller who has left. The client of the cluster sends it, which follows redirects.
 //!
+//! *And if a node has forgotten the scripts?* It was restarted or flushed, and has what the chart says it
+//! has. So it is sent the whole text with each member that it has refused, over the same connection, also
+//! by the caller's own future. Each has the text: the members go apart, so none of them may rely on
+//! another's having arrived, and it happens once in the life of a server.
+//!
 //! *And while a slot is being moved?* The node to which it goes wants to hear ASKING right before
 //! each command. The client of the cluster sends the two one after the other over a connection
 //! which it shares, so that of several callers one gets through and the others go round again: in
@@ -53,7 +58,7 @@
 use crate::connection::{Connection, PushTaker, Source, bounded};
 use crate::error;
 use crate::names::Names;
-use crate::script::{self, BATCH, Member, MemberAnswer, Piped, Refused};
+use crate::script::{self, Apart, BATCH, Member, MemberAnswer, Piped, Refused};
 use crate::slots;
 use crate::url::Address;
 use futures_util::StreamExt;
@@ -162,7 +167,7 @@ impl Primaries {
         match gate.ask(Arc::clone(&member)).await? {
             Ok(answered) => Ok(answered),
             // Boxed: it is rare, and the futures of all the others stay small.
-            Err(refused) => Box::pin(shared.ask_again(&chart, refused, &member)).await,
+            Err(refused) => Box::pin(shared.ask_again(&chart, gate, refused, &member)).await,
         }
     }
 
@@ -270,16 +275,27 @@ impl Shared {
         Arc::clone(&self.chart.borrow())
     }
 
-    /// Asks for what was refused: the node that takes it, if there is a connection to it, or else
-    /// by the client of the cluster.
-    async fn ask_again(&self, chart: &Chart, refused: Refused, member: &Member) -> MemberAnswer {
-        let gate = refused.taken_by.and_then(|node| chart.sound_gate(&node));
-        if let Some(gate) = gate
-            && let Ok(answered) = script::send_asking(&gate.carrier().line, member).await?
-        {
-            return Ok(answered);
+    /// Asks for what was refused: the node that has forgotten the script, or the one that takes the
+    /// member, if there is a connection to it; or else by the client of the cluster.
+    async fn ask_again(
+        &self,
+        chart: &Chart,
+        gate: &Gate<Pipelines>,
+        refused: Refused,
+        member: &Member,
+    ) -> MemberAnswer {
+        let answered = match refused {
+            Refused::Forgotten => gate.carrier().send_apart(member, Apart::Telling).await?,
+            Refused::TakenBy(node) => match chart.sound_gate(&node) {
+                Some(gate) => gate.carrier().send_apart(member, Apart::Asking).await?,
+                None => Err(Refused::Otherwise),
+            },
+            Refused::Otherwise => Err(Refused::Otherwise),
+        };
+        match answered {
+            Ok(answered) => Ok(answered),
+            Err(_) => script::send_one(&self.cluster, &self.names, member).await,
         }
-        script::send_one(&self.cluster, &self.names, member).await
     }
 
     /// Reads the slots, and opens what connections are missing. Whether the chart is new.
@@ -423,10 +439,20 @@ impl Pipelines {
         self.broken.load(Ordering::Relaxed)
     }
 
-    /// Has the chart drawn anew if this speaks against it. A slot that is being moved does not.
+    /// Sends a member by itself, if the connection has not broken.
+    async fn send_apart(&self, member: &Member, how: Apart) -> Result<Piped, BackendError> {
+        if self.is_broken() {
+            return Ok(Err(Refused::Otherwise));
+        }
+        script::send_apart(&self.line, member, how).await
+    }
+
+    /// Has the chart drawn anew if this speaks against it. A slot that is being moved does not, nor does
+    /// a script that was forgotten.
     fn hears(&self, refused: &Refused) {
-        if refused.taken_by.is_none() {
-            self.outdated.notify_one();
+        match refused {
+            Refused::Otherwise => self.outdated.notify_one(),
+            Refused::TakenBy(_) | Refused::Forgotten => {}
         }
     }
 }
@@ -450,7 +476,7 @@ impl Carrier for Pipelines {
         let answers = if self.is_broken() {
             members
                 .iter()
-                .map(|_| Ok(Err(Refused::default())))
+                .map(|_| Ok(Err(Refused::Otherwise)))
                 .collect()
         } else {
             let answers = script::send_piped(&self.line, members).await;

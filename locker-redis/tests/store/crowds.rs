@@ -71,13 +71,15 @@ async fn slots_that_move_under_a_crowd_disturb_nobody() {
 async fn a_holders_process_is_read_wherever_it_lies() {
     let crowd = Crowd::with_pipelines().await;
     let process = &crowd.process;
-    process.acquire("held").await;
     let name = format!("ns:process:{}", process.hash);
     let slot = crowd.servers.slot_of(&name).unwrap();
     let place = crowd.servers.node_of(slot).unwrap();
     let node = &crowd.servers.nodes()[place];
+    // On a connection that does not break.
+    let text = &crowd.texts_at((place + 1) % 3, "held", 1)[0];
+    process.acquire(text).await;
     let is_read = async |what: &str| {
-        let held = process.create(&process.owner("held")).await.unwrap();
+        let held = process.create(&process.owner(text)).await.unwrap();
         let Claimed::Held(held) = held else {
             panic!("{what}: {held:?}")
         };
@@ -234,26 +236,43 @@ async fn a_pipeline_that_breaks_costs_a_locker_no_other_connection() {
     locker.terminate(PATIENCE).await.unwrap();
 }
 
-/// A server that has forgotten the scripts refuses each of a pipeline.
+/// A server that has forgotten the scripts refuses each of a pipeline. It is told them over the same
+/// connection, and nothing is wrong with the chart.
 #[tokio::test]
 async fn forgotten_scripts_are_told_to_a_crowd() {
     let crowd = Crowd::with_pipelines().await;
+    let lines = crowd.lines();
+    crowd.chart_is_drawn().await;
     let nodes = crowd.servers.nodes();
     let monitors: Vec<_> = nodes.iter().map(Monitor::of).collect();
     for node in nodes {
         node.command(&["SCRIPT", "FLUSH"]).unwrap();
+        // Whoever is told first must not tell it before the others are sent.
+        node.pause().unwrap();
     }
-    crowd.acquires_and_releases("crowd").await;
-    for ((monitor, node), lines) in monitors.into_iter().zip(nodes).zip(crowd.lines()) {
+    let resumed = async {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        for node in nodes {
+            node.resume().unwrap();
+        }
+    };
+    tokio::join!(crowd.acquires_and_releases("crowd"), resumed);
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    for ((monitor, node), lines) in monitors.into_iter().zip(nodes).zip(lines) {
         let heard = monitor.heard(node);
         let told = heard.iter().position(|line| line.contains("\"EVAL\""));
         let told = told.expect("the script was told");
-        let in_pipelines = |line: &&String| {
-            line.contains("\"EVALSHA\"") && lines.iter().any(|it| line.contains(&it.address))
-        };
+        let on_a_line = |line: &str| lines.iter().any(|it| line.contains(&it.address));
+        let in_pipelines = |line: &&String| line.contains("\"EVALSHA\"") && on_a_line(line);
         let refused = heard[..told].iter().filter(in_pipelines).count();
         assert!(refused > 1, "a pipeline was refused: {heard:#?}");
         assert!(refusals(node, "NOSCRIPT") >= refused as u64);
+        let told_elsewhere = heard
+            .iter()
+            .find(|line| line.contains("\"EVAL\"") && !on_a_line(line));
+        assert_eq!(told_elsewhere, None);
+        let drawn = heard.iter().find(|line| line.contains("\"SLOTS\""));
+        assert_eq!(drawn, None);
     }
 }
 
@@ -356,6 +375,7 @@ async fn what_is_refused_when_its_caller_has_left_is_not_sent_again() {
     let from = servers.node_of(slot).unwrap();
     let (old, new) = (&servers.nodes()[from], &servers.nodes()[(from + 1) % 3]);
     let others = crowd.texts_at(from, "other", MANY / 2);
+    crowd.chart_is_drawn().await;
     servers.move_slot(slot, (from + 1) % 3).unwrap();
     let moved = refusals(old, "MOVED");
     let monitor = Monitor::of(new);

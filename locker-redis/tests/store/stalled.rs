@@ -7,6 +7,7 @@ use futures_util::future::join_all;
 use locker_core::backend::{Liveness, Standing};
 use locker_core::{Effect, ErrorKind, Timing};
 use locker_testkit::scaled;
+use tokio::task::JoinHandle;
 
 /// The key of the lock whose slot moves.
 const MOVED: &str = "ns:{moved}";
@@ -54,6 +55,15 @@ async fn born_where(servers: &Cluster, wanted: impl Fn(usize) -> bool) -> Proces
             return process;
         }
     }
+}
+
+/// A request that is sent on to another node, so that the client of the cluster reads the slots anew, and
+/// carries nothing before the primary that hangs has been waited for.
+async fn blocked(process: &Process) -> JoinHandle<()> {
+    let backend = Arc::clone(&process.backend);
+    let blocked = tokio::spawn(async move { drop(backend.read_lock(&key("moved")).await) });
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    blocked
 }
 
 /// A node that holds neither this key nor the lock that moves.
@@ -146,9 +156,7 @@ async fn a_claim_elsewhere_is_answered_beside_a_primary_that_hangs() {
     dead.acquire(&of_dead).await;
     dead.backend.retire_process(&dead.hash).await.unwrap();
     let _hung = Hung::new(servers, hung);
-    let backend = Arc::clone(&claimant.backend);
-    let blocked = tokio::spawn(async move { backend.read_lock(&key("moved")).await });
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    let blocked = blocked(&claimant).await;
     let claim_of = async |text: &str| {
         let created = claimant.create(&claimant.owner(text)).await.unwrap();
         let Claimed::Held(held) = created else {
@@ -170,6 +178,27 @@ async fn a_claim_elsewhere_is_answered_beside_a_primary_that_hangs() {
     // Together less than a request may take.
     let answered = tokio::time::timeout(Duration::from_millis(600), answered).await;
     answered.expect("in time");
+    assert!(!blocked.is_finished(), "the client of the cluster went on");
+    blocked.abort();
+}
+
+/// L6: a primary that has forgotten the scripts, as after a restart, is told them while the client of the
+/// cluster carries nothing.
+#[tokio::test]
+async fn forgotten_scripts_are_told_beside_a_primary_that_hangs() {
+    let servers = Cluster::start(&Setup::new(), 3, 0).unwrap();
+    let process = Process::born(servers.url(), "ns").await;
+    let hung = (place_of(&servers, MOVED) + 1) % 3;
+    let hung = Hung::new(servers, hung);
+    let blocked = blocked(&process).await;
+    for (place, node) in hung.servers.nodes().iter().enumerate() {
+        if place != hung.place {
+            node.command(&["SCRIPT", "FLUSH"]).unwrap();
+        }
+    }
+    let acquiring = join_all(hung.elsewhere.iter().map(|text| process.acquire(text)));
+    let acquired = tokio::time::timeout(Duration::from_millis(600), acquiring).await;
+    acquired.expect("in time");
     assert!(!blocked.is_finished(), "the client of the cluster went on");
     blocked.abort();
 }
@@ -197,8 +226,8 @@ async fn a_locker_goes_on_beside_a_primary_that_hangs() {
         }
         assert!(kept.is_valid(), "in round {round}");
     }
-    kept.release().await.unwrap();
     hung.servers.nodes()[hung.place].resume().unwrap();
+    kept.release().await.unwrap();
     locker.terminate(PATIENCE).await.unwrap();
 }
 
