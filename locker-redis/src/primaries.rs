@@ -29,7 +29,7 @@
 //! our connection to it, if there is one, and the two are one message.
 //!
 //! *Why also for what travels alone?* When one primary hangs, the client of a cluster tries to reach it
-//! as soon as anything is asked of it, and lets everybody else wait for a second. A batch of a locker's
+//! as soon as anything is asked of it, and lets everybody else wait meanwhile. A batch of a locker's
 //! locks asks something of all of them, so nothing would be extended while one hangs (L5).
 //!
 //! *And processes?* A locker's own is born, renewed and retired over the connection for reports, which
@@ -76,15 +76,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 /// How long after one look at the cluster the next one may begin, and how long if it was in vain again
 /// and again.
 const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 /// How long a node may take to tell the slots, or to take a connection.
 const MOMENT: Duration = Duration::from_secs(2);
-/// How long one that is opened waits for its connections. What is not there by then comes later.
+/// How long one that is opened waits for its first connection. What is not there by then comes later.
 const AT_FIRST: Duration = Duration::from_millis(500);
+/// How long it waits for the others from then on. They take the same time, or their primaries are in
+/// trouble; and then whoever waits here has little left of what an opening may take.
+const OTHERS: Duration = Duration::from_millis(100);
 /// How long after the last node that has answered the others are waited for. They answer in the same
 /// time, or one of them is in trouble. Whoever is taken for silent only because it is slower than that is
 /// asked once more, without the others, and has the whole time of a request then. A refused claim waits no
@@ -146,9 +149,15 @@ impl Primaries {
     pub(crate) async fn open(&self) {
         let mut chart = self.shared.chart.subscribe();
         self.shared.outdated.notify_one();
-        let finished = chart.wait_for(|chart| chart.is_finished);
+        let opened = async {
+            let begun = chart.wait_for(|chart| chart.is_finished || !chart.gates.is_empty());
+            if begun.await.is_ok() {
+                let finished = chart.wait_for(|chart| chart.is_finished);
+                let _ = timeout(OTHERS, finished).await;
+            }
+        };
         // What has no gate goes another way until it has one.
-        let _ = tokio::time::timeout(AT_FIRST, finished).await;
+        let _ = timeout(AT_FIRST, opened).await;
     }
 
     /// Sends one member, with what others ask of its primary at the same time.

@@ -102,6 +102,40 @@ async fn a_cluster_of_which_one_primary_hangs_can_be_opened() {
     acquired.expect("the others answer");
 }
 
+/// L6: also a locker that gives little time to a request, and so to an opening, can be started then, and
+/// grants what lies elsewhere.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_locker_of_short_requests_starts_beside_a_primary_that_hangs() {
+    let servers = Cluster::start(&Setup::new(), 3, 0).unwrap();
+    let hung = 1;
+    servers.nodes()[hung].pause().unwrap();
+    let store = || Redis::from_url(servers.url()).unwrap().namespace("ns");
+    for side in [Side::Caller, Side::Upkeep, Side::Reports] {
+        let began = Instant::now();
+        store().connect(side).await.unwrap();
+        let took = began.elapsed();
+        println!("{side:?}: {took:?}");
+        // A locker gives four request timeouts to it; this is with room for a slow machine.
+        assert!(took < Duration::from_millis(4 * 350), "{side:?}: {took:?}");
+    }
+    let timing = Timing {
+        request_timeout: Duration::from_millis(600),
+        ..Timing::default()
+    };
+    // A process that would lie on the one that hangs is given up, and another is born.
+    let locker = Locker::builder(Arc::new(store())).timing(timing);
+    let locker = locker.start().await.unwrap();
+    let grants = async {
+        for text in elsewhere(&servers, hung) {
+            drop(acquire(&locker, &text).await.release().await);
+        }
+    };
+    let granted = tokio::time::timeout(Duration::from_secs(5), grants).await;
+    granted.expect("the others answer");
+    servers.nodes()[hung].resume().unwrap();
+    locker.terminate(PATIENCE).await.unwrap();
+}
+
 /// L5: whose locks lie elsewhere is not asked to wait for it: what was answered counts.
 #[tokio::test]
 async fn a_batch_does_not_wait_for_a_primary_that_hangs() {
