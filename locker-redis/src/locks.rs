@@ -16,8 +16,9 @@
 //! | enrol | the second one finds the first by its number, or is a stranger to its mailbox, which withdraws it at its first hint |
 //! | withdraw | names the enrolment as well as its number |
 
+use crate::connection::bounded;
 use crate::error;
-use crate::primaries::Waits;
+use crate::primaries::{STRAGGLER, Waits};
 use crate::reply;
 use crate::script::Answered;
 use crate::session::Session;
@@ -50,13 +51,16 @@ impl Session {
     }
 
     /// On a cluster a refused claimant learns in a second request how long the holder's process
-    /// lives: that is when it asks again. If that cannot be read now, the refusal stands without it.
+    /// lives: that is when it asks again. If that cannot be read now, the refusal stands without it;
+    /// also if it cannot be read soon. The refusal is an answer, and a primary that hangs must not cost
+    /// it: the caller's time would run out over what was only added to it.
     async fn with_claims_holder(&self, answer: Reply<Claimed>) -> Answer<Claimed> {
         let Reply { value, store_time } = answer;
         let value = match value {
             Claimed::Held(held) if held.holder.is_none() => {
                 // Boxed: a claim that is granted needs no room for it.
                 let with_holder = Box::pin(self.with_holder(held.clone()));
+                let with_holder = bounded(STRAGGLER, with_holder);
                 Claimed::Held(with_holder.await.unwrap_or(held))
             }
             other => other,

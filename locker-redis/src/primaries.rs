@@ -17,6 +17,11 @@
 //! refused is asked again by its caller's own future, alone. So it keeps no flight waiting, and is
 //! not sent for a caller who has left. The client of the cluster sends it, which follows redirects.
 //!
+//! *And if a node has forgotten the scripts?* It was restarted or flushed, and has what the chart says it
+//! has. So it is sent the whole text with each member that it has refused, over the same connection, also
+//! by the caller's own future. Each has the text: the members go apart, so none of them may rely on
+//! another's having arrived, and it happens once in the life of a server.
+//!
 //! *And while a slot is being moved?* The node to which it goes wants to hear ASKING right before
 //! each command. The client of the cluster sends the two one after the other over a connection
 //! which it shares, so that of several callers one gets through and the others go round again: in
@@ -24,8 +29,14 @@
 //! our connection to it, if there is one, and the two are one message.
 //!
 //! *Why also for what travels alone?* When one primary hangs, the client of a cluster tries to reach it
-//! as soon as anything is asked of it, and lets everybody else wait for a second. A batch of a locker's
+//! as soon as anything is asked of it, and lets everybody else wait meanwhile. A batch of a locker's
 //! locks asks something of all of them, so nothing would be extended while one hangs (L5).
+//!
+//! *And processes?* A locker's own is born, renewed and retired over the connection for reports, which
+//! has nothing of this. Those of others are read, by whoever wants a lock that they hold, and over the
+//! same connections as the locks: a claim on a primary that answers must not wait for one that does not.
+//! There is no gate before them. A reading is one small script, and it changes nothing, so where the
+//! connection breaks it is asked for again by the client of the cluster.
 //!
 //! *Why a connection of our own?* The client of a cluster sends a pipeline again as a whole when one
 //! of its commands is redirected, and everything when a connection breaks. A release that was done
@@ -47,7 +58,7 @@
 use crate::connection::{Connection, PushTaker, Source, bounded};
 use crate::error;
 use crate::names::Names;
-use crate::script::{self, BATCH, Member, MemberAnswer, Piped, Refused};
+use crate::script::{self, Apart, BATCH, Member, MemberAnswer, Piped, Refused};
 use crate::slots;
 use crate::url::Address;
 use futures_util::StreamExt;
@@ -65,19 +76,23 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 /// How long after one look at the cluster the next one may begin, and how long if it was in vain again
 /// and again.
 const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 /// How long a node may take to tell the slots, or to take a connection.
 const MOMENT: Duration = Duration::from_secs(2);
-/// How long one that is opened waits for its connections. What is not there by then comes later.
+/// How long one that is opened waits for its first connection. What is not there by then comes later.
 const AT_FIRST: Duration = Duration::from_millis(500);
+/// How long it waits for the others from then on. They take the same time, or their primaries are in
+/// trouble; and then whoever waits here has little left of what an opening may take.
+const OTHERS: Duration = Duration::from_millis(100);
 /// How long after the last node that has answered the others are waited for. They answer in the same
 /// time, or one of them is in trouble. Whoever is taken for silent only because it is slower than that is
-/// asked once more, without the others, and has the whole time of a request then.
-const STRAGGLER: Duration = Duration::from_millis(250);
+/// asked once more, without the others, and has the whole time of a request then. A refused claim waits no
+/// longer for what is only added to it.
+pub(crate) const STRAGGLER: Duration = Duration::from_millis(250);
 
 /// The gates of a cluster. Dropped, it closes the connections behind them.
 #[derive(Debug)]
@@ -134,9 +149,15 @@ impl Primaries {
     pub(crate) async fn open(&self) {
         let mut chart = self.shared.chart.subscribe();
         self.shared.outdated.notify_one();
-        let finished = chart.wait_for(|chart| chart.is_finished);
+        let opened = async {
+            let begun = chart.wait_for(|chart| chart.is_finished || !chart.gates.is_empty());
+            if begun.await.is_ok() {
+                let finished = chart.wait_for(|chart| chart.is_finished);
+                let _ = timeout(OTHERS, finished).await;
+            }
+        };
         // What has no gate goes another way until it has one.
-        let _ = tokio::time::timeout(AT_FIRST, finished).await;
+        let _ = timeout(AT_FIRST, opened).await;
     }
 
     /// Sends one member, with what others ask of its primary at the same time.
@@ -155,8 +176,37 @@ impl Primaries {
         match gate.ask(Arc::clone(&member)).await? {
             Ok(answered) => Ok(answered),
             // Boxed: it is rare, and the futures of all the others stay small.
-            Err(refused) => Box::pin(shared.ask_again(&chart, refused, &member)).await,
+            Err(refused) => Box::pin(shared.ask_again(&chart, gate, refused, &member)).await,
         }
+    }
+
+    /// Reads the process under this key, by the connection to its primary.
+    ///
+    /// # Errors
+    ///
+    /// When it was not answered.
+    ///
+    /// # Cancel safety
+    ///
+    /// It changes nothing.
+    pub(crate) async fn read_process(&self, key: &str) -> MemberAnswer {
+        let shared = &*self.shared;
+        let chart = shared.chart();
+        match chart.gate(slots::of(key)).map(|gate| gate.carrier()) {
+            Some(primary) if !primary.is_broken() => {
+                match script::read_process_at(&primary.line, key).await {
+                    Ok(Ok(answered)) => return Ok(answered),
+                    Ok(Err(refused)) => primary.hears(&refused),
+                    // Its connection broke.
+                    Err(error) if error.is_unanswered() => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            _ => shared.outdated.notify_one(),
+        }
+        // Boxed: it is rare.
+        let asked = script::send_process(&shared.cluster, key, script::READ, 0);
+        Box::pin(asked).await
     }
 
     /// Sends any number of members, and answers in their order.
@@ -234,16 +284,27 @@ impl Shared {
         Arc::clone(&self.chart.borrow())
     }
 
-    /// Asks for what was refused: the node that takes it, if there is a connection to it, or else
-    /// by the client of the cluster.
-    async fn ask_again(&self, chart: &Chart, refused: Refused, member: &Member) -> MemberAnswer {
-        let gate = refused.taken_by.and_then(|node| chart.sound_gate(&node));
-        if let Some(gate) = gate
-            && let Ok(answered) = script::send_asking(&gate.carrier().line, member).await?
-        {
-            return Ok(answered);
+    /// Asks for what was refused: the node that has forgotten the script, or the one that takes the
+    /// member, if there is a connection to it; or else by the client of the cluster.
+    async fn ask_again(
+        &self,
+        chart: &Chart,
+        gate: &Gate<Pipelines>,
+        refused: Refused,
+        member: &Member,
+    ) -> MemberAnswer {
+        let answered = match refused {
+            Refused::Forgotten => gate.carrier().send_apart(member, Apart::Telling).await?,
+            Refused::TakenBy(node) => match chart.sound_gate(&node) {
+                Some(gate) => gate.carrier().send_apart(member, Apart::Asking).await?,
+                None => Err(Refused::Otherwise),
+            },
+            Refused::Otherwise => Err(Refused::Otherwise),
+        };
+        match answered {
+            Ok(answered) => Ok(answered),
+            Err(_) => script::send_one(&self.cluster, &self.names, member).await,
         }
-        script::send_one(&self.cluster, &self.names, member).await
     }
 
     /// Reads the slots, and opens what connections are missing. Whether the chart is new.
@@ -386,6 +447,23 @@ impl Pipelines {
     fn is_broken(&self) -> bool {
         self.broken.load(Ordering::Relaxed)
     }
+
+    /// Sends a member by itself, if the connection has not broken.
+    async fn send_apart(&self, member: &Member, how: Apart) -> Result<Piped, BackendError> {
+        if self.is_broken() {
+            return Ok(Err(Refused::Otherwise));
+        }
+        script::send_apart(&self.line, member, how).await
+    }
+
+    /// Has the chart drawn anew if this speaks against it. A slot that is being moved does not, nor does
+    /// a script that was forgotten.
+    fn hears(&self, refused: &Refused) {
+        match refused {
+            Refused::Otherwise => self.outdated.notify_one(),
+            Refused::TakenBy(_) | Refused::Forgotten => {}
+        }
+    }
 }
 
 impl Carrier for Pipelines {
@@ -407,21 +485,17 @@ impl Carrier for Pipelines {
         let answers = if self.is_broken() {
             members
                 .iter()
-                .map(|_| Ok(Err(Refused::default())))
+                .map(|_| Ok(Err(Refused::Otherwise)))
                 .collect()
         } else {
             let answers = script::send_piped(&self.line, members).await;
             answers.inspect_err(|_| self.broken.store(true, Ordering::Relaxed))?
         };
-        // A slot that is being moved says nothing against the chart.
-        let outdated = |refused: &Refused| refused.taken_by.is_none();
-        let mut refusals = answers
+        let refusals = answers
             .iter()
             .flatten()
             .filter_map(|piped| piped.as_ref().err());
-        if refusals.any(outdated) {
-            self.outdated.notify_one();
-        }
+        refusals.for_each(|refused| self.hears(refused));
         Ok(answers)
     }
 }

@@ -4,7 +4,8 @@
 //!
 //! A birth that arrives a second time finds the record, or its tombstone, and answers `Exists`: the
 //! locker abandons an incarnation whose birth it is not sure of, and its record dies by itself. A
-//! renewal never creates and never shortens. A retirement that has happened changes nothing.
+//! renewal never creates and never shortens. A retirement that has happened changes nothing, and a
+//! reading never does.
 
 use crate::error;
 use crate::locks::micros;
@@ -90,7 +91,8 @@ impl Session {
         &self,
         process: &ProcessHash,
     ) -> Answer<(Liveness, Duration)> {
-        let Answered { time, fields } = self.process(process, "read", Duration::ZERO).await?;
+        let key = self.names.process(process);
+        let Answered { time, fields } = self.read_process_at_key(&key).await?;
         let looked = reply::liveness(time, process, &fields)?;
         Ok(Reply::at(time, looked))
     }

@@ -127,12 +127,15 @@ async fn run_batch(
     answers(value, members, connection.stage())
 }
 
-/// A member that a node of a cluster has not done for certain, and that may be done all the same:
-/// its slot has moved, the script is not known.
-#[derive(Debug, Default)]
-pub(crate) struct Refused {
-    /// The node to which its slot is being moved, and which takes it already.
-    pub(crate) taken_by: Option<Address>,
+/// A member that a node of a cluster has not done for certain, and that may be done all the same.
+#[derive(Debug)]
+pub(crate) enum Refused {
+    /// Its slot is being moved to this node, which takes it already.
+    TakenBy(Address),
+    /// The node has forgotten the script.
+    Forgotten,
+    /// Its slot has moved, or the node takes nothing now.
+    Otherwise,
 }
 
 /// What a node of a cluster makes of a member.
@@ -163,8 +166,17 @@ pub(crate) async fn send_piped(
     Ok(answers.collect())
 }
 
-/// Sends one member to the node to which its slot is being moved, with the word without which that
-/// one refuses it. The word holds for the next command of its connection, so both are one message.
+/// How a member is sent to a node by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Apart {
+    /// With the whole text of its script, to the node that has forgotten it.
+    Telling,
+    /// To the node to which its slot is being moved, with the word without which that one refuses it.
+    /// The word holds for the next command of its connection, so both are one message.
+    Asking,
+}
+
+/// Sends one member to one node of a cluster, apart from what others ask of it.
 ///
 /// # Errors
 ///
@@ -173,14 +185,15 @@ pub(crate) async fn send_piped(
 /// # Cancel safety
 ///
 /// When it is dropped the member was sent or never will be.
-pub(crate) async fn send_asking(
+pub(crate) async fn send_apart(
     node: &MultiplexedConnection,
     member: &Member,
+    how: Apart,
 ) -> Result<Piped, BackendError> {
-    let mut pipeline = Pipeline::with_capacity(2);
-    pipeline.cmd("ASKING").add_command(of_a_node(member));
-    let value = pipe(node, &pipeline, 1).await?.pop();
-    piped(value.unwrap_or(Value::Nil).extract_error(), member)
+    let alone = std::slice::from_ref(member);
+    let complete = |begin: &mut Cmd| write_arguments(begin, alone, "", "");
+    let value = run_at(node, Some(how), &LOCK, room(alone), complete).await?;
+    piped(value, member)
 }
 
 /// The answers to the commands of a pipeline behind the first few.
@@ -207,21 +220,31 @@ fn of_a_node(member: &Member) -> Cmd {
 fn piped(value: Result<Value, RedisError>, member: &Member) -> Result<Piped, BackendError> {
     let value = match value {
         Ok(value) => value,
-        Err(cause) => {
-            let taken_by = error::taken_by(&cause);
-            let refusal = error::from_redis(cause, Stage::Once);
-            // Nothing else passes by being asked again: a right that is missing, a server that has too
-            // much to do.
-            let may_pass =
-                refusal.kind() == ErrorKind::Unavailable && refusal.effect() == Effect::NotApplied;
-            return if may_pass {
-                Ok(Err(Refused { taken_by }))
-            } else {
-                Err(refusal)
-            };
-        }
+        Err(cause) => return refused(cause).map(Err),
     };
     only(answers(value, std::slice::from_ref(member), Stage::Once)?).map(Ok)
+}
+
+/// What a node of a cluster has said in the place of an answer.
+///
+/// # Errors
+///
+/// When it says the same if it is asked again.
+fn refused(cause: RedisError) -> Result<Refused, BackendError> {
+    if error::is_unknown_script(&cause) {
+        return Ok(Refused::Forgotten);
+    }
+    let taken_by = error::taken_by(&cause);
+    let refusal = error::from_redis(cause, Stage::Once);
+    // Nothing else passes by being asked again: a right that is missing, a server that has too much to
+    // do.
+    let may_pass =
+        refusal.kind() == ErrorKind::Unavailable && refusal.effect() == Effect::NotApplied;
+    if may_pass {
+        Ok(taken_by.map_or(Refused::Otherwise, Refused::TakenBy))
+    } else {
+        Err(refusal)
+    }
 }
 
 /// How many arguments members have, and how long they are, about.
@@ -280,6 +303,9 @@ fn answers(
     Ok(answers.collect())
 }
 
+/// What the script calls the reading of a process.
+pub(crate) const READ: &str = "read";
+
 /// Sends one operation on a process.
 ///
 /// # Errors
@@ -291,13 +317,38 @@ pub(crate) async fn send_process(
     operation: &'static str,
     ttl_us: u128,
 ) -> Result<Answered, BackendError> {
-    let command = |begin: &mut Cmd| {
-        begin.arg(1).arg(key).arg(operation).arg(ttl_us.to_string());
-    };
-    let value = run(connection, &PROCESS, (3, key.len() + 32), command).await;
+    let complete = |begin: &mut Cmd| write_process(begin, key, operation, ttl_us);
+    let value = run(connection, &PROCESS, room_of_process(key), complete).await;
     let value = value.map_err(|cause| error::from_redis(cause, connection.stage()))?;
     let (time, fields) = reply::split(value, operation)?;
     Ok(Answered { time, fields })
+}
+
+/// Reads a process at one node of a cluster. That may be repeated elsewhere, whatever comes of it.
+///
+/// # Errors
+///
+/// As [`send_piped`], or what the script answers.
+pub(crate) async fn read_process_at(
+    node: &MultiplexedConnection,
+    key: &str,
+) -> Result<Piped, BackendError> {
+    let complete = |begin: &mut Cmd| write_process(begin, key, READ, 0);
+    let room = room_of_process(key);
+    let value = match run_at(node, None, &PROCESS, room, complete).await? {
+        Ok(value) => value,
+        Err(cause) => return refused(cause).map(Err),
+    };
+    let (time, fields) = reply::split(value, READ)?;
+    Ok(Ok(Answered { time, fields }))
+}
+
+fn write_process(begin: &mut Cmd, key: &str, operation: &str, ttl_us: u128) {
+    begin.arg(1).arg(key).arg(operation).arg(ttl_us.to_string());
+}
+
+fn room_of_process(key: &str) -> (usize, usize) {
+    (3, key.len() + 32)
 }
 
 /// Runs a script by its digest, or by its text where the digest is not known.
@@ -317,6 +368,42 @@ async fn run(
         }
         answer => answer,
     }
+}
+
+/// The same on one node of a cluster: what it says, or that its connection broke.
+async fn run_at(
+    node: &MultiplexedConnection,
+    how: Option<Apart>,
+    script: &Script,
+    room: (usize, usize),
+    complete: impl Fn(&mut Cmd),
+) -> Result<Result<Value, RedisError>, BackendError> {
+    let written = |name: &str, text: &str| {
+        let mut command = begin(name, text, room);
+        complete(&mut command);
+        let mut pipeline = Pipeline::with_capacity(2);
+        if how == Some(Apart::Asking) {
+            pipeline.cmd("ASKING");
+        }
+        pipeline.add_command(command);
+        pipeline
+    };
+    if how != Some(Apart::Telling) {
+        let answer = last(node, &written("EVALSHA", &script.digest)).await?;
+        if !answer.as_ref().is_err_and(error::is_unknown_script) {
+            return Ok(answer);
+        }
+    }
+    last(node, &written("EVAL", script.text)).await
+}
+
+/// The answer to the last command of a pipeline.
+async fn last(
+    node: &MultiplexedConnection,
+    pipeline: &Pipeline,
+) -> Result<Result<Value, RedisError>, BackendError> {
+    let value = pipe(node, pipeline, pipeline.len() - 1).await?.pop();
+    Ok(value.unwrap_or(Value::Nil).extract_error())
 }
 
 impl Script {

@@ -7,7 +7,7 @@ use crate::names::Names;
 use crate::primaries::Waits;
 use crate::script::{self, BATCH, Member, MemberAnswer};
 use futures_util::future::join_all;
-use locker_core::{BackendError, Key};
+use locker_core::{BackendError, Effect, Key};
 use std::sync::Arc;
 
 /// A connection in its namespace. Clones share it.
@@ -67,6 +67,22 @@ impl Session {
         }
     }
 
+    /// Reads the process under this key.
+    ///
+    /// # Errors
+    ///
+    /// When it was not answered.
+    ///
+    /// # Cancel safety
+    ///
+    /// It changes nothing.
+    pub(crate) async fn read_process_at_key(&self, process: &str) -> MemberAnswer {
+        match &self.gathering {
+            Some(Gathering::Cluster(primaries)) => primaries.read_process(process).await,
+            _ => script::send_process(&self.connection, process, script::READ, 0).await,
+        }
+    }
+
     /// Sends any number of members: to a server alone in as many batches as that takes, which travel
     /// together.
     ///
@@ -107,17 +123,99 @@ impl Session {
     }
 }
 
-/// If nothing was answered, and the connection is to blame, the whole request has failed: whoever
-/// asked must know that the connection is to be closed.
+/// If nothing was answered at all the whole request has failed: whoever asked must not take the errors for
+/// a sign that the connection lives, and must know when it is to be closed. That is so only where every
+/// member says it, and nothing counts as undone of which a part may have been done.
 fn all_or_each(answers: Vec<MemberAnswer>) -> Result<Vec<MemberAnswer>, BackendError> {
-    let broken = |answer: &MemberAnswer| {
+    let unanswered = |answer: &MemberAnswer| {
         answer
             .as_ref()
-            .is_err_and(|cause| cause.kind().breaks_connection())
+            .is_err_and(|cause| cause.kind().breaks_connection() || cause.is_unanswered())
     };
-    if !answers.is_empty() && answers.iter().all(broken) {
-        let mut answers = answers;
-        return answers.swap_remove(0).map(|_| Vec::new());
+    if !answers.iter().all(unanswered) {
+        return Ok(answers);
     }
-    Ok(answers)
+    let rank = |cause: &&BackendError| {
+        let leaves_open = !cause.kind().breaks_connection();
+        (leaves_open, cause.effect() == Effect::Unknown)
+    };
+    let whole = answers.iter().filter_map(|answer| answer.as_ref().err());
+    match whole.max_by_key(rank) {
+        Some(whole) => Err(whole.clone()),
+        None => Ok(answers),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error;
+    use crate::script::Answered;
+    use locker_core::{ErrorKind, StoreTime};
+
+    fn answered() -> Answered {
+        Answered {
+            time: StoreTime::from_micros(1),
+            fields: Vec::new(),
+        }
+    }
+
+    fn broke() -> BackendError {
+        error::straggler()
+    }
+
+    fn gone() -> BackendError {
+        error::unavailable("the server is gone")
+    }
+
+    fn late() -> BackendError {
+        BackendError::timeout()
+    }
+
+    fn busy() -> BackendError {
+        let text = "somebody's slow script";
+        BackendError::new(ErrorKind::Busy, Effect::NotApplied, text)
+    }
+
+    #[test]
+    fn what_was_answered_in_part_is_told_apart() {
+        for answers in [
+            vec![],
+            vec![Ok(answered())],
+            vec![Err(broke()), Ok(answered())],
+            vec![Err(late()), Err(gone()), Err(busy())],
+        ] {
+            let many = answers.len();
+            assert_eq!(all_or_each(answers).unwrap().len(), many);
+        }
+    }
+
+    #[test]
+    fn what_was_not_answered_at_all_has_failed_as_a_whole() {
+        for (answers, kind, effect) in [
+            (vec![broke(), broke()], ErrorKind::Busy, Effect::Unknown),
+            (
+                vec![gone(), gone()],
+                ErrorKind::Unavailable,
+                Effect::NotApplied,
+            ),
+            // A part may have been done.
+            (
+                vec![gone(), late(), gone()],
+                ErrorKind::Timeout,
+                Effect::Unknown,
+            ),
+            // A part of the connection may be sound.
+            (
+                vec![broke(), gone(), late()],
+                ErrorKind::Busy,
+                Effect::Unknown,
+            ),
+        ] {
+            let answers = answers.into_iter().map(Err);
+            let whole = all_or_each(answers.collect()).unwrap_err();
+            assert_eq!((whole.kind(), whole.effect()), (kind, effect));
+            assert!(whole.kind().breaks_connection() || whole.is_unanswered());
+        }
+    }
 }

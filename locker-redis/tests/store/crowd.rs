@@ -42,6 +42,11 @@ impl Crowd {
         .await;
     }
 
+    /// Waits until nobody is about to draw the chart: who was asked to at the beginning has had its pause.
+    pub(super) async fn chart_is_drawn(&self) {
+        tokio::time::sleep(Duration::from_millis(2_500)).await;
+    }
+
     /// Each of many acquires a key of its own, and gives it back, and is told that both were done.
     pub(super) async fn acquires_and_releases(&self, what: &str) {
         let texts: Vec<_> = (0..MANY).map(|place| format!("{what}{place}")).collect();

@@ -3,7 +3,7 @@
 use super::crowd::*;
 use super::*;
 use futures_util::future::join_all;
-use locker_core::backend::Released;
+use locker_core::backend::{Liveness, Released};
 use locker_core::{Effect, ErrorKind};
 use locker_testkit::wrap::{Around, Call, Method, Request, WrappedConnect};
 use redis::cluster_routing::Slot;
@@ -65,6 +65,42 @@ async fn slots_that_move_under_a_crowd_disturb_nobody() {
     .await;
 }
 
+/// A holder's process is read by the connection to its primary, and where that one has it no more, has
+/// forgotten the script or has closed the connection, it is read all the same.
+#[tokio::test]
+async fn a_holders_process_is_read_wherever_it_lies() {
+    let crowd = Crowd::with_pipelines().await;
+    let process = &crowd.process;
+    let name = format!("ns:process:{}", process.hash);
+    let slot = crowd.servers.slot_of(&name).unwrap();
+    let place = crowd.servers.node_of(slot).unwrap();
+    let node = &crowd.servers.nodes()[place];
+    // On a connection that does not break.
+    let text = &crowd.texts_at((place + 1) % 3, "held", 1)[0];
+    process.acquire(text).await;
+    let is_read = async |what: &str| {
+        let held = process.create(&process.owner(text)).await.unwrap();
+        let Claimed::Held(held) = held else {
+            panic!("{what}: {held:?}")
+        };
+        assert!(matches!(held.holder, Some(Liveness::Alive(_))), "{what}");
+    };
+    is_read("as ever").await;
+    let line = crowd.lines()[place].remove(0);
+    node.command(&["SCRIPT", "FLUSH"]).unwrap();
+    let monitor = Monitor::of(node);
+    is_read("forgotten").await;
+    let heard = monitor.heard(node);
+    let words = ["\"EVAL\"", &name, &line.address];
+    let told = |it: &String| words.iter().all(|word| it.contains(word));
+    assert!(heard.iter().any(told), "{heard:#?}");
+    node.command(&["CLIENT", "KILL", "ID", &line.number])
+        .unwrap();
+    is_read("closed").await;
+    crowd.servers.move_slot(slot, (place + 1) % 3).unwrap();
+    is_read("moved").await;
+}
+
 /// A connection that breaks while nothing is in flight is noticed, and opened again.
 #[tokio::test]
 async fn a_broken_connection_of_a_crowd_is_replaced() {
@@ -115,6 +151,24 @@ async fn what_a_connection_that_breaks_has_carried_is_not_sent_again() {
         assert!(unknown >= together.min(3), "{unknown} of {together}");
         crowd.has_pipelines().await;
     }
+}
+
+/// A batch of which nothing was answered is no sign of life: it has failed as a whole, and the connections
+/// that did not break stay open.
+#[tokio::test]
+async fn a_batch_that_lies_on_the_connection_that_breaks_fails_as_a_whole() {
+    let crowd = Crowd::with_pipelines().await;
+    let process = &crowd.process;
+    let node = &crowd.servers.nodes()[0];
+    let texts = crowd.texts_at(0, "whole", 8);
+    let owners = join_all(texts.iter().map(|text| process.acquire(text))).await;
+    let line = crowd.lines()[0].remove(0).number;
+    let extending = process.backend.extend(&owners, LONG);
+    let error = cut_while_asking(node, extending, &["ID", &line]).await;
+    let error = error.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Busy, "{error:?}");
+    assert_eq!(error.effect(), Effect::Unknown, "{error:?}");
+    assert!(error.is_unanswered(), "{error:?}");
 }
 
 /// How often the store was opened for the callers of a locker, and which errors were told to
@@ -200,26 +254,43 @@ async fn a_pipeline_that_breaks_costs_a_locker_no_other_connection() {
     locker.terminate(PATIENCE).await.unwrap();
 }
 
-/// A server that has forgotten the scripts refuses each of a pipeline.
+/// A server that has forgotten the scripts refuses each of a pipeline. It is told them over the same
+/// connection, and nothing is wrong with the chart.
 #[tokio::test]
 async fn forgotten_scripts_are_told_to_a_crowd() {
     let crowd = Crowd::with_pipelines().await;
+    let lines = crowd.lines();
+    crowd.chart_is_drawn().await;
     let nodes = crowd.servers.nodes();
     let monitors: Vec<_> = nodes.iter().map(Monitor::of).collect();
     for node in nodes {
         node.command(&["SCRIPT", "FLUSH"]).unwrap();
+        // Whoever is told first must not tell it before the others are sent.
+        node.pause().unwrap();
     }
-    crowd.acquires_and_releases("crowd").await;
-    for ((monitor, node), lines) in monitors.into_iter().zip(nodes).zip(crowd.lines()) {
+    let resumed = async {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        for node in nodes {
+            node.resume().unwrap();
+        }
+    };
+    tokio::join!(crowd.acquires_and_releases("crowd"), resumed);
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    for ((monitor, node), lines) in monitors.into_iter().zip(nodes).zip(lines) {
         let heard = monitor.heard(node);
         let told = heard.iter().position(|line| line.contains("\"EVAL\""));
         let told = told.expect("the script was told");
-        let in_pipelines = |line: &&String| {
-            line.contains("\"EVALSHA\"") && lines.iter().any(|it| line.contains(&it.address))
-        };
+        let on_a_line = |line: &str| lines.iter().any(|it| line.contains(&it.address));
+        let in_pipelines = |line: &&String| line.contains("\"EVALSHA\"") && on_a_line(line);
         let refused = heard[..told].iter().filter(in_pipelines).count();
         assert!(refused > 1, "a pipeline was refused: {heard:#?}");
         assert!(refusals(node, "NOSCRIPT") >= refused as u64);
+        let told_elsewhere = heard
+            .iter()
+            .find(|line| line.contains("\"EVAL\"") && !on_a_line(line));
+        assert_eq!(told_elsewhere, None);
+        let drawn = heard.iter().find(|line| line.contains("\"SLOTS\""));
+        assert_eq!(drawn, None);
     }
 }
 
@@ -322,6 +393,7 @@ async fn what_is_refused_when_its_caller_has_left_is_not_sent_again() {
     let from = servers.node_of(slot).unwrap();
     let (old, new) = (&servers.nodes()[from], &servers.nodes()[(from + 1) % 3]);
     let others = crowd.texts_at(from, "other", MANY / 2);
+    crowd.chart_is_drawn().await;
     servers.move_slot(slot, (from + 1) % 3).unwrap();
     let moved = refusals(old, "MOVED");
     let monitor = Monitor::of(new);

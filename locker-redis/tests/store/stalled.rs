@@ -4,9 +4,10 @@
 use super::*;
 use distributed_locker::HeartbeatPolicy;
 use futures_util::future::join_all;
-use locker_core::backend::Standing;
+use locker_core::backend::{Liveness, Standing};
 use locker_core::{Effect, ErrorKind, Timing};
 use locker_testkit::scaled;
+use tokio::task::JoinHandle;
 
 /// The key of the lock whose slot moves.
 const MOVED: &str = "ns:{moved}";
@@ -23,9 +24,7 @@ struct Hung {
 
 impl Hung {
     fn new(servers: Cluster, place: usize) -> Self {
-        let texts = (0..20).map(|number| format!("k{number}"));
-        let elsewhere = texts.filter(|text| place_of(&servers, &format!("ns:{{{text}}}")) != place);
-        let elsewhere = elsewhere.collect();
+        let elsewhere = elsewhere(&servers, place);
         let from = place_of(&servers, MOVED);
         let to = (0..3).find(|it| ![from, place].contains(it)).unwrap();
         let slot = servers.slot_of(MOVED).unwrap();
@@ -37,6 +36,34 @@ impl Hung {
             elsewhere,
         }
     }
+}
+
+/// Names of locks that do not lie on this node.
+fn elsewhere(servers: &Cluster, place: usize) -> Vec<String> {
+    let texts = (0..20).map(|number| format!("k{number}"));
+    let texts = texts.filter(|text| place_of(servers, &format!("ns:{{{text}}}")) != place);
+    texts.collect()
+}
+
+/// A process whose record lies on a node that is wanted.
+async fn born_where(servers: &Cluster, wanted: impl Fn(usize) -> bool) -> Process {
+    loop {
+        let process = Process::unborn(servers.url(), "ns").await;
+        if wanted(place_of(servers, &format!("ns:process:{}", process.hash))) {
+            let born = process.backend.create_process(&process.hash, LONG).await;
+            born.unwrap();
+            return process;
+        }
+    }
+}
+
+/// A request that is sent on to another node, so that the client of the cluster reads the slots anew, and
+/// carries nothing before the primary that hangs has been waited for.
+async fn blocked(process: &Process) -> JoinHandle<()> {
+    let backend = Arc::clone(&process.backend);
+    let blocked = tokio::spawn(async move { drop(backend.read_lock(&key("moved")).await) });
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    blocked
 }
 
 /// A node that holds neither this key nor the lock that moves.
@@ -75,6 +102,40 @@ async fn a_cluster_of_which_one_primary_hangs_can_be_opened() {
     acquired.expect("the others answer");
 }
 
+/// L6: also a locker that gives little time to a request, and so to an opening, can be started then, and
+/// grants what lies elsewhere.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_locker_of_short_requests_starts_beside_a_primary_that_hangs() {
+    let servers = Cluster::start(&Setup::new(), 3, 0).unwrap();
+    let hung = 1;
+    servers.nodes()[hung].pause().unwrap();
+    let store = || Redis::from_url(servers.url()).unwrap().namespace("ns");
+    for side in [Side::Caller, Side::Upkeep, Side::Reports] {
+        let began = Instant::now();
+        store().connect(side).await.unwrap();
+        let took = began.elapsed();
+        println!("{side:?}: {took:?}");
+        // A locker gives four request timeouts to it; this is with room for a slow machine.
+        assert!(took < Duration::from_millis(4 * 350), "{side:?}: {took:?}");
+    }
+    let timing = Timing {
+        request_timeout: Duration::from_millis(600),
+        ..Timing::default()
+    };
+    // A process that would lie on the one that hangs is given up, and another is born.
+    let locker = Locker::builder(Arc::new(store())).timing(timing);
+    let locker = locker.start().await.unwrap();
+    let grants = async {
+        for text in elsewhere(&servers, hung) {
+            drop(acquire(&locker, &text).await.release().await);
+        }
+    };
+    let granted = tokio::time::timeout(Duration::from_secs(5), grants).await;
+    granted.expect("the others answer");
+    servers.nodes()[hung].resume().unwrap();
+    locker.terminate(PATIENCE).await.unwrap();
+}
+
 /// L5: whose locks lie elsewhere is not asked to wait for it: what was answered counts.
 #[tokio::test]
 async fn a_batch_does_not_wait_for_a_primary_that_hangs() {
@@ -111,6 +172,71 @@ async fn a_batch_does_not_wait_for_a_primary_that_hangs() {
     }
 }
 
+/// L2: also what a claim on a sound primary is told of the holder's process, and what it takes over, while
+/// the client of the cluster carries nothing. Where that process lies on the one that hangs the claim is
+/// refused without it.
+#[tokio::test]
+async fn a_claim_elsewhere_is_answered_beside_a_primary_that_hangs() {
+    let servers = Cluster::start(&Setup::new(), 3, 0).unwrap();
+    let hung = (place_of(&servers, MOVED) + 1) % 3;
+    let claimant = Process::born(servers.url(), "ns").await;
+    let sound = born_where(&servers, |place| place != hung).await;
+    let silent = born_where(&servers, |place| place == hung).await;
+    let dead = born_where(&servers, |place| place != hung).await;
+    let [of_sound, of_silent, of_dead] =
+        <[String; 3]>::try_from(elsewhere(&servers, hung)[..3].to_vec()).unwrap();
+    sound.acquire(&of_sound).await;
+    silent.acquire(&of_silent).await;
+    dead.acquire(&of_dead).await;
+    dead.backend.retire_process(&dead.hash).await.unwrap();
+    let _hung = Hung::new(servers, hung);
+    let blocked = blocked(&claimant).await;
+    let claim_of = async |text: &str| {
+        let created = claimant.create(&claimant.owner(text)).await.unwrap();
+        let Claimed::Held(held) = created else {
+            panic!("{text}: {created:?}")
+        };
+        held
+    };
+    let answered = async {
+        let held = claim_of(&of_sound).await;
+        assert!(matches!(held.holder, Some(Liveness::Alive(_))), "{held:?}");
+        let held = claim_of(&of_dead).await;
+        assert!(matches!(held.holder, Some(Liveness::Dead)), "{held:?}");
+        let heir = claim(&claimant.owner(&of_dead));
+        let taken = claimant.backend.take_over(&heir, &held.observed).await;
+        token(&taken.unwrap().value);
+        let held = claim_of(&of_silent).await;
+        assert_eq!(held.holder, None, "{held:?}");
+    };
+    // Together less than a request may take.
+    let answered = tokio::time::timeout(Duration::from_millis(600), answered).await;
+    answered.expect("in time");
+    assert!(!blocked.is_finished(), "the client of the cluster went on");
+    blocked.abort();
+}
+
+/// L6: a primary that has forgotten the scripts, as after a restart, is told them while the client of the
+/// cluster carries nothing.
+#[tokio::test]
+async fn forgotten_scripts_are_told_beside_a_primary_that_hangs() {
+    let servers = Cluster::start(&Setup::new(), 3, 0).unwrap();
+    let process = Process::born(servers.url(), "ns").await;
+    let hung = (place_of(&servers, MOVED) + 1) % 3;
+    let hung = Hung::new(servers, hung);
+    let blocked = blocked(&process).await;
+    for (place, node) in hung.servers.nodes().iter().enumerate() {
+        if place != hung.place {
+            node.command(&["SCRIPT", "FLUSH"]).unwrap();
+        }
+    }
+    let acquiring = join_all(hung.elsewhere.iter().map(|text| process.acquire(text)));
+    let acquired = tokio::time::timeout(Duration::from_millis(600), acquiring).await;
+    acquired.expect("in time");
+    assert!(!blocked.is_finished(), "the client of the cluster went on");
+    blocked.abort();
+}
+
 /// L5, L6: its locks are kept, and it grants what lies elsewhere.
 #[tokio::test]
 async fn a_locker_goes_on_beside_a_primary_that_hangs() {
@@ -134,8 +260,8 @@ async fn a_locker_goes_on_beside_a_primary_that_hangs() {
         }
         assert!(kept.is_valid(), "in round {round}");
     }
-    kept.release().await.unwrap();
     hung.servers.nodes()[hung.place].resume().unwrap();
+    kept.release().await.unwrap();
     locker.terminate(PATIENCE).await.unwrap();
 }
 
