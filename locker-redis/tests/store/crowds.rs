@@ -4,7 +4,7 @@ use super::crowd::*;
 use super::*;
 use futures_util::future::join_all;
 use locker_core::backend::{Liveness, Released};
-use locker_core::{Effect, ErrorKind};
+use locker_core::{Effect, ErrorKind, Timing};
 use locker_testkit::wrap::{Around, Call, Method, Request, WrappedConnect};
 use redis::cluster_routing::Slot;
 use std::sync::{Mutex, PoisonError};
@@ -455,10 +455,16 @@ async fn a_replica_that_is_promoted_gets_the_crowd_of_its_master() {
     let node = &crowd.servers.nodes()[promoted];
     // Others: a release of unknown effect may have left its lock.
     let texts: Vec<_> = texts("after").collect();
+    // A locker bounds every request. The client of the cluster may leave one without an answer whose
+    // connection it has lost.
+    let limit = Timing::default().request_timeout * 2;
     until("a connection to the new primary", async || {
-        let released = pairs(&crowd.process, &texts).await;
-        let mut released = released.into_iter();
-        released.all(|released| released.is_ok_and(|it| it == Released::Done))
+        let released = tokio::time::timeout(limit, pairs(&crowd.process, &texts));
+        let released = released.await.unwrap_or_default();
+        released.len() == texts.len()
+            && released
+                .into_iter()
+                .all(|released| released.is_ok_and(|it| it == Released::Done))
             && !lines(node).is_empty()
     })
     .await;
