@@ -62,7 +62,7 @@ use crate::script::{self, Apart, BATCH, Member, MemberAnswer, Piped, Refused};
 use crate::slots;
 use crate::url::Address;
 use futures_util::StreamExt;
-use futures_util::future::join_all;
+use futures_util::future::{join_all, select_ok};
 use futures_util::stream::FuturesUnordered;
 use locker_coalesce::{Carrier, Gate, Limits};
 use locker_core::BackendError;
@@ -339,16 +339,8 @@ impl Shared {
         let chart = self.chart();
         let lines = chart.lines().map(Connection::Server);
         let ways = lines.chain([self.cluster.clone()]);
-        let mut asked: FuturesUnordered<_> = ways
-            .map(|way| async move { slots::ask(&way).await })
-            .collect();
-        let mut told = Err(error::unavailable("there is no way to the cluster"));
-        while told.is_err()
-            && let Some(next) = asked.next().await
-        {
-            told = next;
-        }
-        told
+        let asked = ways.map(|way| Box::pin(async move { slots::ask(&way).await }));
+        Ok(select_ok(asked).await?.0)
     }
 
     /// A gate before a primary. Its slots have none as long as it cannot be reached.
