@@ -52,10 +52,8 @@ impl Counting {
     /// The calls since it was last asked. Everything that a client sends is counted, but for what it
     /// asks when it opens a connection.
     fn calls(&self) -> Calls {
-        let now = self.server.statements().unwrap();
         let mut seen = self.seen.lock().unwrap();
-        let new = now.since(&seen);
-        *seen = now;
+        let new = seen.look_again(&self.server).unwrap();
         let calls = new.calls();
         calls.map(|(name, n)| (name.to_owned(), n)).collect()
     }

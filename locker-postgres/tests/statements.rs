@@ -18,9 +18,8 @@ async fn an_operation_is_one_statement_and_a_wake_up_is_another() {
     let mut seen = Statements::default();
     // What the server has run of the schema since the last count.
     let mut counted = || {
-        let now = server.statements().expect("a sound answer");
-        now.since(&std::mem::replace(&mut seen, now.clone()))
-            .functions()
+        let new = seen.look_again(&server).expect("a sound answer");
+        new.functions()
     };
     let store = Postgres::from_url(server.url()).unwrap();
     store.migrate().await.unwrap();

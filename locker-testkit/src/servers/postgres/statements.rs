@@ -69,6 +69,16 @@ fn parts(line: &str) -> Option<(u64, Duration, &str)> {
 pub struct Statements(BTreeMap<String, (u64, Duration)>);
 
 impl Statements {
+    /// Looks again, and answers what has come since.
+    ///
+    /// # Errors
+    ///
+    /// As [`Server::statements`].
+    pub fn look_again(&mut self, server: &Server) -> io::Result<Self> {
+        let earlier = std::mem::replace(self, server.statements()?);
+        Ok(self.since(&earlier))
+    }
+
     /// What has come since this earlier look.
     #[must_use]
     pub fn since(&self, earlier: &Self) -> Self {
