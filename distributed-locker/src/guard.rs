@@ -232,7 +232,7 @@ async fn give_back(shared: &Arc<Shared>, mut departure: Departure) -> Word {
         Step::Call(machine, _) | Step::Sleep(machine, _) => machine,
     };
     let word = machine.word().cloned();
-    departure.begun = Some(machine);
+    departure.begun = Some(Box::new(machine));
     if let Some(word) = word {
         // An attempt of unknown outcome is still to be settled: in the background.
         departure.hand_over();

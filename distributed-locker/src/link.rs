@@ -27,6 +27,7 @@ use locker_core::backend::{Connect, Side};
 use locker_core::{Backend, BackendError, Effect, ErrorKind, Instant};
 use openings::{Openings, PATIENCE};
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::runtime::Handle;
@@ -145,17 +146,18 @@ impl Link {
     where
         F: Future<Output = Result<T, BackendError>>,
     {
-        let deadline = self.time.now() + self.timeout;
-        let opened = self.opened();
-        let was_open = opened.is_some();
-        let open = match opened {
-            Some(open) if open.signs.doubt().is_none() => open,
-            // Boxed: it is rare, and larger than all the rest.
-            _ => Box::pin(self.any(deadline)).await?,
+        let asked = self.time.now();
+        let deadline = asked + self.timeout;
+        let ((backend, generation), was_open, sent) = match self.opened() {
+            Some(open) if open.signs.doubt().is_none() => (open.parts(), true, asked),
+            opened => {
+                let was_open = opened.is_some();
+                // Boxed: it is rare, and larger than all the rest.
+                let open = Box::pin(self.any(deadline)).await?;
+                (open.parts(), was_open, self.time.now())
+            }
         };
-        let (backend, generation) = (open.backend, open.generation);
-        let sent = self.time.now();
-        let left = deadline.since(sent).max(Duration::from_millis(1));
+        let deadline = deadline.max(sent + Duration::from_millis(1));
         let mut under_way = UnderWay {
             link: self,
             generation,
@@ -164,8 +166,9 @@ impl Link {
         };
         // A bug in a client must not end the Reporter, and with it every lock of the process. The
         // connection is closed below, so nothing that the panic has left broken is used again.
-        let request = AssertUnwindSafe(async move { request(backend).await }).catch_unwind();
-        let answer = self.time.timeout(left, request).await;
+        let request = AssertUnwindSafe(async move { request(backend).await });
+        let mut request = pin!(request.catch_unwind());
+        let answer = self.time.timeout_at(deadline, &mut request).await;
         under_way.is_over = true;
         match answer {
             Some(Ok(answer)) => {
@@ -331,6 +334,12 @@ impl Link {
     /// Opens the connection, within `limit`.
     pub(crate) async fn open(&self, limit: Duration) -> Result<Arc<dyn Backend>, BackendError> {
         self.another(limit).await.map(|open| open.backend)
+    }
+}
+
+impl Open {
+    fn parts(self) -> (Arc<dyn Backend>, u64) {
+        (self.backend, self.generation)
     }
 }
 

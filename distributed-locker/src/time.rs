@@ -56,8 +56,20 @@ impl Time {
     }
 
     /// The output of the future, or `None` if it takes longer.
-    pub(crate) async fn timeout<F: Future>(&self, limit: Duration, future: F) -> Option<F::Output> {
-        let deadline = self.now() + limit;
+    pub(crate) fn timeout<F: Future>(
+        &self,
+        limit: Duration,
+        future: F,
+    ) -> impl Future<Output = Option<F::Output>> {
+        self.timeout_at(self.now() + limit, future)
+    }
+
+    /// The output of the future, or `None` if there is none by the deadline.
+    pub(crate) async fn timeout_at<F: Future>(
+        &self,
+        deadline: Instant,
+        future: F,
+    ) -> Option<F::Output> {
         tokio::select! {
             biased;
             output = future => Some(output),

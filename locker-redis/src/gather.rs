@@ -59,10 +59,10 @@ impl Gathering {
 fn gate(connection: &Connection, names: &Arc<Names>) -> Gate<Scripts> {
     const LIMITS: Limits = match NonZeroUsize::new(BATCH) {
         // While the server works on one script the client reads the answers of another, and writes a
-        // third: with many tasks five keep both of them at work. Few operations stay together: a script
+        // third: with many tasks six keep both of them at work. Few operations stay together: a script
         // costs something, whatever is in it.
         Some(batch) => Limits {
-            flights: NonZeroUsize::MIN.saturating_add(4),
+            flights: NonZeroUsize::MIN.saturating_add(5),
             light_flights: NonZeroUsize::MIN.saturating_add(1),
             together: NonZeroUsize::MIN.saturating_add(7),
             ..Limits::batches_of(batch)

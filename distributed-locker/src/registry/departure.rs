@@ -17,7 +17,9 @@ pub(crate) struct Departure {
     pub(crate) gone_by: Instant,
     pub(crate) unsettled: Option<StoreTime>,
     /// How far its caller has come with it, and who waits for the Reporter's word.
-    pub(crate) begun: Option<Release>,
+    ///
+    /// Boxed: most never need it, and a guard's release carries the room for it.
+    pub(crate) begun: Option<Box<Release>>,
     pub(crate) reply: Option<oneshot::Sender<Word>>,
 }
 
