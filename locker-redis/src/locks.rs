@@ -20,7 +20,7 @@ use crate::connection::bounded;
 use crate::error;
 use crate::primaries::{STRAGGLER, Waits};
 use crate::reply;
-use crate::script::Answered;
+use crate::script::{Answered, Argument};
 use crate::session::Session;
 use locker_core::backend::{
     Answer, Claim, Claimed, Force, Held, Liveness, Observed, Released, Reply, Settlement, Standing,
@@ -29,17 +29,18 @@ use locker_core::{BackendError, Key, OwnerHash, StoreTime, Token};
 use redis::Value;
 use std::time::Duration;
 
-/// A duration as the scripts take it: whole microseconds, never less than was asked.
-pub(crate) fn micros(ttl: Duration) -> u128 {
-    ttl.as_nanos().div_ceil(1000)
+/// A duration as the scripts take it: whole microseconds, never less than was asked; or more than the
+/// scripts can count to, which they cut.
+pub(crate) fn micros(ttl: Duration) -> u64 {
+    u64::try_from(ttl.as_nanos().div_ceil(1000)).unwrap_or(u64::MAX)
 }
 
-fn claim_arguments(claim: &Claim) -> [String; 4] {
+fn claim_arguments(claim: &Claim) -> [Argument; 4] {
     [
-        claim.owner.as_str().to_owned(),
-        reply::argument(claim.owner.process()),
-        micros(claim.ttl).to_string(),
-        claim.not_after.as_micros().to_string(),
+        Argument::Owner(claim.owner.clone()),
+        Argument::Process(claim.owner.process().clone()),
+        Argument::Number(micros(claim.ttl)),
+        Argument::Number(claim.not_after.as_micros()),
     ]
 }
 
@@ -76,7 +77,7 @@ impl Session {
     }
 
     async fn replace(&self, claim: &Claim, observed: &str) -> Answer<Claimed> {
-        let observed = [observed.to_owned()];
+        let observed = [Argument::Text(observed.to_owned())];
         let arguments = claim_arguments(claim).into_iter().chain(observed);
         let member = self.member(claim.key(), "take_over", arguments);
         self.claimed(claim, &self.send_one(member).await?)
@@ -152,9 +153,9 @@ impl Session {
         owners: &[OwnerHash],
         ttl: Duration,
     ) -> Answer<Vec<Result<Standing, BackendError>>> {
-        let ttl = micros(ttl).to_string();
+        let ttl = Argument::Number(micros(ttl));
         self.standings(owners, "extend", |owner| {
-            vec![owner.as_str().to_owned(), ttl.clone()]
+            vec![Argument::Owner(owner.clone()), ttl.clone()]
         })
         .await
     }
@@ -163,15 +164,17 @@ impl Session {
         &self,
         owners: &[OwnerHash],
     ) -> Answer<Vec<Result<Standing, BackendError>>> {
-        self.standings(owners, "check", |owner| vec![owner.as_str().to_owned()])
-            .await
+        self.standings(owners, "check", |owner| {
+            vec![Argument::Owner(owner.clone())]
+        })
+        .await
     }
 
     async fn standings(
         &self,
         owners: &[OwnerHash],
         operation: &'static str,
-        arguments: impl Fn(&OwnerHash) -> Vec<String>,
+        arguments: impl Fn(&OwnerHash) -> Vec<Argument>,
     ) -> Answer<Vec<Result<Standing, BackendError>>> {
         let members = owners
             .iter()
@@ -206,7 +209,7 @@ impl Session {
     }
 
     async fn release_by(&self, operation: &'static str, owner: &OwnerHash) -> Answer<Released> {
-        let member = self.member(owner.key(), operation, [owner.as_str().to_owned()]);
+        let member = self.member(owner.key(), operation, [Argument::Owner(owner.clone())]);
         let Answered { time, fields } = self.send_one(member).await?;
         let released = reply::released(owner.key(), &fields)?;
         if operation == "release" || released != Released::Done {

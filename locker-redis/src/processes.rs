@@ -11,7 +11,7 @@ use crate::error;
 use crate::locks::micros;
 use crate::primaries::Waits;
 use crate::reply;
-use crate::script::{Answered, send_process};
+use crate::script::{Answered, Argument, send_process};
 use crate::session::Session;
 use locker_core::backend::{Answer, Birth, Liveness, Renewal, Reply};
 use locker_core::{BackendError, ProcessHash};
@@ -75,7 +75,7 @@ impl Session {
         let keys = self.shared.grants.take(process);
         let members = keys
             .iter()
-            .map(|key| self.member(key, "wake", [reply::argument(process)]));
+            .map(|key| self.member(key, "wake", [Argument::Process(process.clone())]));
         if let Err(error) = self.send_all(members.collect(), Waits::ForAll).await {
             tracing::debug!(%error, "waiters of a retired process were not woken; they poll");
         }

@@ -2,7 +2,6 @@
 //! that it is about.
 
 use crate::error::{self, Stage};
-use crate::names;
 use locker_core::backend::{Held, Liveness, Observed, Released, Standing};
 use locker_core::record::RawLock;
 use locker_core::{
@@ -209,9 +208,4 @@ pub(crate) fn liveness(
         Some("corrupt") => Err(unreadable_process(process)),
         _ => Err(error::unexpected("a question about a process")),
     }
-}
-
-/// The argument by which the script knows a process.
-pub(crate) fn argument(process: &ProcessHash) -> String {
-    names::tail(process).into_owned()
 }

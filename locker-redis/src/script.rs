@@ -6,11 +6,11 @@
 
 use crate::connection::Connection;
 use crate::error::{self, Stage};
-use crate::names::Names;
+use crate::names::{self, Names};
 use crate::reply;
 use crate::url::Address;
 use futures_util::future::join_all;
-use locker_core::{BackendError, Effect, ErrorKind, StoreTime};
+use locker_core::{BackendError, Effect, ErrorKind, OwnerHash, ProcessHash, StoreTime};
 use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::{Cmd, Pipeline, RedisError, Value};
 use std::sync::{Arc, LazyLock};
@@ -40,20 +40,52 @@ pub(crate) struct Member {
     /// What the script calls the operation.
     pub(crate) operation: &'static str,
     /// As many as the operation takes.
-    pub(crate) arguments: Vec<String>,
+    pub(crate) arguments: Vec<Argument>,
+}
+
+/// An argument of an operation. It is spelled when its command is written, so that a member that waits
+/// for others holds no texts of its own.
+#[derive(Debug, Clone)]
+pub(crate) enum Argument {
+    Owner(OwnerHash),
+    /// By the end of the name of its key.
+    Process(ProcessHash),
+    Number(u64),
+    Text(String),
 }
 
 impl Member {
     pub(crate) fn new(
         lock: String,
         operation: &'static str,
-        arguments: impl IntoIterator<Item = String>,
+        arguments: impl IntoIterator<Item = Argument>,
     ) -> Self {
         Self {
             lock,
             operation,
             arguments: arguments.into_iter().collect(),
         }
+    }
+}
+
+impl Argument {
+    /// How long it is, about.
+    fn length(&self) -> usize {
+        match self {
+            Self::Owner(owner) => owner.as_str().len(),
+            Self::Process(process) => process.as_str().len(),
+            Self::Number(_) => 16,
+            Self::Text(text) => text.len(),
+        }
+    }
+
+    fn write(&self, command: &mut Cmd) {
+        match self {
+            Self::Owner(owner) => command.arg(owner.as_str()),
+            Self::Process(process) => command.arg(&*names::tail(process)),
+            Self::Number(number) => command.arg(number),
+            Self::Text(text) => command.arg(text.as_str()),
+        };
     }
 }
 
@@ -250,7 +282,7 @@ fn refused(cause: RedisError) -> Result<Refused, BackendError> {
 /// How many arguments members have, and how long they are, about.
 fn room(members: &[Member]) -> (usize, usize) {
     let length = |member: &Member| -> usize {
-        let arguments = member.arguments.iter().map(String::len);
+        let arguments = member.arguments.iter().map(Argument::length);
         member.lock.len() + member.operation.len() + arguments.sum::<usize>()
     };
     let count = members.iter().map(|member| 2 + member.arguments.len());
@@ -275,7 +307,7 @@ fn write_arguments(begin: &mut Cmd, members: &[Member], processes: &str, mailbox
     for member in members {
         begin.arg(member.operation);
         for argument in &member.arguments {
-            begin.arg(argument.as_str());
+            argument.write(begin);
         }
     }
 }
@@ -315,7 +347,7 @@ pub(crate) async fn send_process(
     connection: &Connection,
     key: &str,
     operation: &'static str,
-    ttl_us: u128,
+    ttl_us: u64,
 ) -> Result<Answered, BackendError> {
     let complete = |begin: &mut Cmd| write_process(begin, key, operation, ttl_us);
     let value = run(connection, &PROCESS, room_of_process(key), complete).await;
@@ -343,8 +375,8 @@ pub(crate) async fn read_process_at(
     Ok(Ok(Answered { time, fields }))
 }
 
-fn write_process(begin: &mut Cmd, key: &str, operation: &str, ttl_us: u128) {
-    begin.arg(1).arg(key).arg(operation).arg(ttl_us.to_string());
+fn write_process(begin: &mut Cmd, key: &str, operation: &str, ttl_us: u64) {
+    begin.arg(1).arg(key).arg(operation).arg(ttl_us);
 }
 
 fn room_of_process(key: &str) -> (usize, usize) {

@@ -5,7 +5,7 @@ use crate::connection::{Connection, Source};
 use crate::gather::Gathering;
 use crate::names::Names;
 use crate::primaries::Waits;
-use crate::script::{self, BATCH, Member, MemberAnswer};
+use crate::script::{self, Argument, BATCH, Member, MemberAnswer};
 use futures_util::future::join_all;
 use locker_core::{BackendError, Effect, Key};
 use std::sync::Arc;
@@ -117,7 +117,7 @@ impl Session {
         &self,
         key: &Key,
         operation: &'static str,
-        arguments: impl IntoIterator<Item = String>,
+        arguments: impl IntoIterator<Item = Argument>,
     ) -> Member {
         Member::new(self.names.lock(key), operation, arguments)
     }

@@ -18,7 +18,7 @@ use crate::error;
 use crate::hub::{Enrolment, Slots, Withdrawal};
 use crate::names::{self, Names};
 use crate::reply;
-use crate::script::{BATCH, Member};
+use crate::script::{Argument, BATCH, Member};
 use crate::session::Session;
 use futures_util::future::join_all;
 use locker_core::{BackendError, Key};
@@ -228,12 +228,16 @@ impl Subscription {
         let (enrolments, mut failed) = self.listen(live, enrolments).await;
         let members = enrolments.iter().map(|enrolment| {
             let process = match &enrolment.waits {
-                Some(process) => format!(" {}", reply::argument(process)),
+                Some(process) => format!(" {}", names::tail(process)),
                 None => String::new(),
             };
             let former = enrolment.former.clone().unwrap_or_default();
             let value = format!("{} {}{process}", self.mailbox, enrolment.id);
-            Member::new(enrolment.lock.clone(), "enrol", [former, value])
+            Member::new(
+                enrolment.lock.clone(),
+                "enrol",
+                [former, value].map(Argument::Text),
+            )
         });
         let answers = bounded(PATIENCE, live.session.send(members.collect())).await;
         for (answer, enrolment) in self.noticed(answers)?.into_iter().zip(enrolments) {
@@ -302,7 +306,11 @@ impl Subscription {
             let members = batch.iter().map(|withdrawal| {
                 let number = withdrawal.number.clone();
                 let enrolment = format!("{} {}", self.mailbox, withdrawal.id);
-                Member::new(withdrawal.lock.clone(), "withdraw", [number, enrolment])
+                Member::new(
+                    withdrawal.lock.clone(),
+                    "withdraw",
+                    [number, enrolment].map(Argument::Text),
+                )
             });
             let sent = bounded(PATIENCE, live.session.send(members.collect())).await;
             if let Err(error) = self.noticed(sent) {
