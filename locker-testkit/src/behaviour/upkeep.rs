@@ -4,10 +4,10 @@ use super::World;
 use crate::fixture::Fixture;
 use crate::wrap::{Counted, Fault, Faulty, Method, Scope, Twist, Twisted};
 use async_trait::async_trait;
-use distributed_locker::{AcquireOptions, HeartbeatPolicy};
+use distributed_locker::{AcquireOptions, HeartbeatPolicy, Timing};
 use locker_core::backend::{Answer, Limits, Released, Reply, Side, Standing};
 use locker_core::{Backend, BackendError, Effect, ErrorKind, OwnerHash};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -63,6 +63,12 @@ struct Silent {
     /// How many locks it takes in a batch, if not as many as the store.
     batch: Option<usize>,
     is_over: Arc<AtomicBool>,
+    /// Whether the next check of those that are heard fails that comes before one of those that are not.
+    stumbles: Arc<AtomicBool>,
+    /// How many batches there had been when it did.
+    failed: Arc<AtomicUsize>,
+    /// Whether the last batch that was not answered was to be extended.
+    extends: Arc<AtomicBool>,
     /// What it was asked about at once.
     batches: Arc<Mutex<Vec<Vec<String>>>>,
 }
@@ -77,10 +83,11 @@ impl Silent {
     }
 
     /// Comes back only if one of them is heard.
-    async fn ask(&self, owners: &[OwnerHash]) {
+    async fn ask(&self, owners: &[OwnerHash], extends: bool) {
         let keys = owners.iter().map(|it| it.key().to_string());
         self.batches().push(keys.collect());
         if !owners.iter().any(|owner| self.is_heard(owner)) {
+            self.extends.store(extends, Ordering::Relaxed);
             std::future::pending::<()>().await;
         }
     }
@@ -98,6 +105,14 @@ impl Silent {
 
     fn batches(&self) -> MutexGuard<'_, Vec<Vec<String>>> {
         self.batches.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether somebody who is heard was asked about since the check that failed.
+    fn has_repeated(&self) -> bool {
+        let batches = self.batches();
+        let failed = self.failed.load(Ordering::Relaxed);
+        let since = batches.iter().skip(failed).flatten();
+        failed > 0 && since.into_iter().any(|key| !Self::is_silent(key))
     }
 
     /// How many batches there were with nothing but silent locks, with such and others, and with others
@@ -137,12 +152,17 @@ impl Twist for Silent {
         owners: &[OwnerHash],
         ttl: Duration,
     ) -> Answer<Standings> {
-        self.ask(owners).await;
+        self.ask(owners, true).await;
         Ok(self.answer(owners, store.extend(owners, ttl).await?))
     }
 
     async fn check(&self, store: &dyn Backend, owners: &[OwnerHash]) -> Answer<Standings> {
-        self.ask(owners).await;
+        self.ask(owners, false).await;
+        if self.extends.load(Ordering::Relaxed) && self.stumbles.swap(false, Ordering::Relaxed) {
+            self.failed.store(self.batches().len(), Ordering::Relaxed);
+            let (kind, effect) = (ErrorKind::Busy, Effect::NotApplied);
+            return Err(BackendError::new(kind, effect, "a moment, please"));
+        }
         Ok(self.answer(owners, store.check(owners).await?))
     }
 
@@ -219,6 +239,57 @@ pub async fn silence_costs_a_round_one_batch<F: Fixture>(world: World<F>) {
         let had_its_turn = batches.iter().any(|batch| batch.contains(&key));
         assert!(had_its_turn, "{key}: {batches:?}");
         assert!(guard.is_valid(), "{key}: {:?}", guard.loss());
+    }
+}
+
+/// L5: a sound lock whose check fails once is asked about again soon, beside one lock that is silent and
+/// beside many. It does not have to wait for all of these; nor is it always due just when the extension
+/// of the silent one has its turn.
+pub async fn who_has_failed_once_does_not_wait_for_what_is_silent<F: Fixture>(world: World<F>) {
+    // So that its own extension does not come to its help.
+    let t = world.timing().liveness_ttl;
+    let timing = Timing {
+        lock_ttl: t * 20,
+        extend_every: t * 3,
+        ..world.timing()
+    };
+    let mut kept = Vec::new();
+    for many in [1, 8] {
+        let silent = Silent {
+            batch: Some(2),
+            ..Silent::default()
+        };
+        let connect = Twisted::connect(world.process(), silent.clone());
+        let locker = world.builder(connect).timing(timing).start();
+        let locker = world.during(locker).await.expect("the locker starts");
+        let names = (0..many).map(|n| format!("silent{n}"));
+        let mut guards = Vec::new();
+        for name in names.chain(["heard".to_owned()]) {
+            let options = AcquireOptions::new().heartbeat(HeartbeatPolicy::Automatic);
+            let key = format!("{name} of {many}");
+            guards.push(world.hold_with(&locker, &key, options).await);
+        }
+        kept.push((many, silent, locker, guards));
+    }
+    // By then all that is silent has failed more than once, and is to be extended besides.
+    let by_then = timing.extend_every + timing.request_timeout * 2;
+    world.pass(by_then).await;
+    for (_, silent, ..) in &kept {
+        silent.stumbles.store(true, Ordering::Relaxed);
+    }
+    let limit = timing.recheck_every * 4;
+    world
+        .until(limit, "a check of each fails", async || {
+            kept.iter()
+                .all(|(_, silent, ..)| silent.failed.load(Ordering::Relaxed) > 0)
+        })
+        .await;
+    // One batch is asked in vain; who had to wait for all of them would wait for four.
+    let limit = timing.request_timeout * 3;
+    for (many, silent, ..) in &kept {
+        let what = format!("it is asked about again beside {many}");
+        let repeated = async || silent.has_repeated();
+        world.until(limit, &what, repeated).await;
     }
 }
 
