@@ -68,6 +68,7 @@ macro_rules! __for_each_behaviour {
                 a_mutex_across_two_processes_never_overlaps,
                 a_mutex_gives_up_at_its_deadline_and_names_the_holder,
                 a_release_wakes_the_waiter,
+                a_holder_of_whom_nothing_is_heard_is_waited_for,
                 local_waiters_are_served_in_order,
                 a_waiter_that_leaves_holds_up_nobody,
                 a_standby_takes_over_on_release,
