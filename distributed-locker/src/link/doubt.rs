@@ -14,7 +14,9 @@
 //! | `Left` | those who left have waited for long | does not wait | makes it `Lost` | it stays |
 //!
 //! *Why is one replaced that answers?* It may consist of several sockets, of which one is dead. But a
-//! part of the store may be silent as well, and then the next one is no better: see [`super`].
+//! part of the store may be silent as well, and then the next one is no better. So while others are
+//! answered, a request that runs out of time is not always a sign that gets this far: see
+//! [`part`](super::part).
 //!
 //! *Why do those who leave count?* A caller with less patience than a request has takes its request
 //! with it, and nobody hears whether it would have been answered. Where all are like that a dead
@@ -70,11 +72,6 @@ impl Signs {
 
     pub(super) fn doubt(&self) -> Option<Doubt> {
         self.doubt
-    }
-
-    /// Whether a request was ever answered.
-    pub(super) fn has_answered(&self) -> bool {
-        self.answered.is_some()
     }
 
     /// Whether one was answered that was sent then, or later.
