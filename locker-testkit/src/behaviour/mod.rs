@@ -111,6 +111,7 @@ macro_rules! __for_each_behaviour {
                 what_has_failed_is_asked_apart_from_the_others,
                 silence_costs_a_round_one_batch,
                 who_has_failed_once_does_not_wait_for_what_is_silent,
+                retiring_in_vain_costs_no_connection,
                 what_departs_into_silence_keeps_nobody_waiting,
             }
             interleavings {

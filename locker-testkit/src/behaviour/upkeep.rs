@@ -5,8 +5,8 @@ use crate::fixture::Fixture;
 use crate::wrap::{Counted, Fault, Faulty, Method, Scope, Twist, Twisted};
 use async_trait::async_trait;
 use distributed_locker::{AcquireOptions, HeartbeatPolicy, Timing};
-use locker_core::backend::{Answer, Limits, Released, Reply, Side, Standing};
-use locker_core::{Backend, BackendError, Effect, ErrorKind, OwnerHash};
+use locker_core::backend::{Answer, Limits, Released, Renewal, Reply, Side, Standing};
+use locker_core::{Backend, BackendError, Effect, ErrorKind, OwnerHash, ProcessHash};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -69,6 +69,10 @@ struct Silent {
     failed: Arc<AtomicUsize>,
     /// Whether the last batch that was not answered was to be extended.
     extends: Arc<AtomicBool>,
+    /// Whether nothing is heard of processes: they lapse.
+    lapses: Arc<AtomicBool>,
+    /// Whether nothing is heard of those that are retired.
+    keeps: Arc<AtomicBool>,
     /// What it was asked about at once.
     batches: Arc<Mutex<Vec<Vec<String>>>>,
 }
@@ -164,6 +168,25 @@ impl Twist for Silent {
             return Err(BackendError::new(kind, effect, "a moment, please"));
         }
         Ok(self.answer(owners, store.check(owners).await?))
+    }
+
+    async fn renew_process(
+        &self,
+        store: &dyn Backend,
+        process: &ProcessHash,
+        ttl: Duration,
+    ) -> Answer<Renewal> {
+        if self.lapses.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
+        store.renew_process(process, ttl).await
+    }
+
+    async fn retire_process(&self, store: &dyn Backend, process: &ProcessHash) -> Answer<()> {
+        if self.keeps.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
+        store.retire_process(process).await
     }
 
     async fn release(&self, store: &dyn Backend, owner: &OwnerHash) -> Answer<Released> {
@@ -291,6 +314,44 @@ pub async fn who_has_failed_once_does_not_wait_for_what_is_silent<F: Fixture>(wo
         let repeated = async || silent.has_repeated();
         world.until(limit, &what, repeated).await;
     }
+}
+
+/// F12: the record of an incarnation that has ended may lie where the store is silent. To retire it in
+/// vain does not close the connection on which the locks of the next one are extended.
+pub async fn retiring_in_vain_costs_no_connection<F: Fixture>(world: World<F>) {
+    let (silent, counted) = (Silent::default(), Counted::new());
+    let twisted = Twisted::connect(world.process(), silent.clone());
+    let locker = world.locker_over(counted.around(twisted)).await;
+    let timing = world.timing();
+    let ended = world.hold(&locker, "ended").await;
+    silent.lapses.store(true, Ordering::Relaxed);
+    world
+        .until(timing.liveness_ttl * 2, "it lapses", async || {
+            counted.counts().of(Method::CreateProcess) > 1
+        })
+        .await;
+    silent.lapses.store(false, Ordering::Relaxed);
+    silent.keeps.store(true, Ordering::Relaxed);
+    let mut guards = Vec::new();
+    for key in ["silent", "heard"] {
+        let options = AcquireOptions::new().heartbeat(HeartbeatPolicy::Automatic);
+        guards.push(world.hold_with(&locker, key, options).await);
+    }
+    // The silent lock has cost a few connections by then, and is to cost the next one long after this.
+    world.pass(timing.liveness_ttl * 3).await;
+    let before = counted.counts();
+    drop(ended);
+    let sent = || counted.counts().since(&before);
+    let limit = timing.liveness_ttl * 2;
+    world
+        .until(limit, "it is to be retired", async || {
+            sent().from(Side::Upkeep, Method::RetireProcess) > 0
+        })
+        .await;
+    // Until its record has run out.
+    world.pass(timing.liveness_ttl).await;
+    let opened = sent().from(Side::Upkeep, Method::Connect);
+    assert!(opened <= 1, "{:?}", sent());
 }
 
 /// S7, L1: what is given back elsewhere does not wait for what departs into silence, however much that
