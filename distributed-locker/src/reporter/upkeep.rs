@@ -230,6 +230,7 @@ impl Upkeep<'_> {
         if entry.has_departed() {
             return Instant::FAR_FUTURE;
         }
+        entry.was_asked(standing.as_ref().is_err_and(BackendError::is_unanswered));
         let now = self.shared.time.now();
         let (hold, until) = match hold.on_standing(now, standing) {
             Step::Done(loss) => return self.lost(&entry, &loss),

@@ -113,6 +113,7 @@ macro_rules! __for_each_behaviour {
                 who_has_failed_once_does_not_wait_for_what_is_silent,
                 retiring_in_vain_costs_no_connection,
                 what_departs_into_silence_keeps_nobody_waiting,
+                what_was_not_heard_before_departs_apart,
             }
             interleavings {
                 what_an_ended_incarnation_left_is_forgotten,

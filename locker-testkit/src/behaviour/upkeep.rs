@@ -4,7 +4,8 @@ use super::World;
 use crate::fixture::Fixture;
 use crate::wrap::{Counted, Fault, Faulty, Method, Scope, Twist, Twisted};
 use async_trait::async_trait;
-use distributed_locker::{AcquireOptions, HeartbeatPolicy, Timing};
+use distributed_locker::{AcquireOptions, HeartbeatPolicy, LockGuard, Locker, Timing};
+use futures_util::future::join_all;
 use locker_core::backend::{Answer, Limits, Released, Renewal, Reply, Side, Standing};
 use locker_core::{Backend, BackendError, Effect, ErrorKind, OwnerHash, ProcessHash};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -69,6 +70,8 @@ struct Silent {
     failed: Arc<AtomicUsize>,
     /// Whether the last batch that was not answered was to be extended.
     extends: Arc<AtomicBool>,
+    /// Whether the next release of those that are heard fails.
+    refuses: Arc<AtomicBool>,
     /// Whether nothing is heard of processes: they lapse.
     lapses: Arc<AtomicBool>,
     /// Whether nothing is heard of those that are retired.
@@ -192,6 +195,10 @@ impl Twist for Silent {
     async fn release(&self, store: &dyn Backend, owner: &OwnerHash) -> Answer<Released> {
         if !self.is_heard(owner) {
             std::future::pending::<()>().await;
+        }
+        if self.refuses.swap(false, Ordering::Relaxed) {
+            let (kind, effect) = (ErrorKind::Busy, Effect::NotApplied);
+            return Err(BackendError::new(kind, effect, "a moment, please"));
         }
         store.release(owner).await
     }
@@ -355,27 +362,79 @@ pub async fn retiring_in_vain_costs_no_connection<F: Fixture>(world: World<F>) {
 }
 
 /// S7, L1: what is given back elsewhere does not wait for what departs into silence, however much that
-/// is.
+/// is; not even if it is refused once.
 pub async fn what_departs_into_silence_keeps_nobody_waiting<F: Fixture>(world: World<F>) {
     let silent = Silent::default();
     let connect = Twisted::connect(world.process(), silent.clone());
     let locker = world.locker_over(connect).await;
-    // Where time costs nothing, so many that they would still be having their first turn, were that a
-    // whole request.
-    let many = if world.is_virtual() { 2000 } else { 200 };
-    let mut guards = Vec::new();
-    for n in 0..many {
-        guards.push(world.hold(&locker, &format!("silent{n}")).await);
-    }
+    let guards = many_silent(&world, &locker, 200).await;
     let heard = world.hold(&locker, "heard").await;
     drop(guards);
     let timing = world.timing();
     world.pass(timing.liveness_ttl * 2).await;
+    silent.refuses.store(true, Ordering::Relaxed);
     drop(heard);
     world
-        .until(timing.liveness_ttl, "it is given back", async || {
+        .until(timing.request_timeout * 2, "it is given back", async || {
             !world.has_record("heard").await
         })
         .await;
     silent.is_over.store(true, Ordering::Relaxed);
+}
+
+/// S7, L1: it does not even wait for a first turn of those that were checked in vain, or given back in
+/// vain by their callers.
+pub async fn what_was_not_heard_before_departs_apart<F: Fixture>(world: World<F>) {
+    for by_callers in [false, true] {
+        let silent = Silent {
+            // All are in one batch, of which something is answered.
+            batch: world.is_virtual().then_some(10_000),
+            ..Silent::default()
+        };
+        let connect = Twisted::connect(world.process(), silent.clone());
+        let locker = world.locker_over(connect).await;
+        let guards = many_silent(&world, &locker, 50).await;
+        let heard = world.hold(&locker, "heard").await;
+        let timing = world.timing();
+        if by_callers {
+            let releases = guards.into_iter().map(LockGuard::release);
+            world.during(join_all(releases)).await;
+        } else {
+            let check = timing.recheck_every + timing.request_timeout;
+            world.pass(check).await;
+            drop(guards);
+            world.pass(timing.retry_after / 5).await;
+        }
+        drop(heard);
+        world
+            .until(timing.request_timeout, "it is given back", async || {
+                !world.has_record("heard").await
+            })
+            .await;
+        silent.is_over.store(true, Ordering::Relaxed);
+        world
+            .until(timing.liveness_ttl * 4, "the others as well", async || {
+                locker.keys().is_empty()
+            })
+            .await;
+    }
+}
+
+/// Where time costs nothing, so many that they would still be having their first turn, were that a whole
+/// request.
+async fn many_silent<F: Fixture>(
+    world: &World<F>,
+    locker: &Locker,
+    else_so_many: usize,
+) -> Vec<LockGuard> {
+    let many = if world.is_virtual() {
+        2000
+    } else {
+        else_so_many
+    };
+    let mut guards = Vec::new();
+    for n in 0..many {
+        guards.push(world.hold(locker, &format!("silent{n}")).await);
+    }
+    guards
 }
