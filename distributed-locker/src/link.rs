@@ -6,7 +6,7 @@
 //! after it must get through ([`Timing`](locker_core::Timing)): its connection is closed at once. A
 //! caller's is [doubted](doubt), and [another](openings) opened beside it.
 //!
-//! Where only a [part](part) of the store is silent, neither is done for its sake more than now and then.
+//! Where only a [part] of the store is silent, neither is done for its sake more than now and then.
 
 mod doubt;
 mod openings;

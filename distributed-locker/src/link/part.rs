@@ -7,8 +7,8 @@
 //!
 //! *Which silence is that?* Of a caller's request: while another that was sent later was answered. Of the
 //! Reporter's, which asks one thing after the other: of one about what was not answered the last time
-//! either, of every release, and of the retirement of what has ended. Whatever else of the Reporter's is lost closes the connection as ever,
-//! so what is answered as a rule has what `Timing` allows it.
+//! either, of every release, and of the retirement of what has ended. Whatever else of the Reporter's is
+//! lost closes the connection as ever, so what is answered as a rule has what `Timing` allows it.
 //!
 //! *And if the Reporter asks nothing but that part, as one that keeps a single lock does?* Then nothing
 //! on its connection is ever answered. But to have opened it was an answer of the rest: a store that is
