@@ -233,6 +233,7 @@ async fn give_back(shared: &Arc<Shared>, mut departure: Departure) -> Word {
     };
     let word = machine.word().cloned();
     departure.begun = Some(Box::new(machine));
+    departure.is_unheard = failure.as_ref().is_some_and(BackendError::is_unanswered);
     if let Some(word) = word {
         // An attempt of unknown outcome is still to be settled: in the background.
         departure.hand_over();

@@ -6,17 +6,11 @@
 //! after it must get through ([`Timing`](locker_core::Timing)): its connection is closed at once. A
 //! caller's is [doubted](doubt), and [another](openings) opened beside it.
 //!
-//! *And if only a part of the store is silent?* That is so on every connection: each would be given up
-//! after a request timeout or two, and the rest of the store, which is sound, asked for another by every
-//! locker there is (F12). So where a connection answers others, such silence costs it its place at once,
-//! because one of its sockets may be dead, and then at most once in twice the time of the last time. Of
-//! the Reporter's requests this holds for those about what was not answered the last time either, and
-//! for releases.
-//! Whatever else is lost closes the connection as ever, so what is answered as a rule has what `Timing`
-//! allows it.
+//! Where only a [part] of the store is silent, neither is done for its sake more than now and then.
 
 mod doubt;
 mod openings;
+mod part;
 #[cfg(test)]
 mod tests;
 
@@ -26,6 +20,8 @@ use futures_util::FutureExt;
 use locker_core::backend::{Connect, Side};
 use locker_core::{Backend, BackendError, Effect, ErrorKind, Instant};
 use openings::{Openings, PATIENCE};
+use part::Part;
+pub(crate) use part::Silence;
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -58,24 +54,6 @@ struct Current {
     /// that takes twice as long: the store may just be slower than they are patient (F12).
     in_vain: u32,
     part: Part,
-}
-
-/// A part of the store that is silent.
-#[derive(Debug, Default)]
-struct Part {
-    /// How often a connection that answered others lost its place for its sake.
-    times: u32,
-    /// Until when none does, and how long that is in all.
-    spares: Option<(Instant, Duration)>,
-}
-
-/// Whether what a request is about was answered the last time, so that its silence would be news.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Silence {
-    /// It was, or nothing is known.
-    IsNews,
-    /// It was not.
-    IsKnown,
 }
 
 /// A connection to be used.
@@ -296,22 +274,21 @@ impl Link {
     /// A request that was sent then has run out of time on this connection.
     fn silent(&self, generation: u64, sent: Instant, silence: Silence) {
         let now = self.time.now();
+        let is_callers = self.side == Side::Caller;
         let mut current = self.current();
-        let Some(open) = current.of(generation) else {
+        let Current { open, part, .. } = &mut *current;
+        let Some(open) = open.as_mut().filter(|it| it.generation == generation) else {
             return;
         };
-        let is_callers = self.side == Side::Caller;
-        // Of many callers somebody was answered meanwhile. The Reporter asks one thing after the other.
-        let answers_others = if is_callers {
+        let may_be_a_part = if is_callers {
             open.signs.doubt().is_none() && open.signs.answered_since(sent)
         } else {
-            silence == Silence::IsKnown && open.signs.has_answered()
+            silence == Silence::IsKnown
         };
-        if answers_others && !current.part.is_due(now, self.timeout) {
+        if may_be_a_part && !part.is_due(now, self.timeout) {
             return;
         }
-        let open = current.of(generation);
-        let is_dead = !is_callers || open.is_some_and(|open| open.signs.lost(now, sent));
+        let is_dead = !is_callers || open.signs.lost(now, sent);
         drop(current);
         if is_dead {
             self.reset(generation);
@@ -348,21 +325,6 @@ impl Drop for UnderWay<'_> {
         if !self.is_over {
             self.link.left(self.generation, self.sent);
         }
-    }
-}
-
-impl Part {
-    /// Whether a connection is to lose its place for its sake. Silence that comes long after the last
-    /// one is another one.
-    fn is_due(&mut self, now: Instant, timeout: Duration) -> bool {
-        self.times = match self.spares {
-            Some((until, _)) if now < until => return false,
-            Some((until, pause)) if now < until + pause => self.times + 1,
-            _ => 1,
-        };
-        let pause = timeout * 2_u32.pow(self.times.min(MOST_DOUBLINGS));
-        self.spares = Some((now + pause, pause));
-        true
     }
 }
 

@@ -97,13 +97,45 @@ fn a_process_that_may_be_alive_is_never_taken_over() {
     sleep(asked().on_liveness(at(0.1), told(0.1, Liveness::Unknown)));
     sleep(asked().on_liveness(at(0.1), told(0.1, alive(2))));
     let (machine, again) = sleep(asked().on_liveness(at(1.5), unknown()));
-    created(machine.on_wake(again));
+    // Not even when the same is heard once more.
+    let (machine, _) = created(machine.on_wake(again));
+    let held = held(&owner(2, 1), None);
+    let (_, request) = call(machine.on_claimed(again, told(2.0, Claimed::Held(held))));
+    assert_eq!(request, Request::ReadProcess(process(2)));
     // An error is no answer, and one that cannot be repaired ends the acquisition.
     let end = done(asked().on_liveness(at(0.1), refused(ErrorKind::Corrupt)));
     assert!(matches!(end.outcome, Outcome::Failed(_)));
     // Only this is.
     let (_, request) = call(asked().on_liveness(at(0.1), told(0.1, Liveness::Dead)));
     assert!(matches!(request, Request::TakeOver(..)));
+}
+
+/// The lock lies where the store answers, and its holder's process where it does not: the one does not
+/// become unknown because the other is.
+#[test]
+fn a_holder_of_whom_nothing_is_heard_is_a_holder() {
+    let asked = |patience| {
+        let (machine, _) = created(begin(patience));
+        let held = held(&owner(2, 1), None);
+        call(machine.on_claimed(at(0.25), told(0.0, Claimed::Held(held)))).0
+    };
+    for error in [unknown(), refused(ErrorKind::Busy)] {
+        let end = done(asked(patience(None)).on_liveness(at(1.75), error));
+        assert!(matches!(end.outcome, Outcome::Held(held) if held.data.owner == owner(2, 1)));
+        assert_eq!(end.unsettled, None);
+    }
+    // Who waits hears hints, and looks again soon, although he is told to look seldom.
+    let seldom = Patience {
+        poll_every: Duration::from_secs(600),
+        ..patience(Some(at(600.0)))
+    };
+    let (machine, until) = sleep(asked(seldom).on_liveness(at(1.75), unknown()));
+    assert!(machine.is_waiting());
+    assert_eq!(until, at(1.75) + timing().recheck_every);
+    created(machine.on_hint(at(2.0), Hint::Free { place: 0 }));
+    // Nobody waits beyond his time.
+    let (_, until) = sleep(asked(patience(Some(at(2.0)))).on_liveness(at(1.75), unknown()));
+    assert_eq!(until, at(2.0));
 }
 
 /// S3: the take-over names the record that was observed.

@@ -9,12 +9,14 @@
 //!
 //! | doubt | comes when | who asks | a request that runs out of time | no other can be had |
 //! | --- | --- | --- | --- | --- |
+//! | none | it is new | uses it | makes it `Lost`, or `Answers`; says nothing while others are answered, but now and then | |
 //! | `Lost` | a request has run out of time | waits for the other one, for a quarter of its time | closes it | it stays |
 //! | `Answers` | so has one, and one that was sent later was answered | does not wait | says nothing new | ends |
 //! | `Left` | those who left have waited for long | does not wait | makes it `Lost` | it stays |
 //!
 //! *Why is one replaced that answers?* It may consist of several sockets, of which one is dead. But a
-//! part of the store may be silent as well, and then the next one is no better: see [`super`].
+//! part of the store may be silent as well, and then the next one is no better: that is why it says
+//! nothing most of the time, see [`part`](super::part).
 //!
 //! *Why do those who leave count?* A caller with less patience than a request has takes its request
 //! with it, and nobody hears whether it would have been answered. Where all are like that a dead
@@ -22,7 +24,8 @@
 //! waited together once, until something is answered. Only waiting counts, and not the time in which
 //! nobody asked: who looks in for a moment now and then has seen too little. Where so few ask, and
 //! where of several sockets only one is dead, the stores see to it that a socket breaks by itself when
-//! nothing comes back for some seconds.
+//! the other end acknowledges nothing for some seconds. That does not find a server that stands still:
+//! its kernel acknowledges for it. Only who waits for a whole request finds that.
 //!
 //! *And why does nobody wait after that?* Where the store is slower than they are patient the
 //! connection may be as sound as any other, and they would leave before anything was sent on it: it
@@ -70,11 +73,6 @@ impl Signs {
 
     pub(super) fn doubt(&self) -> Option<Doubt> {
         self.doubt
-    }
-
-    /// Whether a request was ever answered.
-    pub(super) fn has_answered(&self) -> bool {
-        self.answered.is_some()
     }
 
     /// Whether one was answered that was sent then, or later.

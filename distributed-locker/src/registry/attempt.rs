@@ -71,6 +71,7 @@ impl Attempt {
             lost: Notify::new(),
             announced: AtomicBool::new(false),
             let_go: AtomicBool::new(false),
+            unheard: AtomicBool::new(false),
             armed: Mutex::new(None),
             id: place.id,
             unsettled,

@@ -16,6 +16,8 @@ pub(crate) struct Departure {
     /// When the record has run out by itself; zero if there was only an attempt.
     pub(crate) gone_by: Instant,
     pub(crate) unsettled: Option<StoreTime>,
+    /// Whether nothing was heard when the store was asked about it the last time.
+    pub(crate) is_unheard: bool,
     /// How far its caller has come with it, and who waits for the Reporter's word.
     ///
     /// Boxed: most never need it, and a guard's release carries the room for it.
@@ -58,6 +60,7 @@ impl Drop for Departure {
             place: Some(place),
             gone_by: self.gone_by,
             unsettled: self.unsettled,
+            is_unheard: self.is_unheard,
             begun: self.begun.take(),
             reply: self.reply.take(),
         };
@@ -83,6 +86,7 @@ impl Place {
             place: Some(self),
             gone_by,
             unsettled,
+            is_unheard: false,
             begun: None,
             reply: None,
         }

@@ -22,6 +22,8 @@ pub(crate) struct Entry {
     pub(super) announced: AtomicBool,
     /// Whether the Reporter has deleted the record of a lost lock under a job that goes on.
     pub(super) let_go: AtomicBool,
+    /// Whether nothing was heard when the store was asked about it the last time.
+    pub(super) unheard: AtomicBool,
     pub(super) armed: Mutex<Option<oneshot::Sender<()>>>,
     pub(super) id: u64,
     pub(super) unsettled: Option<StoreTime>,
@@ -141,6 +143,16 @@ impl Entry {
             .is_none()
     }
 
+    /// Whether nothing was heard when the store was asked about it the last time.
+    pub(crate) fn is_unheard(&self) -> bool {
+        self.unheard.load(Ordering::Relaxed)
+    }
+
+    /// The store was asked about it.
+    pub(crate) fn was_asked(&self, is_unheard: bool) {
+        self.unheard.store(is_unheard, Ordering::Relaxed);
+    }
+
     /// Whether the record of a lost lock is to be deleted now, under a job that goes on. Yes once.
     pub(crate) fn let_go(&self) -> bool {
         !self.let_go.swap(true, Ordering::AcqRel)
@@ -169,6 +181,8 @@ impl Entry {
             owner: self.owner().clone(),
             tenancy,
         };
-        Some(place.depart(shared.runs_out_by(now), self.unsettled))
+        let mut departure = place.depart(shared.runs_out_by(now), self.unsettled);
+        departure.is_unheard = self.is_unheard();
+        Some(departure)
     }
 }

@@ -4,10 +4,10 @@
 use crate::link::{Link, Silence};
 use crate::registry::{Departure, Entry};
 use crate::shared::Shared;
-use locker_core::Backend;
 use locker_core::backend::Answer;
 use locker_core::machine::release::{Release, ReleaseStep, Request};
 use locker_core::machine::{Step, release};
+use locker_core::{Backend, BackendError};
 use std::pin::pin;
 use std::sync::Arc;
 use tokio::sync::Semaphore;
@@ -21,17 +21,18 @@ const TURN: u32 = 8;
 /// Who asks the store in turn, so that it is not asked everything at once.
 #[derive(Debug)]
 pub(super) struct Turns {
-    first: Semaphore,
-    /// For those that have failed before, who may be many and fail for as long as a part of the store
+    heard: Semaphore,
+    /// For those of whom nothing was heard the last time that the store was asked, be it to extend,
+    /// to check or to release. They may be many, and stay unheard for as long as a part of the store
     /// is silent.
-    again: Semaphore,
+    unheard: Semaphore,
 }
 
 impl Turns {
     pub(super) fn new() -> Self {
         Self {
-            first: Semaphore::new(AT_A_TIME),
-            again: Semaphore::new(AT_A_TIME),
+            heard: Semaphore::new(AT_A_TIME),
+            unheard: Semaphore::new(AT_A_TIME),
         }
     }
 }
@@ -59,7 +60,7 @@ async fn see_off(shared: &Shared, link: &Link, turns: &Turns, mut departure: Dep
         None => Release::begin(owner, shared.timing, departure.gone_by, departure.unsettled),
     };
     let mut ended_at = None;
-    let mut has_failed = false;
+    let mut is_unheard = departure.is_unheard;
     let end = loop {
         step = match step {
             Step::Done(end) => break end,
@@ -77,7 +78,7 @@ async fn see_off(shared: &Shared, link: &Link, turns: &Turns, mut departure: Dep
                 machine.on_wake(shared.time.now())
             }
             Step::Call(machine, request) => {
-                call(shared, link, turns, machine, request, &mut has_failed).await
+                call(shared, link, turns, machine, request, &mut is_unheard).await
             }
         };
         // What became of the lock is known as soon as the store has first answered; what may still
@@ -100,7 +101,7 @@ async fn see_off(shared: &Shared, link: &Link, turns: &Turns, mut departure: Dep
 pub(super) async fn let_go(shared: &Shared, link: &Link, turns: &Turns, entry: &Entry) {
     let gone_by = shared.runs_out_by(shared.time.now());
     let mut step = Release::begin(entry.owner().clone(), shared.timing, gone_by, None);
-    let mut has_failed = false;
+    let mut is_unheard = entry.is_unheard();
     while !entry.has_departed() {
         step = match step {
             Step::Done(_) => return,
@@ -109,30 +110,30 @@ pub(super) async fn let_go(shared: &Shared, link: &Link, turns: &Turns, entry: &
                 machine.on_wake(shared.time.now())
             }
             Step::Call(machine, request) => {
-                call(shared, link, turns, machine, request, &mut has_failed).await
+                call(shared, link, turns, machine, request, &mut is_unheard).await
             }
         };
     }
 }
 
-/// Asks in turn. `has_failed` says of the last request whether it has.
+/// Asks in turn. `is_unheard` says whether nothing was heard when the store was asked the last time.
 async fn call(
     shared: &Shared,
     link: &Link,
     turns: &Turns,
     machine: Release,
     request: release::Request,
-    has_failed: &mut bool,
+    is_unheard: &mut bool,
 ) -> ReleaseStep {
     match request {
         Request::Release(owner) => {
             let release = async |store: Arc<dyn Backend>| store.release(&owner).await;
-            let answer = ask(shared, link, turns, release, has_failed).await;
+            let answer = ask(shared, link, turns, release, is_unheard).await;
             machine.on_released(shared.time.now(), answer)
         }
         Request::Settle(owner, not_after) => {
             let settle = async |store: Arc<dyn Backend>| store.settle(&owner, not_after).await;
-            let answer = ask(shared, link, turns, settle, has_failed).await;
+            let answer = ask(shared, link, turns, settle, is_unheard).await;
             machine.on_settled(shared.time.now(), answer)
         }
     }
@@ -143,15 +144,15 @@ async fn ask<T, F>(
     link: &Link,
     turns: &Turns,
     request: impl FnOnce(Arc<dyn Backend>) -> F,
-    has_failed: &mut bool,
+    is_unheard: &mut bool,
 ) -> Answer<T>
 where
     F: Future<Output = Answer<T>>,
 {
-    let turns = if *has_failed {
-        &turns.again
+    let turns = if *is_unheard {
+        &turns.unheard
     } else {
-        &turns.first
+        &turns.heard
     };
     // The semaphore is never closed.
     let turn = turns.acquire().await;
@@ -166,7 +167,8 @@ where
             answering.await
         }
     };
-    *has_failed = answer.is_err();
+    // Whoever was refused, or had no connection, may well be heard the next time.
+    *is_unheard = answer.as_ref().is_err_and(BackendError::is_unanswered);
     if let Ok(reply) = &answer {
         shared.heard(reply);
     }

@@ -5,9 +5,16 @@
 //!
 //! What has failed is asked about again apart from the others, and after them: a part of the store
 //! that is silent must not keep the others' locks from being extended, and when nothing but it is
-//! asked, its silence is seen for what it is. No more than one batch of either is asked in vain in a
-//! round, and the next round begins with what was not asked: silence costs a round a request timeout or
-//! two, however many locks there are.
+//! asked, its silence is seen for what it is. Of the others one batch is asked in vain in a round, and
+//! of what has failed another one: silence costs a round a request timeout or two, however many locks
+//! there are.
+//!
+//! What was not asked for that reason has its turn in the next rounds, by its place in *one* line for
+//! extensions and checks. Had each kind a line of its own, and extensions always the first word, then a
+//! check would be due just when the extension of a silent lock is: that lock is extended and checked in
+//! vain by turns, a request timeout each. First in the line is who has failed only once: a sound lock
+//! fails when a socket breaks or an opening takes long, and must not wait for thousands that are silent.
+//! Among equals it is who was asked longest ago.
 
 use super::departures::{self, Turns};
 use crate::link::{Link, Silence};
@@ -52,8 +59,14 @@ struct Kept {
     failed: Failed,
 }
 
-/// When the last request about a lock was sent, if that has failed.
-type Failed = Option<Instant>;
+/// Whether the last requests about a lock have failed, and when the last of them was sent. Their order is
+/// that in which they are repeated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Failed {
+    No,
+    Once(Instant),
+    Again(Instant),
+}
 
 /// A lock that a request is to be sent for.
 struct Due {
@@ -70,13 +83,18 @@ enum Ask {
     Check,
 }
 
+/// What is due of each kind.
+#[derive(Default)]
+struct Round {
+    extends: Vec<Due>,
+    checks: Vec<Due>,
+}
+
 impl Upkeep<'_> {
     /// Asks the store about everything that is due, and answers when the next round is.
     async fn round(&mut self) -> Instant {
         let now = self.shared.time.now();
-        // Each without what has failed, and then that.
-        let mut extends = [Vec::new(), Vec::new()];
-        let mut checks = [Vec::new(), Vec::new()];
+        let (mut first, mut again) = (Round::default(), Round::default());
         // The grid has a point at every recheck, so a lock that is acquired meanwhile is in time.
         let mut next = now + self.shared.timing.recheck_every;
         let mut kept = HashMap::with_capacity(self.kept.len());
@@ -86,7 +104,7 @@ impl Upkeep<'_> {
                 None => {
                     let tenure = Arc::clone(&entry.tenure);
                     let (timing, origin) = (self.shared.timing, self.shared.origin);
-                    (Hold::begin(now, tenure, timing, origin), None)
+                    (Hold::begin(now, tenure, timing, origin), Failed::No)
                 }
             };
             let (hold, request) = match step {
@@ -101,11 +119,15 @@ impl Upkeep<'_> {
                     continue;
                 }
             };
-            let (due, owner) = match request {
-                Request::Extend(owner) => (&mut extends, owner),
-                Request::Check(owner) => (&mut checks, owner),
+            let round = match failed {
+                Failed::No => &mut first,
+                Failed::Once(_) | Failed::Again(_) => &mut again,
             };
-            due[usize::from(failed.is_some())].push(Due {
+            let (due, owner) = match request {
+                Request::Extend(owner) => (&mut round.extends, owner),
+                Request::Check(owner) => (&mut round.checks, owner),
+            };
+            due.push(Due {
                 entry,
                 hold,
                 owner,
@@ -114,46 +136,41 @@ impl Upkeep<'_> {
         }
         // What is left has departed.
         self.kept = kept;
-        let ([extends, failed_extends], [checks, failed_checks]) = (extends, checks);
-        let mut heard = Ok(());
-        for (ask, due) in [(Ask::Extend, extends), (Ask::Check, checks)] {
-            next = next.min(self.send(ask, due, &mut heard).await);
-        }
         // What the others have not heard says nothing of what has failed, and it has waited for them.
-        heard = Ok(());
-        for (ask, due) in [(Ask::Extend, failed_extends), (Ask::Check, failed_checks)] {
-            next = next.min(self.send(ask, due, &mut heard).await);
+        for round in [first, again] {
+            next = next.min(self.send(round).await);
         }
         next
     }
 
-    /// Sends what is due in batches, until one has failed as a whole, and answers when the next of it is
-    /// due again. What is not asked has failed with it: it is due again as soon as what was, and comes
-    /// first then, because who was asked longest ago is asked first.
-    async fn send(
-        &mut self,
-        ask: Ask,
-        mut due: Vec<Due>,
-        heard: &mut Result<(), BackendError>,
-    ) -> Instant {
-        due.sort_by_key(|lock| lock.failed);
+    /// Sends what is due in batches, in the order of its line, until one has failed as a whole. Answers
+    /// when the next of it is due again. What is not asked has failed with that batch, but keeps its
+    /// place: it is due again as soon as what was asked, and comes before it.
+    async fn send(&mut self, round: Round) -> Instant {
+        let of = |ask, due| self.batches(due).into_iter().map(move |batch| (ask, batch));
+        let extends = of(Ask::Extend, round.extends);
+        let mut line: Vec<_> = extends.chain(of(Ask::Check, round.checks)).collect();
+        // Each begins with its first. Where nothing has failed, extensions are sent before checks.
+        line.sort_by_key(|(_, batch)| batch.first().map(|lock| lock.failed));
         let mut next = Instant::FAR_FUTURE;
-        for batch in self.batches(due) {
-            if let Err(error) = heard {
+        let mut heard: Result<(), BackendError> = Ok(());
+        for (ask, batch) in line {
+            if let Err(error) = &heard {
                 for lock in batch {
-                    let failed = lock.failed.or(Some(Instant::ZERO));
+                    let failed = lock.failed.max(Failed::Once(Instant::ZERO));
                     next = next.min(self.feed(lock, Err(error.clone()), failed));
                 }
                 continue;
             }
             let until;
-            (until, *heard) = self.send_batch(ask, batch).await;
+            (until, heard) = self.send_batch(ask, batch).await;
             next = next.min(until);
         }
         next
     }
 
-    fn batches(&self, due: Vec<Due>) -> Vec<Vec<Due>> {
+    fn batches(&self, mut due: Vec<Due>) -> Vec<Vec<Due>> {
+        due.sort_by_key(|lock| lock.failed);
         let size = self.shared.limits.batch.max(1);
         let mut due = due.into_iter().peekable();
         let mut batches = Vec::new();
@@ -177,10 +194,10 @@ impl Upkeep<'_> {
             Ask::Extend => store.extend(&owners, ttl).await,
             Ask::Check => store.check(&owners).await,
         };
-        let silence = if batch.iter().all(|lock| lock.failed.is_some()) {
-            Silence::IsKnown
-        } else {
+        let silence = if batch.iter().any(|lock| lock.failed == Failed::No) {
             Silence::IsNews
+        } else {
+            Silence::IsKnown
         };
         let answer = self.link.send(request, silence).await;
         let (answered, mut answers) = match answer {
@@ -191,7 +208,11 @@ impl Upkeep<'_> {
         for lock in batch {
             // Every lock that was asked about takes its answer, so that each gets its own.
             let standing = member(&mut answers);
-            let failed = standing.is_err().then_some(sent);
+            let failed = match (&standing, lock.failed) {
+                (Ok(_), _) => Failed::No,
+                (Err(_), Failed::No) => Failed::Once(sent),
+                (Err(_), Failed::Once(_) | Failed::Again(_)) => Failed::Again(sent),
+            };
             next = next.min(self.feed(lock, standing, failed));
         }
         (next, answered)
@@ -209,6 +230,7 @@ impl Upkeep<'_> {
         if entry.has_departed() {
             return Instant::FAR_FUTURE;
         }
+        entry.was_asked(standing.as_ref().is_err_and(BackendError::is_unanswered));
         let now = self.shared.time.now();
         let (hold, until) = match hold.on_standing(now, standing) {
             Step::Done(loss) => return self.lost(&entry, &loss),

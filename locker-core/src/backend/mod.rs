@@ -152,7 +152,8 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
 /// opened a second time is refused by the first call.
 #[async_trait]
 pub trait Connect: fmt::Debug + Send + Sync + 'static {
-    /// Opens a connection that belongs to the runtime on which this is called.
+    /// Opens a connection that belongs to the runtime on which this is called. That counts as an answer
+    /// of the store's, or of a part of it: where the store is silent as a whole, none must be opened.
     ///
     /// # Errors
     ///

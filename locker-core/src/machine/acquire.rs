@@ -259,7 +259,16 @@ impl Acquire {
                     Liveness::Alive(_) | Liveness::Unknown => self.wait_for(now, held, try_at),
                 }
             }
-            // No answer is not "dead".
+            // No answer is not "dead". Nor does it take back what the store has said of the lock: that
+            // somebody holds it. The process may lie where a store is silent, and the lock where it
+            // is not. So who does not wait is told of the holder. Who waits does so as for one that
+            // lives, and hears of the release meanwhile; as nobody has said how long this one has to
+            // live, he looks again within a recheck, however seldom he is to look otherwise.
+            Err(error) if error.kind().is_transient() => {
+                let soon = now + self.timing.recheck_every;
+                let try_at = try_at.unwrap_or_else(|| self.next_try(now, &held).min(soon));
+                self.wait_for(now, held, Some(try_at))
+            }
             Err(error) => self.failed(now, error),
         }
     }
@@ -303,28 +312,31 @@ impl Acquire {
         Step::Call(self, Request::ReadProcess(process))
     }
 
-    /// Waits for a lock that a living process holds. `try_at` is when it was to be tried anyway,
+    /// Waits for a lock whose holder is not known to be dead. `try_at` is when it was to be tried anyway,
     /// if that was decided before: asking about the process must not put that off.
     fn wait_for(mut self, now: Instant, held: Box<Held>, try_at: Option<Instant>) -> AcquireStep {
         let Some(until) = self.patience.wait_until.filter(|until| now < *until) else {
             return self.end(Outcome::Held(held));
         };
-        let try_at = try_at.unwrap_or_else(|| {
-            let poll = now + self.jitter.up_to(self.patience.poll_every);
-            // One tick later than the earliest possible death, by the store's own estimate.
-            // No estimate is no reason to ask every millisecond.
-            let death = match held.free_in {
-                Duration::ZERO => poll,
-                left => now + left + Duration::from_millis(1),
-            };
-            until.min(poll).min(death)
-        });
+        let try_at = try_at.unwrap_or_else(|| self.next_try(now, &held));
+        let try_at = try_at.min(until);
         self.asked = Asked::Free { held, try_at };
         let wake_at = match self.patience.cheap_death_poll {
             Some(every) => try_at.min(now + every),
             None => try_at,
         };
         Step::Sleep(self, wake_at)
+    }
+
+    /// When the lock is tried again without any hint.
+    fn next_try(&mut self, now: Instant, held: &Held) -> Instant {
+        let poll = now + self.jitter.up_to(self.patience.poll_every);
+        // One tick later than the earliest possible death, by the store's own estimate.
+        // No estimate is no reason to ask every millisecond.
+        match held.free_in {
+            Duration::ZERO => poll,
+            left => poll.min(now + left + Duration::from_millis(1)),
+        }
     }
 
     fn take_asked(&mut self) -> Asked {

@@ -68,6 +68,7 @@ macro_rules! __for_each_behaviour {
                 a_mutex_across_two_processes_never_overlaps,
                 a_mutex_gives_up_at_its_deadline_and_names_the_holder,
                 a_release_wakes_the_waiter,
+                a_holder_of_whom_nothing_is_heard_is_waited_for,
                 local_waiters_are_served_in_order,
                 a_waiter_that_leaves_holds_up_nobody,
                 a_standby_takes_over_on_release,
@@ -109,7 +110,10 @@ macro_rules! __for_each_behaviour {
                 a_failed_extension_is_repeated_soon,
                 what_has_failed_is_asked_apart_from_the_others,
                 silence_costs_a_round_one_batch,
+                who_has_failed_once_does_not_wait_for_what_is_silent,
+                retiring_in_vain_costs_no_connection,
                 what_departs_into_silence_keeps_nobody_waiting,
+                what_was_not_heard_before_departs_apart,
             }
             interleavings {
                 what_an_ended_incarnation_left_is_forgotten,

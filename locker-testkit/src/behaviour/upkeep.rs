@@ -4,10 +4,11 @@ use super::World;
 use crate::fixture::Fixture;
 use crate::wrap::{Counted, Fault, Faulty, Method, Scope, Twist, Twisted};
 use async_trait::async_trait;
-use distributed_locker::{AcquireOptions, HeartbeatPolicy};
-use locker_core::backend::{Answer, Limits, Released, Reply, Side, Standing};
-use locker_core::{Backend, BackendError, Effect, ErrorKind, OwnerHash};
-use std::sync::atomic::{AtomicBool, Ordering};
+use distributed_locker::{AcquireOptions, HeartbeatPolicy, LockGuard, Locker, Timing};
+use futures_util::future::join_all;
+use locker_core::backend::{Answer, Limits, Released, Renewal, Reply, Side, Standing};
+use locker_core::{Backend, BackendError, Effect, ErrorKind, OwnerHash, ProcessHash};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -63,6 +64,18 @@ struct Silent {
     /// How many locks it takes in a batch, if not as many as the store.
     batch: Option<usize>,
     is_over: Arc<AtomicBool>,
+    /// Whether the next check of those that are heard fails that comes before one of those that are not.
+    stumbles: Arc<AtomicBool>,
+    /// How many batches there had been when it did.
+    failed: Arc<AtomicUsize>,
+    /// Whether the last batch that was not answered was to be extended.
+    extends: Arc<AtomicBool>,
+    /// Whether the next release of those that are heard fails.
+    refuses: Arc<AtomicBool>,
+    /// Whether nothing is heard of processes: they lapse.
+    lapses: Arc<AtomicBool>,
+    /// Whether nothing is heard of those that are retired.
+    keeps: Arc<AtomicBool>,
     /// What it was asked about at once.
     batches: Arc<Mutex<Vec<Vec<String>>>>,
 }
@@ -77,10 +90,11 @@ impl Silent {
     }
 
     /// Comes back only if one of them is heard.
-    async fn ask(&self, owners: &[OwnerHash]) {
+    async fn ask(&self, owners: &[OwnerHash], extends: bool) {
         let keys = owners.iter().map(|it| it.key().to_string());
         self.batches().push(keys.collect());
         if !owners.iter().any(|owner| self.is_heard(owner)) {
+            self.extends.store(extends, Ordering::Relaxed);
             std::future::pending::<()>().await;
         }
     }
@@ -98,6 +112,14 @@ impl Silent {
 
     fn batches(&self) -> MutexGuard<'_, Vec<Vec<String>>> {
         self.batches.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether somebody who is heard was asked about since the check that failed.
+    fn has_repeated(&self) -> bool {
+        let batches = self.batches();
+        let failed = self.failed.load(Ordering::Relaxed);
+        let since = batches.iter().skip(failed).flatten();
+        failed > 0 && since.into_iter().any(|key| !Self::is_silent(key))
     }
 
     /// How many batches there were with nothing but silent locks, with such and others, and with others
@@ -137,18 +159,46 @@ impl Twist for Silent {
         owners: &[OwnerHash],
         ttl: Duration,
     ) -> Answer<Standings> {
-        self.ask(owners).await;
+        self.ask(owners, true).await;
         Ok(self.answer(owners, store.extend(owners, ttl).await?))
     }
 
     async fn check(&self, store: &dyn Backend, owners: &[OwnerHash]) -> Answer<Standings> {
-        self.ask(owners).await;
+        self.ask(owners, false).await;
+        if self.extends.load(Ordering::Relaxed) && self.stumbles.swap(false, Ordering::Relaxed) {
+            self.failed.store(self.batches().len(), Ordering::Relaxed);
+            let (kind, effect) = (ErrorKind::Busy, Effect::NotApplied);
+            return Err(BackendError::new(kind, effect, "a moment, please"));
+        }
         Ok(self.answer(owners, store.check(owners).await?))
+    }
+
+    async fn renew_process(
+        &self,
+        store: &dyn Backend,
+        process: &ProcessHash,
+        ttl: Duration,
+    ) -> Answer<Renewal> {
+        if self.lapses.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
+        store.renew_process(process, ttl).await
+    }
+
+    async fn retire_process(&self, store: &dyn Backend, process: &ProcessHash) -> Answer<()> {
+        if self.keeps.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
+        store.retire_process(process).await
     }
 
     async fn release(&self, store: &dyn Backend, owner: &OwnerHash) -> Answer<Released> {
         if !self.is_heard(owner) {
             std::future::pending::<()>().await;
+        }
+        if self.refuses.swap(false, Ordering::Relaxed) {
+            let (kind, effect) = (ErrorKind::Busy, Effect::NotApplied);
+            return Err(BackendError::new(kind, effect, "a moment, please"));
         }
         store.release(owner).await
     }
@@ -222,28 +272,169 @@ pub async fn silence_costs_a_round_one_batch<F: Fixture>(world: World<F>) {
     }
 }
 
+/// L5: a sound lock whose check fails once is asked about again soon, beside one lock that is silent and
+/// beside many. It does not have to wait for all of these; nor is it always due just when the extension
+/// of the silent one has its turn.
+pub async fn who_has_failed_once_does_not_wait_for_what_is_silent<F: Fixture>(world: World<F>) {
+    // So that its own extension does not come to its help.
+    let t = world.timing().liveness_ttl;
+    let timing = Timing {
+        lock_ttl: t * 20,
+        extend_every: t * 3,
+        ..world.timing()
+    };
+    let mut kept = Vec::new();
+    for many in [1, 8] {
+        let silent = Silent {
+            batch: Some(2),
+            ..Silent::default()
+        };
+        let connect = Twisted::connect(world.process(), silent.clone());
+        let locker = world.builder(connect).timing(timing).start();
+        let locker = world.during(locker).await.expect("the locker starts");
+        let names = (0..many).map(|n| format!("silent{n}"));
+        let mut guards = Vec::new();
+        for name in names.chain(["heard".to_owned()]) {
+            let options = AcquireOptions::new().heartbeat(HeartbeatPolicy::Automatic);
+            let key = format!("{name} of {many}");
+            guards.push(world.hold_with(&locker, &key, options).await);
+        }
+        kept.push((many, silent, locker, guards));
+    }
+    // By then all that is silent has failed more than once, and is to be extended besides.
+    let by_then = timing.extend_every + timing.request_timeout * 2;
+    world.pass(by_then).await;
+    for (_, silent, ..) in &kept {
+        silent.stumbles.store(true, Ordering::Relaxed);
+    }
+    let limit = timing.recheck_every * 4;
+    world
+        .until(limit, "a check of each fails", async || {
+            kept.iter()
+                .all(|(_, silent, ..)| silent.failed.load(Ordering::Relaxed) > 0)
+        })
+        .await;
+    // One batch is asked in vain; who had to wait for all of them would wait for four.
+    let limit = timing.request_timeout * 3;
+    for (many, silent, ..) in &kept {
+        let what = format!("it is asked about again beside {many}");
+        let repeated = async || silent.has_repeated();
+        world.until(limit, &what, repeated).await;
+    }
+}
+
+/// F12: the record of an incarnation that has ended may lie where the store is silent. To retire it in
+/// vain does not close the connection on which the locks of the next one are extended.
+pub async fn retiring_in_vain_costs_no_connection<F: Fixture>(world: World<F>) {
+    let (silent, counted) = (Silent::default(), Counted::new());
+    let twisted = Twisted::connect(world.process(), silent.clone());
+    let locker = world.locker_over(counted.around(twisted)).await;
+    let timing = world.timing();
+    let ended = world.hold(&locker, "ended").await;
+    silent.lapses.store(true, Ordering::Relaxed);
+    world
+        .until(timing.liveness_ttl * 2, "it lapses", async || {
+            counted.counts().of(Method::CreateProcess) > 1
+        })
+        .await;
+    silent.lapses.store(false, Ordering::Relaxed);
+    silent.keeps.store(true, Ordering::Relaxed);
+    let mut guards = Vec::new();
+    for key in ["silent", "heard"] {
+        let options = AcquireOptions::new().heartbeat(HeartbeatPolicy::Automatic);
+        guards.push(world.hold_with(&locker, key, options).await);
+    }
+    // The silent lock has cost a few connections by then, and is to cost the next one long after this.
+    world.pass(timing.liveness_ttl * 3).await;
+    let before = counted.counts();
+    drop(ended);
+    let sent = || counted.counts().since(&before);
+    let limit = timing.liveness_ttl * 2;
+    world
+        .until(limit, "it is to be retired", async || {
+            sent().from(Side::Upkeep, Method::RetireProcess) > 0
+        })
+        .await;
+    // Until its record has run out.
+    world.pass(timing.liveness_ttl).await;
+    let opened = sent().from(Side::Upkeep, Method::Connect);
+    assert!(opened <= 1, "{:?}", sent());
+}
+
 /// S7, L1: what is given back elsewhere does not wait for what departs into silence, however much that
-/// is.
+/// is; not even if it is refused once.
 pub async fn what_departs_into_silence_keeps_nobody_waiting<F: Fixture>(world: World<F>) {
     let silent = Silent::default();
     let connect = Twisted::connect(world.process(), silent.clone());
     let locker = world.locker_over(connect).await;
-    // Where time costs nothing, so many that they would still be having their first turn, were that a
-    // whole request.
-    let many = if world.is_virtual() { 2000 } else { 200 };
-    let mut guards = Vec::new();
-    for n in 0..many {
-        guards.push(world.hold(&locker, &format!("silent{n}")).await);
-    }
+    let guards = many_silent(&world, &locker, 200).await;
     let heard = world.hold(&locker, "heard").await;
     drop(guards);
     let timing = world.timing();
     world.pass(timing.liveness_ttl * 2).await;
+    silent.refuses.store(true, Ordering::Relaxed);
     drop(heard);
     world
-        .until(timing.liveness_ttl, "it is given back", async || {
+        .until(timing.request_timeout * 2, "it is given back", async || {
             !world.has_record("heard").await
         })
         .await;
     silent.is_over.store(true, Ordering::Relaxed);
+}
+
+/// S7, L1: it does not even wait for a first turn of those that were checked in vain, or given back in
+/// vain by their callers.
+pub async fn what_was_not_heard_before_departs_apart<F: Fixture>(world: World<F>) {
+    for by_callers in [false, true] {
+        let silent = Silent {
+            // All are in one batch, of which something is answered.
+            batch: world.is_virtual().then_some(10_000),
+            ..Silent::default()
+        };
+        let connect = Twisted::connect(world.process(), silent.clone());
+        let locker = world.locker_over(connect).await;
+        let guards = many_silent(&world, &locker, 50).await;
+        let heard = world.hold(&locker, "heard").await;
+        let timing = world.timing();
+        if by_callers {
+            let releases = guards.into_iter().map(LockGuard::release);
+            world.during(join_all(releases)).await;
+        } else {
+            let check = timing.recheck_every + timing.request_timeout;
+            world.pass(check).await;
+            drop(guards);
+            world.pass(timing.retry_after / 5).await;
+        }
+        drop(heard);
+        world
+            .until(timing.request_timeout, "it is given back", async || {
+                !world.has_record("heard").await
+            })
+            .await;
+        silent.is_over.store(true, Ordering::Relaxed);
+        world
+            .until(timing.liveness_ttl * 4, "the others as well", async || {
+                locker.keys().is_empty()
+            })
+            .await;
+    }
+}
+
+/// Where time costs nothing, so many that they would still be having their first turn, were that a whole
+/// request.
+async fn many_silent<F: Fixture>(
+    world: &World<F>,
+    locker: &Locker,
+    else_so_many: usize,
+) -> Vec<LockGuard> {
+    let many = if world.is_virtual() {
+        2000
+    } else {
+        else_so_many
+    };
+    let mut guards = Vec::new();
+    for n in 0..many {
+        guards.push(world.hold(locker, &format!("silent{n}")).await);
+    }
+    guards
 }

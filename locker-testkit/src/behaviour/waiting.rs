@@ -2,12 +2,13 @@
 
 use super::World;
 use crate::fixture::Fixture;
-use crate::wrap::{Fault, Method, Scope};
+use crate::wrap::{Fault, Method, Scope, Twist, Twisted};
+use async_trait::async_trait;
 use distributed_locker::{AcquireOptions, Acquired, Locker, MutexError, Wait};
 use futures_util::StreamExt;
 use futures_util::future::join_all;
-use locker_core::backend::{Birth, Claim, Claimed};
-use locker_core::{Host, Key, OwnerHash, ProcessHash, StoreTime};
+use locker_core::backend::{Answer, Birth, Claim, Claimed, Limits, Liveness};
+use locker_core::{Backend, Host, Key, OwnerHash, ProcessHash, StoreTime};
 use std::cell::{Cell, RefCell};
 use std::time::Duration;
 
@@ -99,6 +100,69 @@ pub async fn a_release_wakes_the_waiter<F: Fixture>(world: World<F>) {
         let guard = acquired.guard().expect("granted");
         world.during(guard.release()).await.unwrap();
     }
+}
+
+/// A store whose claims do not say whether the holder lives, and which is silent when it is asked.
+#[derive(Debug, Clone)]
+struct Reticent;
+
+#[async_trait]
+impl Twist for Reticent {
+    fn limits(&self, store: &dyn Backend) -> Limits {
+        Limits {
+            cheap_death_poll: None,
+            ..store.limits()
+        }
+    }
+
+    async fn try_create(&self, store: &dyn Backend, claim: &Claim) -> Answer<Claimed> {
+        let mut reply = store.try_create(claim).await?;
+        if let Claimed::Held(held) = &mut reply.value {
+            held.holder = None;
+        }
+        Ok(reply)
+    }
+
+    async fn read_process(&self, _: &dyn Backend, _: &ProcessHash) -> Answer<Liveness> {
+        std::future::pending().await
+    }
+}
+
+/// L1: that nothing is heard of the holder's process does not make an error of a lock that is held, and
+/// keeps nobody from hearing of its release.
+pub async fn a_holder_of_whom_nothing_is_heard_is_waited_for<F: Fixture>(world: World<F>) {
+    let a = world.locker().await;
+    let connect = Twisted::connect(world.process(), Reticent);
+    let b = world.locker_over(connect).await;
+    let guard = world.hold(&a, "k").await;
+    let begun = world.now();
+    let refused = world.during(b.acquire("k", AcquireOptions::new())).await;
+    let took = world.now().since(begun);
+    assert!(
+        matches!(&refused, Ok(Acquired::SomeoneElseHoldsLock(holder))
+            if holder.owner == *guard.owner_hash()),
+        "{refused:?}"
+    );
+    let timing = world.timing();
+    assert!(took < timing.request_timeout * 2, "after {took:?}");
+    let waiting = async {
+        let acquired = b.acquire("k", patient(&world)).await.unwrap();
+        (acquired, world.now())
+    };
+    let releasing = async {
+        // It has asked in vain, before it enrolled and after it, and is not to look again for a while.
+        let pause = timing.request_timeout * 2 + timing.retry_after;
+        world.timing_sleep(pause).await;
+        let released = world.now();
+        guard.release().await.unwrap();
+        released
+    };
+    let ((acquired, at), released) = world
+        .during(async { tokio::join!(waiting, releasing) })
+        .await;
+    let took = at.since(released);
+    assert!(acquired.guard().is_some());
+    assert!(took < timing.report_every / 2, "woken after {took:?}");
 }
 
 /// Waiters of one process queue locally.
