@@ -63,6 +63,16 @@ pub(crate) fn straggler() -> BackendError {
     .unanswered()
 }
 
+/// A process is dead by the word of a node that others do not call the primary of its slot, or of one that
+/// nobody knows. That is no verdict.
+pub(crate) fn unconfirmed() -> BackendError {
+    BackendError::new(
+        ErrorKind::Busy,
+        Effect::NotApplied,
+        "the node that calls the process dead may have been replaced",
+    )
+}
+
 /// The server answered something that this store's own scripts never answer.
 pub(crate) fn unexpected(what: &str) -> BackendError {
     BackendError::new(

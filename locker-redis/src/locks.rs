@@ -21,7 +21,7 @@ use crate::error;
 use crate::primaries::{STRAGGLER, Waits};
 use crate::reply;
 use crate::script::Answered;
-use crate::session::Session;
+use crate::session::{Death, Session};
 use locker_core::backend::{
     Answer, Claim, Claimed, Force, Held, Liveness, Observed, Released, Reply, Settlement, Standing,
 };
@@ -105,7 +105,7 @@ impl Session {
         if self.shared.dead.knows(process) {
             return Ok((Liveness::Dead, Duration::ZERO));
         }
-        let looked = self.look_at_process(process).await?.value;
+        let looked = self.look_at_process(process, Death::IsFinal).await?.value;
         if looked.0 == Liveness::Dead {
             self.shared.dead.note(process);
         }

@@ -21,6 +21,15 @@ pub(crate) struct Session {
     gathering: Option<Gathering>,
 }
 
+/// What follows when a process is found dead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Death {
+    /// Others take its locks over.
+    IsFinal,
+    /// Somebody who looks sees it.
+    IsShown,
+}
+
 impl Session {
     /// A connection of the current runtime, on which every operation travels by itself.
     pub(crate) fn new(connection: Connection, names: Arc<Names>, shared: Arc<Shared>) -> Self {
@@ -67,7 +76,7 @@ impl Session {
         }
     }
 
-    /// Reads the process under this key.
+    /// Reads the process under this key, for somebody to whom the answer means this.
     ///
     /// # Errors
     ///
@@ -76,9 +85,14 @@ impl Session {
     /// # Cancel safety
     ///
     /// It changes nothing.
-    pub(crate) async fn read_process_at_key(&self, process: &str) -> MemberAnswer {
-        match &self.gathering {
-            Some(Gathering::Cluster(primaries)) => primaries.read_process(process).await,
+    pub(crate) async fn read_process_at_key(&self, process: &str, death: Death) -> MemberAnswer {
+        match (&self.gathering, death) {
+            (Some(Gathering::Cluster(primaries)), Death::IsFinal) => {
+                primaries.judge_process(process).await
+            }
+            (Some(Gathering::Cluster(primaries)), Death::IsShown) => {
+                primaries.read_process(process).await
+            }
             _ => script::send_process(&self.connection, process, script::READ, 0).await,
         }
     }

@@ -11,6 +11,7 @@ mod hints;
 mod listing;
 mod memory_full;
 mod repeats;
+mod replaced;
 mod requests;
 mod stalled;
 
