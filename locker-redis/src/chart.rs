@@ -70,6 +70,13 @@ impl Chart {
         sound.map(|(to, carrier)| (to, carrier.line.clone()))
     }
 
+    /// Whether another primary than that of the slot can be asked.
+    pub(crate) fn has_others(&self, slot: u16) -> bool {
+        let range = range_of(&self.ranges, slot);
+        let primary = range.and_then(|range| range.primary.as_ref());
+        self.lines().any(|(to, _)| Some(to) != primary)
+    }
+
     /// Whether the primary of the slot tells no address. Then nothing leads to it but the client of the
     /// cluster, and nobody knows which node that asks.
     pub(crate) fn is_nameless(&self, slot: u16) -> bool {

@@ -63,6 +63,23 @@ pub(crate) fn straggler() -> BackendError {
     .unanswered()
 }
 
+/// What one primary of a cluster says, or what the client of the cluster says of one key, where others can
+/// be asked. They are sound, so it is of the same kind as [`broken_line`]; and it is an answer, if the
+/// primary has said it.
+pub(crate) fn of_one_primary(cause: BackendError) -> BackendError {
+    if !cause.kind().breaks_connection() {
+        return cause;
+    }
+    let text = "one primary of the cluster does not serve now";
+    let error = BackendError::new(ErrorKind::Busy, cause.effect(), text);
+    let error = if cause.is_unanswered() {
+        error.unanswered()
+    } else {
+        error
+    };
+    error.with_source(cause)
+}
+
 /// A process is dead by the word of a node that others do not call the primary of its slot, or of one that
 /// nobody knows. That is no verdict.
 pub(crate) fn unconfirmed() -> BackendError {
@@ -153,7 +170,13 @@ pub(crate) fn from_redis(error: RedisError, stage: Stage) -> BackendError {
         Stage::Once => effect,
         Stage::Repeated => Effect::Unknown,
     };
-    BackendError::new(kind, effect, message).with_source(error)
+    let nobody_answers = error.kind() == Kind::ClusterConnectionNotFound;
+    let mapped = BackendError::new(kind, effect, message).with_source(error);
+    if nobody_answers {
+        mapped.unanswered()
+    } else {
+        mapped
+    }
 }
 
 fn from_io(error: RedisError, stage: Stage) -> BackendError {
@@ -183,7 +206,9 @@ fn from_io(error: RedisError, stage: Stage) -> BackendError {
             "the connection to the store is broken",
         )
     };
-    BackendError::new(kind, effect, message).with_source(error)
+    BackendError::new(kind, effect, message)
+        .unanswered()
+        .with_source(error)
 }
 
 /// Whether the handshake failed for a reason that will not pass. The TLS library says so by an I/O
@@ -488,6 +513,31 @@ mod tests {
             let error = from_text(text, Stage::Repeated);
             assert!(!error.is_unanswered(), "{text}");
         }
+    }
+
+    /// It closes nothing, keeps what is known of the effect, and is an answer if a server has said it.
+    #[test]
+    fn what_one_primary_says_leaves_the_others_open() {
+        let reset = || RedisError::from(io::Error::from(io::ErrorKind::ConnectionReset));
+        let late = || RedisError::from(io::Error::from(io::ErrorKind::TimedOut));
+        let nobody = || RedisError::from((Kind::ClusterConnectionNotFound, "text"));
+        let text = "NOREPLICAS Not enough good replicas to write.";
+        for (cause, effect, is_unanswered) in [
+            (from_text(text, Stage::Once), Effect::NotApplied, false),
+            (from_text(text, Stage::Repeated), Effect::Unknown, false),
+            (from_redis(reset(), Stage::Repeated), Effect::Unknown, true),
+            (from_redis(late(), Stage::Repeated), Effect::Unknown, true),
+            (from_redis(nobody(), Stage::Repeated), Effect::Unknown, true),
+        ] {
+            let said = cause.to_string();
+            let error = of_one_primary(cause);
+            assert_eq!(error.kind(), ErrorKind::Busy, "{said}");
+            assert_eq!(error.effect(), effect, "{said}");
+            assert_eq!(error.is_unanswered(), is_unanswered, "{said}");
+            assert_eq!(error.source().unwrap().to_string(), said);
+        }
+        let denied = from_text("NOPERM No permissions to access a key", Stage::Once);
+        assert_eq!(of_one_primary(denied).kind(), ErrorKind::Denied);
     }
 
     /// On a cluster the client shows the last of several attempts.

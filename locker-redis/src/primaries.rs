@@ -50,6 +50,9 @@
 //! it is replaced from here; so the error is not one upon which the locker closes everything. One
 //! that breaks while nothing is in flight is noticed, and not used any more.
 //!
+//! *And if one primary refuses, or is dead?* The same: what it says, or the client of the cluster says of
+//! what lies there, closes nothing, as long as there is a connection to another.
+//!
 //! *What if a node does not answer?* Its own callers run out of time, as they would without this.
 //! Only the locker knows what time they have, so only the locker judges: it doubts the whole
 //! connection, these with it, and opens another one. A judge in this place would take a busy node
@@ -164,18 +167,9 @@ impl Primaries {
     ///
     /// When it is dropped the member was sent or never will be.
     pub(crate) async fn ask(&self, member: Member) -> MemberAnswer {
-        let shared = &*self.shared;
-        let member = Arc::new(member);
-        let chart = shared.chart();
-        let Some(gate) = chart.gate(slots::of(&member.lock)) else {
-            shared.outdated.notify_one();
-            return script::send_one(&shared.cluster, &shared.names, &member).await;
-        };
-        match gate.ask(Arc::clone(&member)).await? {
-            Ok(answered) => Ok(answered),
-            // Boxed: it is rare, and the futures of all the others stay small.
-            Err(refused) => Box::pin(shared.ask_again(&chart, gate, refused, &member)).await,
-        }
+        let (chart, slot) = (self.shared.chart(), slots::of(&member.lock));
+        let answer = self.shared.ask(&chart, slot, member).await;
+        answer.map_err(|cause| of_one(&chart, slot, cause))
     }
 
     /// Reads the process under this key, by the connection to its primary. Whether that is the primary is
@@ -189,11 +183,9 @@ impl Primaries {
     ///
     /// It changes nothing.
     pub(crate) async fn read_process(&self, key: &str) -> MemberAnswer {
-        let shared = &*self.shared;
-        match shared.read_at_primary(&shared.chart(), key).await? {
-            Some(answered) => Ok(answered),
-            None => shared.read_by_client(key).await,
-        }
+        let (chart, slot) = (self.shared.chart(), slots::of(key));
+        let answer = self.shared.read(&chart, slot, key).await;
+        answer.map_err(|cause| of_one(&chart, slot, cause))
     }
 
     /// The same for somebody to whom it is final that a process is dead: that must have been said by the
@@ -207,23 +199,9 @@ impl Primaries {
     ///
     /// It changes nothing.
     pub(crate) async fn judge_process(&self, key: &str) -> MemberAnswer {
-        let (shared, slot) = (&*self.shared, slots::of(key));
-        let chart = shared.chart();
-        let is_dead = |fields: &[_]| reply::word(fields) == Some("gone");
-        let (answered, is_confirmed) = match shared.read_at_primary(&chart, key).await? {
-            Some(answered) if is_dead(&answered.fields) => {
-                let is_confirmed = Box::pin(chart.is_confirmed(slot)).await;
-                (answered, is_confirmed)
-            }
-            Some(answered) => return Ok(answered),
-            // The client does not tell whom it has asked.
-            None => (shared.read_by_client(key).await?, chart.is_nameless(slot)),
-        };
-        if is_confirmed || !is_dead(&answered.fields) {
-            return Ok(answered);
-        }
-        shared.outdated.notify_one();
-        Err(error::unconfirmed())
+        let (chart, slot) = (self.shared.chart(), slots::of(key));
+        let answer = self.shared.judge(&chart, slot, key).await;
+        answer.map_err(|cause| of_one(&chart, slot, cause))
     }
 
     /// Sends any number of members, and answers in their order.
@@ -271,6 +249,18 @@ where
         .collect()
 }
 
+/// An error about this slot. As long as another primary can be asked it closes nothing: the connection
+/// to this one is replaced when it breaks, and its slots are read anew, so another client would be told
+/// the same, and everybody who asks the others would wait until it is open. Where nobody is left to ask,
+/// the locker opens it anew, from the address of the store.
+fn of_one(chart: &Chart, slot: u16, cause: BackendError) -> BackendError {
+    if chart.has_others(slot) {
+        error::of_one_primary(cause)
+    } else {
+        cause
+    }
+}
+
 impl Drop for Primaries {
     fn drop(&mut self) {
         self.surveyor.abort();
@@ -301,14 +291,53 @@ impl Shared {
         Arc::clone(&self.chart.borrow())
     }
 
+    async fn ask(&self, chart: &Chart, slot: u16, member: Member) -> MemberAnswer {
+        let member = Arc::new(member);
+        let Some(gate) = chart.gate(slot) else {
+            self.outdated.notify_one();
+            return script::send_one(&self.cluster, &self.names, &member).await;
+        };
+        match gate.ask(Arc::clone(&member)).await? {
+            Ok(answered) => Ok(answered),
+            // Boxed: it is rare, and the futures of all the others stay small.
+            Err(refused) => Box::pin(self.ask_again(chart, gate, refused, &member)).await,
+        }
+    }
+
+    async fn read(&self, chart: &Chart, slot: u16, key: &str) -> MemberAnswer {
+        match self.read_at_primary(chart, slot, key).await? {
+            Some(answered) => Ok(answered),
+            None => self.read_by_client(key).await,
+        }
+    }
+
+    async fn judge(&self, chart: &Chart, slot: u16, key: &str) -> MemberAnswer {
+        let is_dead = |fields: &[_]| reply::word(fields) == Some("gone");
+        let (answered, is_confirmed) = match self.read_at_primary(chart, slot, key).await? {
+            Some(answered) if is_dead(&answered.fields) => {
+                let is_confirmed = Box::pin(chart.is_confirmed(slot)).await;
+                (answered, is_confirmed)
+            }
+            Some(answered) => return Ok(answered),
+            // The client does not tell whom it has asked.
+            None => (self.read_by_client(key).await?, chart.is_nameless(slot)),
+        };
+        if is_confirmed || !is_dead(&answered.fields) {
+            return Ok(answered);
+        }
+        self.outdated.notify_one();
+        Err(error::unconfirmed())
+    }
+
     /// Reads a process by the connection to its primary. Nothing where there is none, it breaks, or the
     /// primary refuses.
     async fn read_at_primary(
         &self,
         chart: &Chart,
+        slot: u16,
         key: &str,
     ) -> Result<Option<Answered>, BackendError> {
-        let Some(gate) = chart.gate(slots::of(key)) else {
+        let Some(gate) = chart.gate(slot) else {
             self.outdated.notify_one();
             return Ok(None);
         };

@@ -10,6 +10,7 @@ mod foreign;
 mod hints;
 mod listing;
 mod memory_full;
+mod refusing;
 mod repeats;
 mod replaced;
 mod requests;
