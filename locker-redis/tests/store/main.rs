@@ -6,6 +6,7 @@ mod crowd;
 mod crowds;
 mod demoted;
 mod deployments;
+mod distant;
 mod foreign;
 mod hints;
 mod listing;
