@@ -244,7 +244,10 @@ fn without_script(text: &str) -> &str {
 }
 
 fn refused(code: &str, detail: &str, stage: Stage) -> BackendError {
-    let (kind, message) = of_code(code, detail);
+    let known = of_code(code, detail);
+    // What is new is taken for something that passes.
+    let unknown = "the store refused the request in words that are not known";
+    let (kind, message) = known.unwrap_or((ErrorKind::Unavailable, unknown));
     let effect = match (stage, code) {
         (Stage::Connecting, _) => Effect::NotApplied,
         // A script of ours that fails as a whole may have come to any point.
@@ -254,15 +257,17 @@ fn refused(code: &str, detail: &str, stage: Stage) -> BackendError {
         // What lies under the key was there at the first attempt as well. Nothing else is sure to
         // have been: memory fills up, and rights are taken away.
         (Stage::Repeated, _) if kind != ErrorKind::Corrupt => Effect::Unknown,
+        // Perhaps no server has said it, but something between that has lost the server's answer.
+        _ if known.is_none() => Effect::Unknown,
         _ => Effect::NotApplied,
     };
     BackendError::new(kind, effect, message)
 }
 
 /// The codes of Redis 6.2 and later that can reach a client of this store, and those of sentinels.
-fn of_code(code: &str, detail: &str) -> (ErrorKind, &'static str) {
+fn of_code(code: &str, detail: &str) -> Option<(ErrorKind, &'static str)> {
     use ErrorKind::{Busy, Corrupt, Denied, Rejected, Unavailable};
-    match code {
+    let known = match code {
         "LOADING" => (Unavailable, "the server is loading its data"),
         "MASTERDOWN" => (Unavailable, "the server is a replica without its master"),
         "CLUSTERDOWN" => (Unavailable, "the cluster is down, or a slot has no node"),
@@ -300,9 +305,9 @@ fn of_code(code: &str, detail: &str) -> (ErrorKind, &'static str) {
             (Rejected, "the server refused the request")
         }
         "ERR" => of_sentence(detail),
-        // What is new is taken for something that passes.
-        _ => (Unavailable, "the server refused the request"),
-    }
+        _ => return None,
+    };
+    Some(known)
 }
 
 /// What has no code of its own but a sentence.
@@ -461,7 +466,6 @@ mod tests {
             ErrorKind::Config,
         ),
         ("ERR No such master with that name", ErrorKind::Config),
-        ("SOMETHINGNEW we do not know", ErrorKind::Unavailable),
     ];
 
     #[test]
@@ -475,6 +479,27 @@ mod tests {
                 assert_eq!(error.kind(), *kind, "{text}");
                 assert_eq!(error.effect(), Effect::NotApplied, "{text}");
             }
+        }
+    }
+
+    /// Nobody knows who says this, and when: a proxy between may have passed the request on. So may the
+    /// interpreter of a script have come to any point before it says this of a member.
+    #[test]
+    fn a_refusal_in_unknown_words_proves_nothing() {
+        for text in [
+            "SOMETHINGNEW we do not know",
+            "upstream failure",
+            "no upstream host",
+            "user_script:12: attempt to index a nil value",
+        ] {
+            let (code, detail) = text.split_once(' ').unwrap();
+            let whole = redis::make_extension_error(code.to_owned(), Some(detail.to_owned()));
+            for error in [from_text(text, Stage::Once), from_redis(whole, Stage::Once)] {
+                assert_eq!(error.kind(), ErrorKind::Unavailable, "{text}");
+                assert_eq!(error.effect(), Effect::Unknown, "{text}");
+            }
+            let error = from_text(text, Stage::Connecting);
+            assert_eq!(error.effect(), Effect::NotApplied, "{text}");
         }
     }
 

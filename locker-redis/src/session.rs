@@ -151,7 +151,7 @@ fn all_or_each(answers: Vec<MemberAnswer>) -> Result<Vec<MemberAnswer>, BackendE
     }
     let rank = |cause: &&BackendError| {
         let leaves_open = !cause.kind().breaks_connection();
-        (leaves_open, cause.effect() == Effect::Unknown)
+        (cause.effect() == Effect::Unknown, leaves_open)
     };
     let whole = answers.iter().filter_map(|answer| answer.as_ref().err());
     match whole.max_by_key(rank) {
@@ -223,6 +223,12 @@ mod tests {
             (
                 vec![broke(), gone(), late()],
                 ErrorKind::Busy,
+                Effect::Unknown,
+            ),
+            // What may have been done weighs more than that.
+            (
+                vec![busy().unanswered(), late()],
+                ErrorKind::Timeout,
                 Effect::Unknown,
             ),
         ] {
