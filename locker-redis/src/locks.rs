@@ -233,13 +233,19 @@ impl Session {
         }))
     }
 
+    /// What is known of the holder's process is added if it can be had soon, as for a claim. Who needs it
+    /// asks for it.
     pub(crate) async fn read_lock(&self, key: &Key) -> Answer<Option<Held>> {
         let Answered { time, fields } = self.send_one(self.member(key, "read", [])).await?;
-        let held = match read(time, key, &fields)? {
-            Some(held) => Some(self.with_holder(held).await?),
-            None => None,
+        let Some(held) = read(time, key, &fields)? else {
+            return Ok(Reply::at(time, None));
         };
-        Ok(Reply::at(time, held))
+        let held = match bounded(STRAGGLER, self.with_holder(held.clone())).await {
+            Ok(held) => held,
+            Err(error) if error.kind().is_transient() => held,
+            Err(error) => return Err(error),
+        };
+        Ok(Reply::at(time, Some(held)))
     }
 }
 

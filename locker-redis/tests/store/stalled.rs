@@ -210,8 +210,16 @@ async fn a_claim_elsewhere_is_answered_beside_a_primary_that_hangs() {
         assert_eq!(held.holder, None, "{held:?}");
     };
     // Together less than a request may take.
-    let answered = tokio::time::timeout(Duration::from_millis(600), answered).await;
+    let in_time = Duration::from_millis(600);
+    let answered = tokio::time::timeout(in_time, answered).await;
     answered.expect("in time");
+    // Who only looks at the lock is not kept waiting either.
+    for text in [&of_sound, &of_silent] {
+        let key = key(text);
+        let read = tokio::time::timeout(in_time, claimant.backend.read_lock(&key)).await;
+        let held = read.expect("in time").unwrap().value.unwrap();
+        assert_eq!(held.holder.is_some(), text == &of_sound, "{held:?}");
+    }
     assert!(!blocked.is_finished(), "the client of the cluster went on");
     blocked.abort();
 }
