@@ -10,7 +10,9 @@
 //! and nothing else.
 //!
 //! On a server alone there is one mailbox, a channel. On a cluster a mailbox lies beside each watched
-//! lock, as a sharded channel, so that a release publishes to its own node only.
+//! lock, as a sharded channel, so that a release publishes to its own node only. A primary that hangs
+//! confirms none, and enrolments are made one after the other. So one is not waited for as long as whoever
+//! stands behind it has time, and that it has failed says nothing about the subscription.
 
 use crate::config::Shared;
 use crate::connection::{Connection, PushTaker, Source, bounded};
@@ -36,6 +38,9 @@ use tokio::time::Instant;
 const ASK_EVERY: Duration = Duration::from_secs(5);
 /// How long anything that the keeper asks for may take.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// How long a primary of a cluster may take to confirm a channel, which is a round trip: as long as the
+/// client waits for a connection to it, and less than the request timeout of a locker by default.
+const CHANNEL: Duration = Duration::from_secs(1);
 /// The first pause before a lost subscription is opened again, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(2));
 
@@ -193,7 +198,7 @@ impl Subscription {
         let Some(live) = live else { return Ok(()) };
         for batch in self.slots.lapsed().chunks(BATCH) {
             if let Err(error) = self.enrol_on(live, batch, true).await {
-                if error.kind().breaks_connection() && !live.session.connection.is_cluster() {
+                if error.kind().breaks_connection() {
                     return Err(error);
                 }
                 tracing::debug!(%error, "not everybody is enrolled again; they poll meanwhile");
@@ -236,6 +241,7 @@ impl Subscription {
             Member::new(enrolment.lock.clone(), "enrol", [former, value])
         });
         let answers = bounded(PATIENCE, live.session.send(members.collect())).await;
+        let answers = answers.map_err(|cause| live.of_some(cause));
         for (answer, enrolment) in self.noticed(answers)?.into_iter().zip(enrolments) {
             match answer {
                 Ok(answered) => match answered.fields.get(1).and_then(reply::text) {
@@ -245,7 +251,7 @@ impl Subscription {
                 Err(error) => failed = Some(error),
             }
         }
-        failed.map_or(Ok(()), Err)
+        failed.map_or(Ok(()), |cause| Err(live.of_some(cause)))
     }
 
     /// Subscribes to the sharded channels of these enrolments. Answers those that may be written
@@ -265,7 +271,7 @@ impl Subscription {
         let subscribing = wanted.difference(&live.channels).map(|channel| {
             let mut cluster = cluster.clone();
             async move {
-                let subscribed = bounded(PATIENCE, async {
+                let subscribed = bounded(CHANNEL, async {
                     self.confirmed.forget(channel);
                     let subscribed = cluster.ssubscribe(channel).await;
                     subscribed
@@ -305,6 +311,7 @@ impl Subscription {
                 Member::new(withdrawal.lock.clone(), "withdraw", [number, enrolment])
             });
             let sent = bounded(PATIENCE, live.session.send(members.collect())).await;
+            let sent = sent.map_err(|cause| live.of_some(cause));
             if let Err(error) = self.noticed(sent) {
                 tracing::debug!(%error, "enrolments are not withdrawn now");
                 // What is refused for good would be refused without end. An enrolment that stays is
@@ -407,6 +414,17 @@ impl Subscription {
                 slots.ring();
             }
         })
+    }
+}
+
+impl Live {
+    /// An error of some enrolments. On a cluster it is one about its own primary.
+    fn of_some(&self, cause: BackendError) -> BackendError {
+        if self.session.connection.is_cluster() {
+            error::of_one_primary(cause)
+        } else {
+            cause
+        }
     }
 }
 

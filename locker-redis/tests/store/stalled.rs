@@ -3,8 +3,9 @@
 
 use super::*;
 use distributed_locker::HeartbeatPolicy;
+use futures_util::StreamExt;
 use futures_util::future::join_all;
-use locker_core::backend::{Liveness, Standing};
+use locker_core::backend::{Hint, Liveness, Standing};
 use locker_core::{Effect, ErrorKind, Timing};
 use locker_testkit::scaled;
 use tokio::task::JoinHandle;
@@ -222,6 +223,48 @@ async fn a_claim_elsewhere_is_answered_beside_a_primary_that_hangs() {
     }
     assert!(!blocked.is_finished(), "the client of the cluster went on");
     blocked.abort();
+}
+
+/// L1: who waits elsewhere, or begins to, is woken beside somebody who waits for a lock that lies there. And
+/// that one has no reason to close a connection.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_waits_elsewhere_is_woken_beside_one_who_waits_in_vain() {
+    let servers = Cluster::start(&Setup::new(), 3, 0).unwrap();
+    let (owner, waiter) = (
+        Process::born(servers.url(), "ns").await,
+        Process::born(servers.url(), "ns").await,
+    );
+    let hung = place_of(&servers, "ns:{there}");
+    let [before, after] = <[String; 2]>::try_from(elsewhere(&servers, hung)[..2].to_vec()).unwrap();
+    let owners = join_all([&before, &after].map(|text| owner.acquire(text))).await;
+    let watch = async |text: &str| waiter.backend.watch(&key(text), &waiter.waits()).await;
+    let waits_before = watch(&before).await.unwrap();
+    servers.nodes()[hung].pause().unwrap();
+    let timeout = Timing::default().request_timeout;
+    let in_vain = async {
+        loop {
+            if let Ok(watched) = tokio::time::timeout(timeout, watch("there")).await {
+                let error = watched.err().expect("it hangs");
+                assert_eq!(error.kind(), ErrorKind::Busy, "{error:?}");
+                assert!(error.is_unanswered(), "{error:?}");
+            }
+            tokio::time::sleep(Timing::default().retry_after).await;
+        }
+    };
+    let woken = async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let waits_after = tokio::time::timeout(timeout, watch(&after)).await;
+        let waits_after = waits_after.expect("in time").unwrap();
+        for (owner_hash, mut hints) in owners.iter().zip([waits_before, waits_after]) {
+            owner.backend.release(owner_hash).await.unwrap();
+            let hint = tokio::time::timeout(Duration::from_millis(500), hints.next()).await;
+            assert_eq!(hint.expect("in time"), Some(Hint::Free { place: 0 }));
+        }
+    };
+    tokio::select! {
+        () = in_vain => unreachable!("it waits for ever"),
+        () = woken => (),
+    }
 }
 
 /// L6: a primary that has forgotten the scripts, as after a restart, is told them while the client of the
