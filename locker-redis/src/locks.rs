@@ -53,7 +53,8 @@ impl Session {
     /// On a cluster a refused claimant learns in a second request how long the holder's process
     /// lives: that is when it asks again. If that cannot be read now, the refusal stands without it;
     /// also if it cannot be read soon. The refusal is an answer, and a primary that hangs must not cost
-    /// it: the caller's time would run out over what was only added to it.
+    /// it: the caller's time would run out over what was only added to it. (It does where the claim itself
+    /// has taken nearly all of that time, which only the caller knows.)
     async fn with_claims_holder(&self, answer: Reply<Claimed>) -> Answer<Claimed> {
         let Reply { value, store_time } = answer;
         let value = match value {

@@ -8,7 +8,7 @@
 //! The connections are opened with that of the store, for callers and for the upkeep of their locks.
 //! What lies behind a gate travels by its connection only, also what travels alone. The client of
 //! the cluster carries what has no gate (while a primary cannot be reached), and what a primary has
-//! refused.
+//! refused; and what never comes here: reports, enrolments, and the walks of a listing.
 //!
 //! # The argument
 //!
@@ -100,8 +100,10 @@ const AT_FIRST: Duration = Duration::from_millis(500);
 const OTHERS: Duration = Duration::from_millis(100);
 /// How long after the last node that has answered the others are waited for. They answer in the same
 /// time, or one of them is in trouble. Whoever is taken for silent only because it is slower than that is
-/// asked once more, without the others, and has the whole time of a request then. A refused claim waits no
-/// longer for what is only added to it.
+/// asked again apart from the others, and is waited for as long after whatever has failed beside it and
+/// answers now; where nothing of that answers, for the whole time of a request. That is also what becomes
+/// of the last of many members of one primary, of which a few batches only are under way at once, where a
+/// round trip takes as long as this. A refused claim waits no longer for what is only added to it.
 pub(crate) const STRAGGLER: Duration = Duration::from_millis(250);
 
 /// The gates of a cluster. Dropped, it closes the connections behind them.

@@ -113,11 +113,17 @@ impl Session {
             return all_or_each(primaries.ask_all(members, waits).await);
         }
         let one = |batch| script::send(&self.connection, &self.names, batch);
-        if members.len() <= BATCH {
-            return all_or_each(one(&members).await?);
+        let sent = join_all(members.chunks(BATCH).map(one)).await;
+        let errors: Vec<_> = sent
+            .iter()
+            .filter_map(|batch| batch.as_ref().err())
+            .collect();
+        if errors.len() == sent.len()
+            && let Some(whole) = weightiest(errors)
+        {
+            return Err(whole.clone());
         }
         let mut answers = Vec::with_capacity(members.len());
-        let sent = join_all(members.chunks(BATCH).map(one)).await;
         for (answer, batch) in sent.into_iter().zip(members.chunks(BATCH)) {
             match answer {
                 Ok(members) => answers.extend(members),
@@ -149,15 +155,19 @@ fn all_or_each(answers: Vec<MemberAnswer>) -> Result<Vec<MemberAnswer>, BackendE
     if !answers.iter().all(unanswered) {
         return Ok(answers);
     }
-    let rank = |cause: &&BackendError| {
-        let leaves_open = !cause.kind().breaks_connection();
-        (cause.effect() == Effect::Unknown, leaves_open)
-    };
-    let whole = answers.iter().filter_map(|answer| answer.as_ref().err());
-    match whole.max_by_key(rank) {
+    let errors = answers.iter().filter_map(|answer| answer.as_ref().err());
+    match weightiest(errors) {
         Some(whole) => Err(whole.clone()),
         None => Ok(answers),
     }
+}
+
+/// The error that stands for all of them.
+fn weightiest<'e>(errors: impl IntoIterator<Item = &'e BackendError>) -> Option<&'e BackendError> {
+    errors.into_iter().max_by_key(|cause| {
+        let leaves_open = !cause.kind().breaks_connection();
+        (cause.effect() == Effect::Unknown, leaves_open)
+    })
 }
 
 #[cfg(test)]
