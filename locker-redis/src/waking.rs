@@ -143,13 +143,16 @@ impl Subscription {
         let mut look = Instant::now() + ASK_EVERY;
         loop {
             let rung = tokio::time::timeout_at(look, self.slots.rung()).await;
+            let looks = rung.is_err() && !self.slots.is_empty();
+            if looks {
+                self.ask().await;
+            }
             let mut live = self.live.lock().await;
             if rung.is_err() {
                 look = Instant::now() + ASK_EVERY;
-                if !self.slots.is_empty() {
-                    self.ask(live.as_ref()).await;
-                    self.enrol_lapsed(live.as_mut()).await.ok();
-                }
+            }
+            if looks {
+                self.enrol_lapsed(live.as_mut()).await.ok();
             }
             self.withdraw(&mut live).await;
             if !self.broken.load(Ordering::Acquire) {
@@ -349,16 +352,24 @@ impl Subscription {
         }
     }
 
-    /// Asks a silent subscription whether it is still there.
-    async fn ask(&self, live: Option<&Live>) {
-        let Some(live) = live else { return };
+    /// Asks a silent subscription whether it is still there. Nobody who enrols waits for the answer: on a
+    /// cluster it is that of all primaries.
+    async fn ask(&self) {
+        let live = self.live.lock().await;
+        let Some(connection) = live.as_ref().map(|live| live.session.connection.clone()) else {
+            return;
+        };
+        let generation = self.generation.load(Ordering::Acquire);
+        drop(live);
         let ping = redis::cmd("PING");
         let asked = bounded(PATIENCE, async {
-            let answer = live.session.connection.query(&ping).await;
+            let answer = connection.query(&ping).await;
             answer.map_err(|cause| error::from_redis(cause, error::Stage::Once))
         });
         let asked = asked.await;
-        self.noticed(asked).ok();
+        if self.generation.load(Ordering::Acquire) == generation {
+            self.noticed(asked).ok();
+        }
     }
 
     /// Notes whether an error says that the connection is lost.

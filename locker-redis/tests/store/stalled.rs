@@ -267,6 +267,34 @@ async fn who_waits_elsewhere_is_woken_beside_one_who_waits_in_vain() {
     }
 }
 
+/// L1: a subscription that says nothing is asked whether it is there, on a cluster at each primary. Whoever
+/// begins to wait meanwhile does not wait for that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_who_begins_to_wait_elsewhere_waits_until_one_that_hangs_is_taken_for_lost() {
+    let servers = Cluster::start(&Setup::new(), 3, 0).unwrap();
+    let waiter = Process::born(servers.url(), "ns").await;
+    let hung = place_of(&servers, "ns:{there}");
+    let texts = elsewhere(&servers, hung);
+    let watch = async |text: &str| waiter.backend.watch(&key(text), &waiter.waits()).await;
+    let mut waits = vec![watch(&texts[0]).await.unwrap()];
+    servers.nodes()[hung].pause().unwrap();
+    // It is asked after five seconds, has three to answer, and is opened anew then.
+    let end = Instant::now() + Duration::from_secs(10);
+    let mut slowest = Duration::ZERO;
+    for text in texts.iter().cycle() {
+        if Instant::now() > end {
+            break;
+        }
+        let began = Instant::now();
+        waits.push(watch(text).await.unwrap());
+        slowest = slowest.max(began.elapsed());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    println!("slowest: {slowest:?}");
+    // As long as an opening takes.
+    assert!(slowest < Duration::from_millis(2_000), "{slowest:?}");
+}
+
 /// L6: a primary that has forgotten the scripts, as after a restart, is told them while the client of the
 /// cluster carries nothing.
 #[tokio::test]
