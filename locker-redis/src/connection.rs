@@ -8,6 +8,8 @@
 
 use crate::error::{self, Stage};
 use crate::url::{Address, Deployment, Login, Place};
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use locker_core::BackendError;
 use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::cluster::ClusterClientBuilder;
@@ -21,6 +23,7 @@ use redis::{
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::{Instant, timeout_at};
 
 /// A net under the locker's own timeouts, which are shorter: whoever opens a connection without a
 /// locker does not wait for ever.
@@ -38,16 +41,19 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// locker is given more time than this, and a node takes it, a job that has ended well may be told
 /// that its lock was lost; never the reverse.
 const CLUSTER_ANSWER: Duration = CONNECT_TIMEOUT;
-/// How long the client of a cluster waits for a connection to one node, which is two to four round
-/// trips: enough for a network on which requests are answered in time. One whose first packet is lost is
-/// not had in a second either, because that is when the kernel sends it again.
+/// How long the client of a cluster waits for a connection to one node. That is two round trips, three or
+/// four with TLS, so a node is to be had at up to 0.5 s of a round trip, or 0.25 s. One whose first packet
+/// is lost is not, because the kernel sends it again after a second.
 ///
 /// While a node hangs, this is what everybody on the connection waits for whenever the client reads
-/// the slots: when it is opened twice, for the nodes of the URL and for those of the cluster, and
-/// then whenever somebody asks by this client for what lies there. Two of these must be far less than the four
-/// request timeouts that a locker gives to an opening, and each less than the one that a request
-/// has, also where that is as short as the README allows.
-const CLUSTER_CONNECT: Duration = Duration::from_millis(500);
+/// the slots: when it is opened, and then whenever somebody asks by this client for what lies there. So it
+/// must be far less than the four request timeouts that a locker gives to an opening, also where that is as
+/// short as the README allows. The client would wait twice when it is opened, first for the nodes of the
+/// URL; so it is given only those that answer ([`SOON`]).
+const CLUSTER_CONNECT: Duration = Duration::from_secs(1);
+/// How long after the first node of the URL that answers the others are waited for. They take
+/// the same time, or are in trouble.
+const SOON: Duration = Duration::from_millis(100);
 /// How long the other end may take to acknowledge what was sent, before the kernel breaks the
 /// connection (`TCP_USER_TIMEOUT`).
 ///
@@ -242,7 +248,8 @@ impl Place {
         pushes: Option<PushTaker>,
     ) -> Result<Connection, BackendError> {
         let (least, most) = CLUSTER_WAIT;
-        let mut builder = ClusterClientBuilder::new(self.infos(protocol)?)
+        let nodes = self.sound(self.infos(protocol)?).await;
+        let mut builder = ClusterClientBuilder::new(nodes)
             .retries(CLUSTER_RETRIES)
             .retry_wait_formula(least, 2)
             .min_retry_wait(least)
@@ -265,6 +272,32 @@ impl Place {
         let client = builder.build().map_err(connecting)?;
         let connection = client.get_async_connection().await;
         Ok(Connection::Cluster(connection.map_err(connecting)?))
+    }
+
+    /// Those of several nodes that answer over a new connection. All where none does: the client says why.
+    async fn sound(&self, nodes: Vec<ConnectionInfo>) -> Vec<ConnectionInfo> {
+        if nodes.len() == 1 {
+            return nodes;
+        }
+        let connect = async |node: &ConnectionInfo| {
+            let node = node.clone();
+            let mut connection = multiplexed(&self.client_of(node.clone())?, None).await?;
+            // A connection can be had to one that hangs.
+            let answer = connection.send_packed_command(&redis::cmd("PING")).await;
+            answer.map(|_| node).map_err(connecting)
+        };
+        let mut asked: FuturesUnordered<_> = nodes.iter().map(connect).collect();
+        let mut sound = Vec::new();
+        let mut until = Instant::now() + CLUSTER_CONNECT;
+        while let Ok(Some(answer)) = timeout_at(until, asked.next()).await {
+            let Ok(node) = answer else { continue };
+            if sound.is_empty() {
+                until = Instant::now() + SOON;
+            }
+            sound.push(node);
+        }
+        drop(asked);
+        if sound.is_empty() { nodes } else { sound }
     }
 
     fn address(&self, (host, port): &Address) -> ConnectionAddr {

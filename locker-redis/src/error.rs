@@ -63,6 +63,33 @@ pub(crate) fn straggler() -> BackendError {
     .unanswered()
 }
 
+/// What one primary of a cluster says, or what the client of the cluster says of one key, where others can
+/// be asked. They are sound, so it is of the same kind as [`broken_line`]; and it is an answer, if the
+/// primary has said it.
+pub(crate) fn of_one_primary(cause: BackendError) -> BackendError {
+    if !cause.kind().breaks_connection() {
+        return cause;
+    }
+    let text = "one primary of the cluster does not serve now";
+    let error = BackendError::new(ErrorKind::Busy, cause.effect(), text);
+    let error = if cause.is_unanswered() {
+        error.unanswered()
+    } else {
+        error
+    };
+    error.with_source(cause)
+}
+
+/// A process is dead by the word of a node that others do not call the primary of its slot, or of one that
+/// nobody knows. That is no verdict.
+pub(crate) fn unconfirmed() -> BackendError {
+    BackendError::new(
+        ErrorKind::Busy,
+        Effect::NotApplied,
+        "the node that calls the process dead may have been replaced",
+    )
+}
+
 /// The server answered something that this store's own scripts never answer.
 pub(crate) fn unexpected(what: &str) -> BackendError {
     BackendError::new(
@@ -143,7 +170,13 @@ pub(crate) fn from_redis(error: RedisError, stage: Stage) -> BackendError {
         Stage::Once => effect,
         Stage::Repeated => Effect::Unknown,
     };
-    BackendError::new(kind, effect, message).with_source(error)
+    let nobody_answers = error.kind() == Kind::ClusterConnectionNotFound;
+    let mapped = BackendError::new(kind, effect, message).with_source(error);
+    if nobody_answers {
+        mapped.unanswered()
+    } else {
+        mapped
+    }
 }
 
 fn from_io(error: RedisError, stage: Stage) -> BackendError {
@@ -173,7 +206,9 @@ fn from_io(error: RedisError, stage: Stage) -> BackendError {
             "the connection to the store is broken",
         )
     };
-    BackendError::new(kind, effect, message).with_source(error)
+    BackendError::new(kind, effect, message)
+        .unanswered()
+        .with_source(error)
 }
 
 /// Whether the handshake failed for a reason that will not pass. The TLS library says so by an I/O
@@ -209,7 +244,10 @@ fn without_script(text: &str) -> &str {
 }
 
 fn refused(code: &str, detail: &str, stage: Stage) -> BackendError {
-    let (kind, message) = of_code(code, detail);
+    let known = of_code(code, detail);
+    // What is new is taken for something that passes.
+    let unknown = "the store refused the request in words that are not known";
+    let (kind, message) = known.unwrap_or((ErrorKind::Unavailable, unknown));
     let effect = match (stage, code) {
         (Stage::Connecting, _) => Effect::NotApplied,
         // A script of ours that fails as a whole may have come to any point.
@@ -219,15 +257,17 @@ fn refused(code: &str, detail: &str, stage: Stage) -> BackendError {
         // What lies under the key was there at the first attempt as well. Nothing else is sure to
         // have been: memory fills up, and rights are taken away.
         (Stage::Repeated, _) if kind != ErrorKind::Corrupt => Effect::Unknown,
+        // Perhaps no server has said it, but something between that has lost the server's answer.
+        _ if known.is_none() => Effect::Unknown,
         _ => Effect::NotApplied,
     };
     BackendError::new(kind, effect, message)
 }
 
 /// The codes of Redis 6.2 and later that can reach a client of this store, and those of sentinels.
-fn of_code(code: &str, detail: &str) -> (ErrorKind, &'static str) {
+fn of_code(code: &str, detail: &str) -> Option<(ErrorKind, &'static str)> {
     use ErrorKind::{Busy, Corrupt, Denied, Rejected, Unavailable};
-    match code {
+    let known = match code {
         "LOADING" => (Unavailable, "the server is loading its data"),
         "MASTERDOWN" => (Unavailable, "the server is a replica without its master"),
         "CLUSTERDOWN" => (Unavailable, "the cluster is down, or a slot has no node"),
@@ -265,9 +305,9 @@ fn of_code(code: &str, detail: &str) -> (ErrorKind, &'static str) {
             (Rejected, "the server refused the request")
         }
         "ERR" => of_sentence(detail),
-        // What is new is taken for something that passes.
-        _ => (Unavailable, "the server refused the request"),
-    }
+        _ => return None,
+    };
+    Some(known)
 }
 
 /// What has no code of its own but a sentence.
@@ -426,7 +466,6 @@ mod tests {
             ErrorKind::Config,
         ),
         ("ERR No such master with that name", ErrorKind::Config),
-        ("SOMETHINGNEW we do not know", ErrorKind::Unavailable),
     ];
 
     #[test]
@@ -440,6 +479,27 @@ mod tests {
                 assert_eq!(error.kind(), *kind, "{text}");
                 assert_eq!(error.effect(), Effect::NotApplied, "{text}");
             }
+        }
+    }
+
+    /// Nobody knows who says this, and when: a proxy between may have passed the request on. So may the
+    /// interpreter of a script have come to any point before it says this of a member.
+    #[test]
+    fn a_refusal_in_unknown_words_proves_nothing() {
+        for text in [
+            "SOMETHINGNEW we do not know",
+            "upstream failure",
+            "no upstream host",
+            "user_script:12: attempt to index a nil value",
+        ] {
+            let (code, detail) = text.split_once(' ').unwrap();
+            let whole = redis::make_extension_error(code.to_owned(), Some(detail.to_owned()));
+            for error in [from_text(text, Stage::Once), from_redis(whole, Stage::Once)] {
+                assert_eq!(error.kind(), ErrorKind::Unavailable, "{text}");
+                assert_eq!(error.effect(), Effect::Unknown, "{text}");
+            }
+            let error = from_text(text, Stage::Connecting);
+            assert_eq!(error.effect(), Effect::NotApplied, "{text}");
         }
     }
 
@@ -478,6 +538,31 @@ mod tests {
             let error = from_text(text, Stage::Repeated);
             assert!(!error.is_unanswered(), "{text}");
         }
+    }
+
+    /// It closes nothing, keeps what is known of the effect, and is an answer if a server has said it.
+    #[test]
+    fn what_one_primary_says_leaves_the_others_open() {
+        let reset = || RedisError::from(io::Error::from(io::ErrorKind::ConnectionReset));
+        let late = || RedisError::from(io::Error::from(io::ErrorKind::TimedOut));
+        let nobody = || RedisError::from((Kind::ClusterConnectionNotFound, "text"));
+        let text = "NOREPLICAS Not enough good replicas to write.";
+        for (cause, effect, is_unanswered) in [
+            (from_text(text, Stage::Once), Effect::NotApplied, false),
+            (from_text(text, Stage::Repeated), Effect::Unknown, false),
+            (from_redis(reset(), Stage::Repeated), Effect::Unknown, true),
+            (from_redis(late(), Stage::Repeated), Effect::Unknown, true),
+            (from_redis(nobody(), Stage::Repeated), Effect::Unknown, true),
+        ] {
+            let said = cause.to_string();
+            let error = of_one_primary(cause);
+            assert_eq!(error.kind(), ErrorKind::Busy, "{said}");
+            assert_eq!(error.effect(), effect, "{said}");
+            assert_eq!(error.is_unanswered(), is_unanswered, "{said}");
+            assert_eq!(error.source().unwrap().to_string(), said);
+        }
+        let denied = from_text("NOPERM No permissions to access a key", Stage::Once);
+        assert_eq!(of_one_primary(denied).kind(), ErrorKind::Denied);
     }
 
     /// On a cluster the client shows the last of several attempts.

@@ -24,6 +24,7 @@
 //! | `error` | the one mapping of the client's errors |
 
 mod backend;
+mod chart;
 mod config;
 mod connection;
 mod dead;
@@ -34,6 +35,7 @@ mod hub;
 mod listing;
 mod locks;
 mod names;
+mod pipelines;
 mod primaries;
 mod processes;
 mod reply;

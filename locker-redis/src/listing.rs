@@ -14,7 +14,7 @@ use crate::error;
 use crate::locks::read;
 use crate::primaries::Waits;
 use crate::reply;
-use crate::session::Session;
+use crate::session::{Death, Session};
 use crate::slots;
 use crate::url;
 use futures_util::future::join_all;
@@ -125,14 +125,16 @@ impl Session {
         let known = names
             .into_iter()
             .filter_map(|name| Some((self.names.process_of(&name)?, name)));
-        let reads =
-            known.map(|(process, name)| async move { (name, self.read_process(&process).await) });
+        let reads = known.map(|(process, name)| async move {
+            let looked = self.look_at_process(&process, Death::IsShown).await;
+            (name, looked)
+        });
         let mut items = Vec::new();
         for (name, answer) in join_all(reads).await {
             match answer {
                 Ok(reply) => {
                     *time = reply.store_time.or(*time);
-                    if let Liveness::Alive(data) = reply.value {
+                    if let (Liveness::Alive(data), _) = reply.value {
                         items.push((name, Ok(data)));
                     }
                 }

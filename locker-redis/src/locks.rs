@@ -21,7 +21,7 @@ use crate::error;
 use crate::primaries::{STRAGGLER, Waits};
 use crate::reply;
 use crate::script::{Answered, Argument};
-use crate::session::Session;
+use crate::session::{Death, Session};
 use locker_core::backend::{
     Answer, Claim, Claimed, Force, Held, Liveness, Observed, Released, Reply, Settlement, Standing,
 };
@@ -54,7 +54,8 @@ impl Session {
     /// On a cluster a refused claimant learns in a second request how long the holder's process
     /// lives: that is when it asks again. If that cannot be read now, the refusal stands without it;
     /// also if it cannot be read soon. The refusal is an answer, and a primary that hangs must not cost
-    /// it: the caller's time would run out over what was only added to it.
+    /// it: the caller's time would run out over what was only added to it. (It does where the claim itself
+    /// has taken nearly all of that time, which only the caller knows.)
     async fn with_claims_holder(&self, answer: Reply<Claimed>) -> Answer<Claimed> {
         let Reply { value, store_time } = answer;
         let value = match value {
@@ -106,7 +107,7 @@ impl Session {
         if self.shared.dead.knows(process) {
             return Ok((Liveness::Dead, Duration::ZERO));
         }
-        let looked = self.look_at_process(process).await?.value;
+        let looked = self.look_at_process(process, Death::IsFinal).await?.value;
         if looked.0 == Liveness::Dead {
             self.shared.dead.note(process);
         }
@@ -236,13 +237,19 @@ impl Session {
         }))
     }
 
+    /// What is known of the holder's process is added if it can be had soon, as for a claim. Who needs it
+    /// asks for it.
     pub(crate) async fn read_lock(&self, key: &Key) -> Answer<Option<Held>> {
         let Answered { time, fields } = self.send_one(self.member(key, "read", [])).await?;
-        let held = match read(time, key, &fields)? {
-            Some(held) => Some(self.with_holder(held).await?),
-            None => None,
+        let Some(held) = read(time, key, &fields)? else {
+            return Ok(Reply::at(time, None));
         };
-        Ok(Reply::at(time, held))
+        let held = match bounded(STRAGGLER, self.with_holder(held.clone())).await {
+            Ok(held) => held,
+            Err(error) if error.kind().is_transient() => held,
+            Err(error) => return Err(error),
+        };
+        Ok(Reply::at(time, Some(held)))
     }
 }
 

@@ -8,12 +8,12 @@
 //! The connections are opened with that of the store, for callers and for the upkeep of their locks.
 //! What lies behind a gate travels by its connection only, also what travels alone. The client of
 //! the cluster carries what has no gate (while a primary cannot be reached), and what a primary has
-//! refused.
+//! refused; and what never comes here: reports, enrolments, and the walks of a listing.
 //!
 //! # The argument
 //!
 //! *What if the slots have moved?* Then a node refuses the scripts of what it has not, and has done
-//! nothing. No safety rests on the chart: it only says which scripts travel together. What was
+//! nothing. The chart only says which scripts travel together. What was
 //! refused is asked again by its caller's own future, alone. So it keeps no flight waiting, and is
 //! not sent for a caller who has left. The client of the cluster sends it, which follows redirects.
 //!
@@ -36,7 +36,9 @@
 //! has nothing of this. Those of others are read, by whoever wants a lock that they hold, and over the
 //! same connections as the locks: a claim on a primary that answers must not wait for one that does not.
 //! There is no gate before them. A reading is one small script, and it changes nothing, so where the
-//! connection breaks it is asked for again by the client of the cluster.
+//! connection breaks it is asked for again by the client of the cluster. That a process is dead is believed
+//! only where most primaries name the one that says so (`chart`); so not of this client, which does not
+//! tell whom it has asked, unless there is no address by which a primary could be asked.
 //!
 //! *Why a connection of our own?* The client of a cluster sends a pipeline again as a whole when one
 //! of its commands is redirected, and everything when a connection breaks. A release that was done
@@ -48,28 +50,35 @@
 //! it is replaced from here; so the error is not one upon which the locker closes everything. One
 //! that breaks while nothing is in flight is noticed, and not used any more.
 //!
+//! *And if one primary refuses, or is dead?* The same: what it says, or the client of the cluster says of
+//! what lies there, closes nothing, as long as there is a connection to another.
+//!
 //! *What if a node does not answer?* Its own callers run out of time, as they would without this.
 //! Only the locker knows what time they have, so only the locker judges: it doubts the whole
 //! connection, these with it, and opens another one. A judge in this place would take a busy node
-//! for a dead one, or would not hear of callers who leave early. A batch that all its callers have
-//! left is given up by its gate. The surveyor believes the first node that tells it the slots, and
-//! every connection is used as soon as it is open.
+//! for a dead one. A batch that all its callers have left is given up by its gate.
+//!
+//! *And if it has been replaced meanwhile?* One that stands still refuses nothing, and its kernel keeps
+//! its connections. So the slots are read anew whenever an answer has not come, also when its caller has
+//! left: that judges nobody. The surveyor believes the first node that tells it the slots, and every
+//! connection is used as soon as it is open.
 
+use crate::chart::{Chart, Gates};
 use crate::connection::{Connection, PushTaker, Source, bounded};
 use crate::error;
 use crate::names::Names;
-use crate::script::{self, Apart, BATCH, Member, MemberAnswer, Piped, Refused};
+use crate::pipelines::Pipelines;
+use crate::reply;
+use crate::script::{self, Answered, Apart, BATCH, Member, MemberAnswer, Refused};
 use crate::slots;
 use crate::url::Address;
 use futures_util::StreamExt;
 use futures_util::future::{join_all, select_ok};
 use futures_util::stream::FuturesUnordered;
-use locker_coalesce::{Carrier, Gate, Limits};
+use locker_coalesce::{Gate, Limits};
 use locker_core::BackendError;
-use redis::aio::MultiplexedConnection;
 use redis::{PushInfo, PushKind};
-use std::collections::{BTreeMap, BTreeSet};
-use std::hash::Hash;
+use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -79,8 +88,9 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout, timeout_at};
 
 /// How long after one look at the cluster the next one may begin, and how long if it was in vain again
-/// and again.
-const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+/// and again. A look is one small request to each primary. It is in vain for as long as one of them stands
+/// still and is not replaced, and from when it is on, what lies there waits for the next look.
+const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(5));
 /// How long a node may take to tell the slots, or to take a connection.
 const MOMENT: Duration = Duration::from_secs(2);
 /// How long one that is opened waits for its first connection. What is not there by then comes later.
@@ -90,8 +100,10 @@ const AT_FIRST: Duration = Duration::from_millis(500);
 const OTHERS: Duration = Duration::from_millis(100);
 /// How long after the last node that has answered the others are waited for. They answer in the same
 /// time, or one of them is in trouble. Whoever is taken for silent only because it is slower than that is
-/// asked once more, without the others, and has the whole time of a request then. A refused claim waits no
-/// longer for what is only added to it.
+/// asked again apart from the others, and is waited for as long after whatever has failed beside it and
+/// answers now; where nothing of that answers, for the whole time of a request. That is also what becomes
+/// of the last of many members of one primary, of which a few batches only are under way at once, where a
+/// round trip takes as long as this. A refused claim waits no longer for what is only added to it.
 pub(crate) const STRAGGLER: Duration = Duration::from_millis(250);
 
 /// The gates of a cluster. Dropped, it closes the connections behind them.
@@ -109,15 +121,6 @@ struct Shared {
     chart: watch::Sender<Arc<Chart>>,
     /// Rung when the chart is to be drawn anew.
     outdated: Arc<Notify>,
-}
-
-/// Which slots lie behind which gate.
-#[derive(Debug, Default)]
-struct Chart {
-    /// In the order of the slots. Slots that are missing have none.
-    gates: Vec<(slots::Range, Arc<Gate<Pipelines>>)>,
-    /// Whether no connection is being opened.
-    is_finished: bool,
 }
 
 /// For whom a request about many locks waits.
@@ -150,7 +153,7 @@ impl Primaries {
         let mut chart = self.shared.chart.subscribe();
         self.shared.outdated.notify_one();
         let opened = async {
-            let begun = chart.wait_for(|chart| chart.is_finished || !chart.gates.is_empty());
+            let begun = chart.wait_for(|chart| chart.is_finished || chart.has_gates());
             if begun.await.is_ok() {
                 let finished = chart.wait_for(|chart| chart.is_finished);
                 let _ = timeout(OTHERS, finished).await;
@@ -166,21 +169,13 @@ impl Primaries {
     ///
     /// When it is dropped the member was sent or never will be.
     pub(crate) async fn ask(&self, member: Member) -> MemberAnswer {
-        let shared = &*self.shared;
-        let member = Arc::new(member);
-        let chart = shared.chart();
-        let Some(gate) = chart.gate(slots::of(&member.lock)) else {
-            shared.outdated.notify_one();
-            return script::send_one(&shared.cluster, &shared.names, &member).await;
-        };
-        match gate.ask(Arc::clone(&member)).await? {
-            Ok(answered) => Ok(answered),
-            // Boxed: it is rare, and the futures of all the others stay small.
-            Err(refused) => Box::pin(shared.ask_again(&chart, gate, refused, &member)).await,
-        }
+        let (chart, slot) = (self.shared.chart(), slots::of(&member.lock));
+        let answer = self.shared.ask(&chart, slot, member).await;
+        answer.map_err(|cause| of_one(&chart, slot, cause))
     }
 
-    /// Reads the process under this key, by the connection to its primary.
+    /// Reads the process under this key, by the connection to its primary. Whether that is the primary is
+    /// not looked at.
     ///
     /// # Errors
     ///
@@ -190,23 +185,25 @@ impl Primaries {
     ///
     /// It changes nothing.
     pub(crate) async fn read_process(&self, key: &str) -> MemberAnswer {
-        let shared = &*self.shared;
-        let chart = shared.chart();
-        match chart.gate(slots::of(key)).map(|gate| gate.carrier()) {
-            Some(primary) if !primary.is_broken() => {
-                match script::read_process_at(&primary.line, key).await {
-                    Ok(Ok(answered)) => return Ok(answered),
-                    Ok(Err(refused)) => primary.hears(&refused),
-                    // Its connection broke.
-                    Err(error) if error.is_unanswered() => {}
-                    Err(error) => return Err(error),
-                }
-            }
-            _ => shared.outdated.notify_one(),
-        }
-        // Boxed: it is rare.
-        let asked = script::send_process(&shared.cluster, key, script::READ, 0);
-        Box::pin(asked).await
+        let (chart, slot) = (self.shared.chart(), slots::of(key));
+        let answer = self.shared.read(&chart, slot, key).await;
+        answer.map_err(|cause| of_one(&chart, slot, cause))
+    }
+
+    /// The same for somebody to whom it is final that a process is dead: that must have been said by the
+    /// primary of its slot (`chart` has the argument).
+    ///
+    /// # Errors
+    ///
+    /// When it was not answered, or may have been answered by somebody else.
+    ///
+    /// # Cancel safety
+    ///
+    /// It changes nothing.
+    pub(crate) async fn judge_process(&self, key: &str) -> MemberAnswer {
+        let (chart, slot) = (self.shared.chart(), slots::of(key));
+        let answer = self.shared.judge(&chart, slot, key).await;
+        answer.map_err(|cause| of_one(&chart, slot, cause))
     }
 
     /// Sends any number of members, and answers in their order.
@@ -254,6 +251,18 @@ where
         .collect()
 }
 
+/// An error about this slot. As long as another primary can be asked it closes nothing: the connection
+/// to this one is replaced when it breaks, and its slots are read anew, so another client would be told
+/// the same, and everybody who asks the others would wait until it is open. Where nobody is left to ask,
+/// the locker opens it anew, from the address of the store.
+fn of_one(chart: &Chart, slot: u16, cause: BackendError) -> BackendError {
+    if chart.has_others(slot) {
+        error::of_one_primary(cause)
+    } else {
+        cause
+    }
+}
+
 impl Drop for Primaries {
     fn drop(&mut self) {
         self.surveyor.abort();
@@ -284,6 +293,69 @@ impl Shared {
         Arc::clone(&self.chart.borrow())
     }
 
+    async fn ask(&self, chart: &Chart, slot: u16, member: Member) -> MemberAnswer {
+        let member = Arc::new(member);
+        let Some(gate) = chart.gate(slot) else {
+            self.outdated.notify_one();
+            return script::send_one(&self.cluster, &self.names, &member).await;
+        };
+        match gate.ask(Arc::clone(&member)).await? {
+            Ok(answered) => Ok(answered),
+            // Boxed: it is rare, and the futures of all the others stay small.
+            Err(refused) => Box::pin(self.ask_again(chart, gate, refused, &member)).await,
+        }
+    }
+
+    async fn read(&self, chart: &Chart, slot: u16, key: &str) -> MemberAnswer {
+        match self.read_at_primary(chart, slot, key).await? {
+            Some(answered) => Ok(answered),
+            None => self.read_by_client(key).await,
+        }
+    }
+
+    async fn judge(&self, chart: &Chart, slot: u16, key: &str) -> MemberAnswer {
+        let is_dead = |fields: &[_]| reply::word(fields) == Some("gone");
+        let (answered, is_confirmed) = match self.read_at_primary(chart, slot, key).await? {
+            Some(answered) if is_dead(&answered.fields) => {
+                let is_confirmed = Box::pin(chart.is_confirmed(slot)).await;
+                (answered, is_confirmed)
+            }
+            Some(answered) => return Ok(answered),
+            // The client does not tell whom it has asked.
+            None => (self.read_by_client(key).await?, chart.is_nameless(slot)),
+        };
+        if is_confirmed || !is_dead(&answered.fields) {
+            return Ok(answered);
+        }
+        self.outdated.notify_one();
+        Err(error::unconfirmed())
+    }
+
+    /// Reads a process by the connection to its primary. Nothing where there is none, it breaks, or the
+    /// primary refuses.
+    async fn read_at_primary(
+        &self,
+        chart: &Chart,
+        slot: u16,
+        key: &str,
+    ) -> Result<Option<Answered>, BackendError> {
+        let Some(gate) = chart.gate(slot) else {
+            self.outdated.notify_one();
+            return Ok(None);
+        };
+        match gate.carrier().read_process(key).await {
+            Ok(read) => Ok(read.ok()),
+            Err(error) if error.is_unanswered() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Reads a process by the client of the cluster.
+    async fn read_by_client(&self, key: &str) -> MemberAnswer {
+        // Boxed: it is rare.
+        Box::pin(script::send_process(&self.cluster, key, script::READ, 0)).await
+    }
+
     /// Asks for what was refused: the node that has forgotten the script, or the one that takes the
     /// member, if there is a connection to it; or else by the client of the cluster.
     async fn ask_again(
@@ -309,10 +381,9 @@ impl Shared {
 
     /// Reads the slots, and opens what connections are missing. Whether the chart is new.
     async fn draw(&self) -> Result<bool, BackendError> {
-        let mut ranges = bounded(MOMENT, self.ranges()).await?;
-        ranges.sort_by_key(|range| range.first);
+        let ranges = bounded(MOMENT, self.ranges()).await?;
         let old = self.chart();
-        let mut gates = BTreeMap::new();
+        let mut gates = Gates::new();
         let mut opening = FuturesUnordered::new();
         let primaries = ranges.iter().filter_map(|range| range.primary.as_ref());
         for address in primaries.collect::<BTreeSet<&Address>>() {
@@ -337,7 +408,7 @@ impl Shared {
     /// The slots, as the first node that answers sees them.
     async fn ranges(&self) -> Result<Vec<slots::Range>, BackendError> {
         let chart = self.chart();
-        let lines = chart.lines().map(Connection::Server);
+        let lines = chart.lines().map(|(_, line)| Connection::Server(line));
         let ways = lines.chain([self.cluster.clone()]);
         let asked = ways.map(|way| Box::pin(async move { slots::ask(&way).await }));
         Ok(select_ok(asked).await?.0)
@@ -375,119 +446,5 @@ impl Shared {
             outdated: Arc::clone(&self.outdated),
         };
         Some(Arc::new(Gate::new(pipelines, LIMITS)))
-    }
-}
-
-impl Chart {
-    fn of(
-        ranges: &[slots::Range],
-        gates: &BTreeMap<Address, Arc<Gate<Pipelines>>>,
-        is_finished: bool,
-    ) -> Self {
-        let charted = ranges.iter().filter_map(|range| {
-            let gate = Arc::clone(gates.get(range.primary.as_ref()?)?);
-            Some((range.clone(), gate))
-        });
-        Self {
-            gates: charted.collect(),
-            is_finished,
-        }
-    }
-
-    fn gate(&self, slot: u16) -> Option<&Arc<Gate<Pipelines>>> {
-        let after = self.gates.partition_point(|(range, _)| range.first <= slot);
-        let (range, gate) = self.gates.get(after.checked_sub(1)?)?;
-        (slot <= range.last).then_some(gate)
-    }
-
-    /// The gate of a primary whose connection has not broken.
-    fn sound_gate(&self, primary: &Address) -> Option<Arc<Gate<Pipelines>>> {
-        let gates = self.gates.iter();
-        let mut gates = gates.filter(|(range, _)| range.primary.as_ref() == Some(primary));
-        let (_, gate) = gates.find(|(_, gate)| !gate.carrier().is_broken())?;
-        Some(Arc::clone(gate))
-    }
-
-    /// The connections that have not broken, each once.
-    fn lines(&self) -> impl Iterator<Item = MultiplexedConnection> {
-        let primaries = self
-            .gates
-            .iter()
-            .filter_map(|(range, _)| range.primary.as_ref());
-        let primaries: BTreeSet<&Address> = primaries.collect();
-        let gates = primaries.into_iter().filter_map(|it| self.sound_gate(it));
-        gates.map(|gate| gate.carrier().line.clone())
-    }
-
-    fn is_like(&self, other: &Self) -> bool {
-        let mut pairs = self.gates.iter().zip(&other.gates);
-        self.gates.len() == other.gates.len()
-            && pairs.all(|(a, b)| a.0 == b.0 && Arc::ptr_eq(&a.1, &b.1))
-    }
-}
-
-/// Sends members as pipelines over the connection of one primary, one of a single member as well.
-#[derive(Debug)]
-struct Pipelines {
-    line: MultiplexedConnection,
-    /// Set once, when the connection has broken: it is not used again.
-    broken: Arc<AtomicBool>,
-    outdated: Arc<Notify>,
-}
-
-impl Pipelines {
-    fn is_broken(&self) -> bool {
-        self.broken.load(Ordering::Relaxed)
-    }
-
-    /// Sends a member by itself, if the connection has not broken.
-    async fn send_apart(&self, member: &Member, how: Apart) -> Result<Piped, BackendError> {
-        if self.is_broken() {
-            return Ok(Err(Refused::Otherwise));
-        }
-        script::send_apart(&self.line, member, how).await
-    }
-
-    /// Has the chart drawn anew if this speaks against it. A slot that is being moved does not, nor does
-    /// a script that was forgotten.
-    fn hears(&self, refused: &Refused) {
-        match refused {
-            Refused::Otherwise => self.outdated.notify_one(),
-            Refused::TakenBy(_) | Refused::Forgotten => {}
-        }
-    }
-}
-
-impl Carrier for Pipelines {
-    type Op = Arc<Member>;
-    type Answer = Piped;
-
-    fn key(member: &Arc<Member>) -> impl Hash {
-        &member.lock
-    }
-
-    async fn carry_one(&self, member: &Arc<Member>) -> Result<Piped, BackendError> {
-        script::only(self.carry(std::slice::from_ref(member)).await?)
-    }
-
-    async fn carry(
-        &self,
-        members: &[Arc<Member>],
-    ) -> Result<Vec<Result<Piped, BackendError>>, BackendError> {
-        let answers = if self.is_broken() {
-            members
-                .iter()
-                .map(|_| Ok(Err(Refused::Otherwise)))
-                .collect()
-        } else {
-            let answers = script::send_piped(&self.line, members).await;
-            answers.inspect_err(|_| self.broken.store(true, Ordering::Relaxed))?
-        };
-        let refusals = answers
-            .iter()
-            .flatten()
-            .filter_map(|piped| piped.as_ref().err());
-        refusals.for_each(|refused| self.hears(refused));
-        Ok(answers)
     }
 }

@@ -12,7 +12,7 @@ use crate::locks::micros;
 use crate::primaries::Waits;
 use crate::reply;
 use crate::script::{Answered, Argument, send_process};
-use crate::session::Session;
+use crate::session::{Death, Session};
 use locker_core::backend::{Answer, Birth, Liveness, Renewal, Reply};
 use locker_core::{BackendError, ProcessHash};
 use std::time::Duration;
@@ -82,7 +82,7 @@ impl Session {
     }
 
     pub(crate) async fn read_process(&self, process: &ProcessHash) -> Answer<Liveness> {
-        let looked = self.look_at_process(process).await?;
+        let looked = self.look_at_process(process, Death::IsFinal).await?;
         Ok(looked.map(|(liveness, _)| liveness))
     }
 
@@ -90,9 +90,10 @@ impl Session {
     pub(crate) async fn look_at_process(
         &self,
         process: &ProcessHash,
+        death: Death,
     ) -> Answer<(Liveness, Duration)> {
         let key = self.names.process(process);
-        let Answered { time, fields } = self.read_process_at_key(&key).await?;
+        let Answered { time, fields } = self.read_process_at_key(&key, death).await?;
         let looked = reply::liveness(time, process, &fields)?;
         Ok(Reply::at(time, looked))
     }

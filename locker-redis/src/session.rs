@@ -21,6 +21,15 @@ pub(crate) struct Session {
     gathering: Option<Gathering>,
 }
 
+/// What follows when a process is found dead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Death {
+    /// Others take its locks over.
+    IsFinal,
+    /// Somebody who looks sees it.
+    IsShown,
+}
+
 impl Session {
     /// A connection of the current runtime, on which every operation travels by itself.
     pub(crate) fn new(connection: Connection, names: Arc<Names>, shared: Arc<Shared>) -> Self {
@@ -67,7 +76,7 @@ impl Session {
         }
     }
 
-    /// Reads the process under this key.
+    /// Reads the process under this key, for somebody to whom the answer means this.
     ///
     /// # Errors
     ///
@@ -76,9 +85,14 @@ impl Session {
     /// # Cancel safety
     ///
     /// It changes nothing.
-    pub(crate) async fn read_process_at_key(&self, process: &str) -> MemberAnswer {
-        match &self.gathering {
-            Some(Gathering::Cluster(primaries)) => primaries.read_process(process).await,
+    pub(crate) async fn read_process_at_key(&self, process: &str, death: Death) -> MemberAnswer {
+        match (&self.gathering, death) {
+            (Some(Gathering::Cluster(primaries)), Death::IsFinal) => {
+                primaries.judge_process(process).await
+            }
+            (Some(Gathering::Cluster(primaries)), Death::IsShown) => {
+                primaries.read_process(process).await
+            }
             _ => script::send_process(&self.connection, process, script::READ, 0).await,
         }
     }
@@ -99,11 +113,17 @@ impl Session {
             return all_or_each(primaries.ask_all(members, waits).await);
         }
         let one = |batch| script::send(&self.connection, &self.names, batch);
-        if members.len() <= BATCH {
-            return all_or_each(one(&members).await?);
+        let sent = join_all(members.chunks(BATCH).map(one)).await;
+        let errors: Vec<_> = sent
+            .iter()
+            .filter_map(|batch| batch.as_ref().err())
+            .collect();
+        if errors.len() == sent.len()
+            && let Some(whole) = weightiest(errors)
+        {
+            return Err(whole.clone());
         }
         let mut answers = Vec::with_capacity(members.len());
-        let sent = join_all(members.chunks(BATCH).map(one)).await;
         for (answer, batch) in sent.into_iter().zip(members.chunks(BATCH)) {
             match answer {
                 Ok(members) => answers.extend(members),
@@ -135,15 +155,19 @@ fn all_or_each(answers: Vec<MemberAnswer>) -> Result<Vec<MemberAnswer>, BackendE
     if !answers.iter().all(unanswered) {
         return Ok(answers);
     }
-    let rank = |cause: &&BackendError| {
-        let leaves_open = !cause.kind().breaks_connection();
-        (leaves_open, cause.effect() == Effect::Unknown)
-    };
-    let whole = answers.iter().filter_map(|answer| answer.as_ref().err());
-    match whole.max_by_key(rank) {
+    let errors = answers.iter().filter_map(|answer| answer.as_ref().err());
+    match weightiest(errors) {
         Some(whole) => Err(whole.clone()),
         None => Ok(answers),
     }
+}
+
+/// The error that stands for all of them.
+fn weightiest<'e>(errors: impl IntoIterator<Item = &'e BackendError>) -> Option<&'e BackendError> {
+    errors.into_iter().max_by_key(|cause| {
+        let leaves_open = !cause.kind().breaks_connection();
+        (cause.effect() == Effect::Unknown, leaves_open)
+    })
 }
 
 #[cfg(test)]
@@ -209,6 +233,12 @@ mod tests {
             (
                 vec![broke(), gone(), late()],
                 ErrorKind::Busy,
+                Effect::Unknown,
+            ),
+            // What may have been done weighs more than that.
+            (
+                vec![busy().unanswered(), late()],
+                ErrorKind::Timeout,
                 Effect::Unknown,
             ),
         ] {

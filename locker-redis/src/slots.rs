@@ -12,12 +12,14 @@ use redis::Value;
 pub(crate) struct Range {
     pub(crate) first: u16,
     pub(crate) last: u16,
+    /// What the primary is called within its cluster, wherever it is.
+    pub(crate) id: String,
     /// As the cluster announces it. A node may not know its own, and tells none; one that listens
     /// everywhere may tell just that.
     pub(crate) primary: Option<Address>,
 }
 
-/// The ranges of all primaries, as a node of the cluster sees them now.
+/// The ranges of all primaries, in the order of the slots, as a node of the cluster sees them now.
 ///
 /// # Errors
 ///
@@ -27,7 +29,8 @@ pub(crate) async fn ask(connection: &Connection) -> Result<Vec<Range>, BackendEr
     command.arg("SLOTS");
     let value = connection.query(&command).await;
     let value = value.map_err(|cause| error::from_redis(cause, connection.stage()))?;
-    let ranges = ranges(&value);
+    let mut ranges = ranges(&value);
+    ranges.sort_by_key(|range| range.first);
     if ranges.is_empty() {
         return Err(error::unavailable(
             "the node of the cluster knows of no slots",
@@ -68,6 +71,7 @@ fn range(range: &Value) -> Option<Range> {
     Some(Range {
         first: number(0)?,
         last: number(1)?,
+        id: reply::text(primary.get(2)?)?.to_owned(),
         primary: host.map(|host| (host.to_owned(), port)),
     })
 }
@@ -112,6 +116,8 @@ mod tests {
             row(99, node(text("0.0.0.0"), 1)),
             row(99, node(text("::"), 1)),
             row(99, node(text("a"), 65_536)),
+            // It has no name, as before Redis 4.
+            row(99, Value::Array(vec![text("a"), Value::Int(1)])),
             row(65_536, node(text("a"), 1)),
             row(99, Value::Nil),
             Value::Array(Vec::new()),
@@ -120,6 +126,7 @@ mod tests {
         let range = |primary| Range {
             first: 0,
             last: 99,
+            id: "id".to_owned(),
             primary,
         };
         let mut expected = vec![range(Some(("a".to_owned(), 1)))];

@@ -10,7 +10,9 @@
 //! and nothing else.
 //!
 //! On a server alone there is one mailbox, a channel. On a cluster a mailbox lies beside each watched
-//! lock, as a sharded channel, so that a release publishes to its own node only.
+//! lock, as a sharded channel, so that a release publishes to its own node only. A primary that hangs
+//! confirms none, and enrolments are made one after the other. So one is not waited for as long as whoever
+//! stands behind it has time, and that it has failed says nothing about the subscription.
 
 use crate::config::Shared;
 use crate::connection::{Connection, PushTaker, Source, bounded};
@@ -36,6 +38,9 @@ use tokio::time::Instant;
 const ASK_EVERY: Duration = Duration::from_secs(5);
 /// How long anything that the keeper asks for may take.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// How long a primary of a cluster may take to confirm a channel, which is a round trip: as long as the
+/// client waits for a connection to it, and less than the request timeout of a locker by default.
+const CHANNEL: Duration = Duration::from_secs(1);
 /// The first pause before a lost subscription is opened again, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(2));
 
@@ -138,13 +143,16 @@ impl Subscription {
         let mut look = Instant::now() + ASK_EVERY;
         loop {
             let rung = tokio::time::timeout_at(look, self.slots.rung()).await;
+            let looks = rung.is_err() && !self.slots.is_empty();
+            if looks {
+                self.ask().await;
+            }
             let mut live = self.live.lock().await;
             if rung.is_err() {
                 look = Instant::now() + ASK_EVERY;
-                if !self.slots.is_empty() {
-                    self.ask(live.as_ref()).await;
-                    self.enrol_lapsed(live.as_mut()).await.ok();
-                }
+            }
+            if looks {
+                self.enrol_lapsed(live.as_mut()).await.ok();
             }
             self.withdraw(&mut live).await;
             if !self.broken.load(Ordering::Acquire) {
@@ -193,7 +201,7 @@ impl Subscription {
         let Some(live) = live else { return Ok(()) };
         for batch in self.slots.lapsed().chunks(BATCH) {
             if let Err(error) = self.enrol_on(live, batch, true).await {
-                if error.kind().breaks_connection() && !live.session.connection.is_cluster() {
+                if error.kind().breaks_connection() {
                     return Err(error);
                 }
                 tracing::debug!(%error, "not everybody is enrolled again; they poll meanwhile");
@@ -240,6 +248,7 @@ impl Subscription {
             )
         });
         let answers = bounded(PATIENCE, live.session.send(members.collect())).await;
+        let answers = answers.map_err(|cause| live.of_some(cause));
         for (answer, enrolment) in self.noticed(answers)?.into_iter().zip(enrolments) {
             match answer {
                 Ok(answered) => match answered.fields.get(1).and_then(reply::text) {
@@ -249,7 +258,7 @@ impl Subscription {
                 Err(error) => failed = Some(error),
             }
         }
-        failed.map_or(Ok(()), Err)
+        failed.map_or(Ok(()), |cause| Err(live.of_some(cause)))
     }
 
     /// Subscribes to the sharded channels of these enrolments. Answers those that may be written
@@ -269,7 +278,7 @@ impl Subscription {
         let subscribing = wanted.difference(&live.channels).map(|channel| {
             let mut cluster = cluster.clone();
             async move {
-                let subscribed = bounded(PATIENCE, async {
+                let subscribed = bounded(CHANNEL, async {
                     self.confirmed.forget(channel);
                     let subscribed = cluster.ssubscribe(channel).await;
                     subscribed
@@ -313,6 +322,7 @@ impl Subscription {
                 )
             });
             let sent = bounded(PATIENCE, live.session.send(members.collect())).await;
+            let sent = sent.map_err(|cause| live.of_some(cause));
             if let Err(error) = self.noticed(sent) {
                 tracing::debug!(%error, "enrolments are not withdrawn now");
                 // What is refused for good would be refused without end. An enrolment that stays is
@@ -350,16 +360,24 @@ impl Subscription {
         }
     }
 
-    /// Asks a silent subscription whether it is still there.
-    async fn ask(&self, live: Option<&Live>) {
-        let Some(live) = live else { return };
+    /// Asks a silent subscription whether it is still there. Nobody who enrols waits for the answer: on a
+    /// cluster it is that of all primaries.
+    async fn ask(&self) {
+        let live = self.live.lock().await;
+        let Some(connection) = live.as_ref().map(|live| live.session.connection.clone()) else {
+            return;
+        };
+        let generation = self.generation.load(Ordering::Acquire);
+        drop(live);
         let ping = redis::cmd("PING");
         let asked = bounded(PATIENCE, async {
-            let answer = live.session.connection.query(&ping).await;
+            let answer = connection.query(&ping).await;
             answer.map_err(|cause| error::from_redis(cause, error::Stage::Once))
         });
         let asked = asked.await;
-        self.noticed(asked).ok();
+        if self.generation.load(Ordering::Acquire) == generation {
+            self.noticed(asked).ok();
+        }
     }
 
     /// Notes whether an error says that the connection is lost.
@@ -415,6 +433,17 @@ impl Subscription {
                 slots.ring();
             }
         })
+    }
+}
+
+impl Live {
+    /// An error of some enrolments. On a cluster it is one about its own primary.
+    fn of_some(&self, cause: BackendError) -> BackendError {
+        if self.session.connection.is_cluster() {
+            error::of_one_primary(cause)
+        } else {
+            cause
+        }
     }
 }
 

@@ -6,11 +6,14 @@ mod crowd;
 mod crowds;
 mod demoted;
 mod deployments;
+mod distant;
 mod foreign;
 mod hints;
 mod listing;
 mod memory_full;
+mod refusing;
 mod repeats;
+mod replaced;
 mod requests;
 mod stalled;
 

@@ -1,0 +1,146 @@
+//! A primary of a cluster that takes no writes, or is dead: what it says, and what the client of the
+//! cluster says of it, is about its own locks. The connections to the others stay open.
+
+use super::*;
+use distributed_locker::HeartbeatPolicy;
+use locker_core::Timing;
+use locker_testkit::wrap::{Around, Call, Method, Request, WrappedConnect};
+
+/// For so long it is asked. A locker that opened its connection at every failure would do so some ten times.
+const WHILE: Duration = Duration::from_secs(5);
+
+/// How often the store was opened: for callers, and for the upkeep of their locks.
+#[derive(Debug, Clone, Default)]
+struct Opened(Arc<[AtomicU64; 2]>);
+
+impl Opened {
+    fn each(&self) -> [u64; 2] {
+        [0, 1].map(|side: usize| self.0[side].load(Ordering::Relaxed))
+    }
+}
+
+impl Around for Opened {
+    async fn around<T: Send + 'static>(
+        &self,
+        call: Call,
+        request: Request<T>,
+    ) -> Result<T, BackendError> {
+        let side = match call.side {
+            Side::Caller => Some(0),
+            Side::Upkeep => Some(1),
+            Side::Reports => None,
+        };
+        if let Some(side) = side.filter(|_| call.method == Method::Connect) {
+            self.0[side].fetch_add(1, Ordering::Relaxed);
+        }
+        request.await
+    }
+}
+
+/// A locker that holds a lock on one primary, which then comes into trouble, and one on another.
+struct Troubled {
+    servers: Cluster,
+    locker: Locker,
+    opened: Opened,
+    /// Which primary that is.
+    place: usize,
+    elsewhere: LockGuard,
+    _there: LockGuard,
+}
+
+impl Troubled {
+    async fn new() -> Self {
+        let servers = Cluster::start(&Setup::new(), 3, 0).unwrap();
+        let store = Redis::from_url(servers.url()).unwrap().namespace("ns");
+        let opened = Opened::default();
+        let store = WrappedConnect::new(Arc::new(store), opened.clone());
+        let timing = Timing {
+            lock_ttl: Duration::from_secs(30),
+            extend_every: Duration::from_secs(2),
+            recheck_every: Duration::from_secs(1),
+            ..Timing::default()
+        };
+        let locker = Locker::builder(Arc::new(store)).timing(timing);
+        let locker = locker.start().await.unwrap();
+        let process = locker.process_hash().unwrap();
+        let place = (place_of(&servers, &format!("ns:process:{process}")) + 1) % 3;
+        let hold = async |text: String| {
+            let options = AcquireOptions::new().heartbeat(HeartbeatPolicy::Automatic);
+            let acquired = locker.acquire(text, options).await.unwrap();
+            acquired.guard().unwrap()
+        };
+        let there = hold(lock_on(&servers, place, "there")).await;
+        let elsewhere = hold(lock_on(&servers, (place + 1) % 3, "elsewhere")).await;
+        Self {
+            servers,
+            locker,
+            opened,
+            place,
+            elsewhere,
+            _there: there,
+        }
+    }
+
+    /// Somebody asks for what lies there, and somebody for what lies elsewhere, and is granted it.
+    async fn is_asked(&self) {
+        let there = lock_on(&self.servers, self.place, "asked");
+        let elsewhere = lock_on(&self.servers, (self.place + 1) % 3, "asked");
+        until("the locks have been checked", async || {
+            self.opened.each() == [1, 1]
+        })
+        .await;
+        let end = Instant::now() + WHILE;
+        let in_vain = async {
+            while Instant::now() < end {
+                let options = AcquireOptions::new().wait(Wait::For(Duration::from_millis(500)));
+                let acquired = self.locker.acquire(there.as_str(), options).await;
+                acquired.expect_err("it takes nothing");
+            }
+        };
+        let granted = async {
+            while Instant::now() < end {
+                acquire(&self.locker, &elsewhere)
+                    .await
+                    .release()
+                    .await
+                    .unwrap();
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::join!(in_vain, granted);
+        assert_eq!(self.opened.each(), [1, 1], "callers, upkeep");
+        assert!(self.elsewhere.is_valid());
+    }
+}
+
+/// The name of a lock on this node.
+fn lock_on(servers: &Cluster, place: usize, what: &str) -> String {
+    let mut texts = (0..).map(|number| format!("{what}{number}"));
+    let lies_there = |text: &String| place_of(servers, &format!("ns:{{{text}}}")) == place;
+    texts.find(lies_there).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_primary_that_refuses_closes_no_connection_to_the_others() {
+    let troubled = Troubled::new().await;
+    let node = &troubled.servers.nodes()[troubled.place];
+    let replicas = |count| node.command(&["CONFIG", "SET", "min-replicas-to-write", count]);
+    replicas("1").unwrap();
+    troubled.is_asked().await;
+    replicas("0").unwrap();
+    let again = lock_on(&troubled.servers, troubled.place, "again");
+    let again = acquire(&troubled.locker, &again).await;
+    assert!(again.is_valid());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_primary_that_is_dead_closes_no_connection_to_the_others() {
+    let mut troubled = Troubled::new().await;
+    troubled.servers.nodes_mut()[troubled.place].kill().unwrap();
+    troubled.is_asked().await;
+    let node = &mut troubled.servers.nodes_mut()[troubled.place];
+    node.start_again().unwrap();
+    let again = lock_on(&troubled.servers, troubled.place, "again");
+    let again = acquire(&troubled.locker, &again).await;
+    assert!(again.is_valid());
+}
