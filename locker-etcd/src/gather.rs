@@ -56,18 +56,16 @@ pub(crate) struct Transactions(Arc<Session>);
 
 /// The gate of a connection of the current runtime.
 ///
-/// What a transaction costs is less what is in it than that it is one: a commit of the majority, and its
-/// way through the client. So whatever has gathered travels in one, and a second one is under way beside it
-/// only where more wait than one can hold: most of a transaction's time is a wait for disks, and the server
-/// works on another one meanwhile. Two halves instead of one whole made 10 thousand pairs a second of 64
-/// tasks, and the whole makes 14.
+/// Most of a transaction's time is a wait for the disks of a majority, and the server works on another one
+/// meanwhile: where many operations wait, two halves of them are faster than the whole.
 pub(crate) fn over(session: &Arc<Session>) -> Gathering {
-    const LIMITS: Limits = match NonZeroUsize::new(BATCH) {
-        Some(batch) => Limits {
+    const LIMITS: Limits = match (NonZeroUsize::new(BATCH), NonZeroUsize::new(BATCH / 2)) {
+        (Some(batch), Some(half)) => Limits {
             flights: NonZeroUsize::MIN.saturating_add(1),
+            together: half,
             ..Limits::batches_of(batch)
         },
-        None => panic!("a batch holds something"),
+        _ => panic!("half a batch holds something"),
     };
     Gate::new(Transactions(Arc::clone(session)), LIMITS)
 }
