@@ -129,13 +129,30 @@ fn a_holder_of_whom_nothing_is_heard_is_a_holder() {
         poll_every: Duration::from_secs(600),
         ..patience(Some(at(600.0)))
     };
-    let (machine, until) = sleep(asked(seldom).on_liveness(at(1.75), unknown()));
-    assert!(machine.is_waiting());
-    assert_eq!(until, at(1.75) + timing().recheck_every);
-    created(machine.on_hint(at(2.0), Hint::Free { place: 0 }));
+    let looks_again = |machine: Acquire, now| {
+        let (machine, _) = created(machine.on_wake(now));
+        let held = held(&owner(2, 1), None);
+        call(machine.on_claimed(now, told(2.0, Claimed::Held(held)))).0
+    };
+    let mut machine = asked(seldom);
+    let mut now = at(1.75);
+    let (retry, recheck) = (timing().retry_after, timing().recheck_every);
+    for longest in [retry, retry * 4, retry * 16, recheck, recheck, recheck] {
+        let (waits, until) = sleep(machine.on_liveness(now, unknown()));
+        assert!(waits.is_waiting());
+        let pause = until.since(now);
+        assert!(pause <= longest && pause >= longest * 4 / 5, "{pause:?}");
+        now = until;
+        machine = looks_again(waits, now);
+    }
+    // Whoever is heard of is waited for as long as it lives, and is looked for soon when it is not.
+    let (waits, now) = sleep(machine.on_liveness(now, told(2.0, alive(2))));
+    let (waits, until) = sleep(looks_again(waits, now).on_liveness(now, unknown()));
+    assert!(until.since(now) <= retry);
+    created(waits.on_hint(now, Hint::Free { place: 0 }));
     // Nobody waits beyond his time.
-    let (_, until) = sleep(asked(patience(Some(at(2.0)))).on_liveness(at(1.75), unknown()));
-    assert_eq!(until, at(2.0));
+    let (_, until) = sleep(asked(patience(Some(at(1.9)))).on_liveness(at(1.75), unknown()));
+    assert_eq!(until, at(1.9));
 }
 
 /// S3: the take-over names the record that was observed.

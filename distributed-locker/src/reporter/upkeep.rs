@@ -208,6 +208,8 @@ impl Upkeep<'_> {
         for lock in batch {
             // Every lock that was asked about takes its answer, so that each gets its own.
             let standing = member(&mut answers);
+            let is_unheard = standing.as_ref().is_err_and(BackendError::is_unanswered);
+            lock.entry.was_asked(is_unheard);
             let failed = match (&standing, lock.failed) {
                 (Ok(_), _) => Failed::No,
                 (Err(_), Failed::No) => Failed::Once(sent),
@@ -230,7 +232,6 @@ impl Upkeep<'_> {
         if entry.has_departed() {
             return Instant::FAR_FUTURE;
         }
-        entry.was_asked(standing.as_ref().is_err_and(BackendError::is_unanswered));
         let now = self.shared.time.now();
         let (hold, until) = match hold.on_standing(now, standing) {
             Step::Done(loss) => return self.lost(&entry, &loss),

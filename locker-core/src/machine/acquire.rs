@@ -84,6 +84,8 @@ pub struct Acquire {
     asked: Asked,
     unsettled: Option<StoreTime>,
     too_late: u32,
+    /// How often in a row nothing was heard of the holder's process.
+    unheard: u32,
     /// The record that is being taken over, until the store has answered that.
     taking: Option<Observed>,
 }
@@ -119,6 +121,10 @@ pub const TURN: Duration = Duration::from_millis(20);
 /// the next one waits.
 const TOO_LATE_IN_A_ROW: u32 = 3;
 
+/// How often the pause grows after which who has heard nothing of the holder's process looks again. By
+/// default it has come to a recheck before.
+const MOST_UNHEARD: u32 = 5;
+
 impl Acquire {
     /// Begins to ask for the lock of `owner`.
     pub fn begin(
@@ -138,6 +144,7 @@ impl Acquire {
             asked: Asked::Lock,
             unsettled: None,
             too_late: 0,
+            unheard: 0,
             taking: None,
         };
         acquire.create(now)
@@ -254,6 +261,7 @@ impl Acquire {
         match answer {
             Ok(reply) => {
                 self.heard(now, reply.store_time);
+                self.unheard = 0;
                 match reply.value {
                     Liveness::Dead => self.take_over(now, held.observed),
                     Liveness::Alive(_) | Liveness::Unknown => self.wait_for(now, held, try_at),
@@ -262,10 +270,11 @@ impl Acquire {
             // No answer is not "dead". Nor does it take back what the store has said of the lock: that
             // somebody holds it. The process may lie where a store is silent, and the lock where it
             // is not. So who does not wait is told of the holder. Who waits does so as for one that
-            // lives, and hears of the release meanwhile; as nobody has said how long this one has to
-            // live, he looks again within a recheck, however seldom he is to look otherwise.
+            // lives, and hears of the release meanwhile. But nobody has said how long this one has to
+            // live, and it may have died just now (L2): so he looks again as after any failure, and
+            // each time four times as late, up to a recheck, however seldom he is to look otherwise.
             Err(error) if error.kind().is_transient() => {
-                let soon = now + self.timing.recheck_every;
+                let soon = now + self.pause_unheard();
                 let try_at = try_at.unwrap_or_else(|| self.next_try(now, &held).min(soon));
                 self.wait_for(now, held, Some(try_at))
             }
@@ -326,6 +335,15 @@ impl Acquire {
             None => try_at,
         };
         Step::Sleep(self, wake_at)
+    }
+
+    /// How long who has heard nothing of the holder's process waits before he looks again. Soon most of
+    /// the time, because while he looks he heeds no hint, and where a store is silent that is long.
+    fn pause_unheard(&mut self) -> Duration {
+        let pause = self.timing.retry_after * 4_u32.pow(self.unheard);
+        let pause = pause.min(self.timing.recheck_every);
+        self.unheard = (self.unheard + 1).min(MOST_UNHEARD);
+        self.jitter.up_to(pause)
     }
 
     /// When the lock is tried again without any hint.
