@@ -7,6 +7,7 @@
 //! repetitions are harmless is said at each operation, in `locks` and `processes`.
 
 use crate::error::{self, Stage};
+use crate::slots;
 use crate::url::{Address, Deployment, Login, Place};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
@@ -51,7 +52,7 @@ const CLUSTER_ANSWER: Duration = CONNECT_TIMEOUT;
 /// short as the README allows. The client would wait twice when it is opened, first for the nodes of the
 /// URL; so it is given only those that answer ([`SOON`]).
 const CLUSTER_CONNECT: Duration = Duration::from_secs(1);
-/// How long after the first node of the URL that answers the others are waited for. They take
+/// How long after the first node of the URL that knows of slots the others are waited for. They take
 /// the same time, or are in trouble.
 const SOON: Duration = Duration::from_millis(100);
 /// How long the other end may take to acknowledge what was sent, before the kernel breaks the
@@ -247,8 +248,24 @@ impl Place {
         protocol: ProtocolVersion,
         pushes: Option<PushTaker>,
     ) -> Result<Connection, BackendError> {
+        let nodes = self.infos(protocol)?;
+        let sound = self.sound(&nodes).await;
+        let is_choice = !sound.is_empty() && sound.len() < nodes.len();
+        if is_choice && let Ok(connection) = self.open_from(sound, protocol, pushes.clone()).await {
+            return Ok(connection);
+        }
+        // What the client says of all is why it cannot be opened.
+        self.open_from(nodes, protocol, pushes).await
+    }
+
+    /// Opens a cluster that these nodes know of.
+    async fn open_from(
+        &self,
+        nodes: Vec<ConnectionInfo>,
+        protocol: ProtocolVersion,
+        pushes: Option<PushTaker>,
+    ) -> Result<Connection, BackendError> {
         let (least, most) = CLUSTER_WAIT;
-        let nodes = self.sound(self.infos(protocol)?).await;
         let mut builder = ClusterClientBuilder::new(nodes)
             .retries(CLUSTER_RETRIES)
             .retry_wait_formula(least, 2)
@@ -274,17 +291,18 @@ impl Place {
         Ok(Connection::Cluster(connection.map_err(connecting)?))
     }
 
-    /// Those of several nodes that answer over a new connection. All where none does: the client says why.
-    async fn sound(&self, nodes: Vec<ConnectionInfo>) -> Vec<ConnectionInfo> {
+    /// Those of several nodes that know of slots, and say so over a new connection. A node that was reset, or
+    /// has never met the others, answers as well, and may be the nearest.
+    async fn sound(&self, nodes: &[ConnectionInfo]) -> Vec<ConnectionInfo> {
         if nodes.len() == 1 {
-            return nodes;
+            return Vec::new();
         }
         let connect = async |node: &ConnectionInfo| {
             let node = node.clone();
-            let mut connection = multiplexed(&self.client_of(node.clone())?, None).await?;
             // A connection can be had to one that hangs.
-            let answer = connection.send_packed_command(&redis::cmd("PING")).await;
-            answer.map(|_| node).map_err(connecting)
+            let connection = multiplexed(&self.client_of(node.clone())?, None).await?;
+            slots::ask(&Connection::Server(connection)).await?;
+            Ok::<_, BackendError>(node)
         };
         let mut asked: FuturesUnordered<_> = nodes.iter().map(connect).collect();
         let mut sound = Vec::new();
@@ -296,8 +314,7 @@ impl Place {
             }
             sound.push(node);
         }
-        drop(asked);
-        if sound.is_empty() { nodes } else { sound }
+        sound
     }
 
     fn address(&self, (host, port): &Address) -> ConnectionAddr {

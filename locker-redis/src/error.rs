@@ -244,10 +244,17 @@ fn without_script(text: &str) -> &str {
 }
 
 fn refused(code: &str, detail: &str, stage: Stage) -> BackendError {
-    let known = of_code(code, detail);
-    // What is new is taken for something that passes.
+    let known = match code {
+        "ERR" => of_sentence(detail),
+        _ => of_code(code),
+    };
     let unknown = "the store refused the request in words that are not known";
-    let (kind, message) = known.unwrap_or((ErrorKind::Unavailable, unknown));
+    let (kind, message) = known.unwrap_or(match code {
+        // Servers say so much of what they refuse for good that it is not asked again.
+        "ERR" => (ErrorKind::Rejected, "the server refused the request"),
+        // What is new is taken for something that passes.
+        _ => (ErrorKind::Unavailable, unknown),
+    });
     let effect = match (stage, code) {
         (Stage::Connecting, _) => Effect::NotApplied,
         // A script of ours that fails as a whole may have come to any point.
@@ -257,7 +264,8 @@ fn refused(code: &str, detail: &str, stage: Stage) -> BackendError {
         // What lies under the key was there at the first attempt as well. Nothing else is sure to
         // have been: memory fills up, and rights are taken away.
         (Stage::Repeated, _) if kind != ErrorKind::Corrupt => Effect::Unknown,
-        // Perhaps no server has said it, but something between that has lost the server's answer.
+        // Perhaps no server has said it, but something between that has lost the server's answer: a proxy
+        // says so under the code that servers use for anything.
         _ if known.is_none() => Effect::Unknown,
         _ => Effect::NotApplied,
     };
@@ -265,7 +273,7 @@ fn refused(code: &str, detail: &str, stage: Stage) -> BackendError {
 }
 
 /// The codes of Redis 6.2 and later that can reach a client of this store, and those of sentinels.
-fn of_code(code: &str, detail: &str) -> Option<(ErrorKind, &'static str)> {
+fn of_code(code: &str) -> Option<(ErrorKind, &'static str)> {
     use ErrorKind::{Busy, Corrupt, Denied, Rejected, Unavailable};
     let known = match code {
         "LOADING" => (Unavailable, "the server is loading its data"),
@@ -304,16 +312,15 @@ fn of_code(code: &str, detail: &str) -> Option<(ErrorKind, &'static str)> {
         "CROSSSLOT" | "EXECABORT" | "NOTBUSY" | "NOSUB" | "NOPROTO" | "UNKILLABLE" => {
             (Rejected, "the server refused the request")
         }
-        "ERR" => of_sentence(detail),
         _ => return None,
     };
     Some(known)
 }
 
 /// What has no code of its own but a sentence.
-fn of_sentence(detail: &str) -> (ErrorKind, &'static str) {
+fn of_sentence(detail: &str) -> Option<(ErrorKind, &'static str)> {
     use ErrorKind::{Config, Denied, Rejected, Unavailable};
-    if detail.contains("max number of clients") {
+    let known = if detail.contains("max number of clients") {
         (Unavailable, "the server has too many clients")
     } else if detail.contains("cluster support disabled") {
         (
@@ -335,9 +342,12 @@ fn of_sentence(detail: &str) -> (ErrorKind, &'static str) {
             Rejected,
             "the server does not know a command that the store needs",
         )
-    } else {
+    } else if detail.contains("wrong number of arguments") {
         (Rejected, "the server refused the request")
-    }
+    } else {
+        return None;
+    };
+    Some(known)
 }
 
 /// Whether a script was not known, and is to be sent as a whole. It was not executed.
@@ -466,6 +476,10 @@ mod tests {
             ErrorKind::Config,
         ),
         ("ERR No such master with that name", ErrorKind::Config),
+        (
+            "ERR wrong number of arguments for 'evalsha' command",
+            ErrorKind::Rejected,
+        ),
     ];
 
     #[test]
@@ -496,6 +510,25 @@ mod tests {
             let whole = redis::make_extension_error(code.to_owned(), Some(detail.to_owned()));
             for error in [from_text(text, Stage::Once), from_redis(whole, Stage::Once)] {
                 assert_eq!(error.kind(), ErrorKind::Unavailable, "{text}");
+                assert_eq!(error.effect(), Effect::Unknown, "{text}");
+            }
+            let error = from_text(text, Stage::Connecting);
+            assert_eq!(error.effect(), Effect::NotApplied, "{text}");
+        }
+    }
+
+    /// A proxy says so of what it has passed on.
+    #[test]
+    fn a_refusal_in_an_unknown_sentence_proves_nothing_either() {
+        for text in [
+            "ERR Connection timed out",
+            "ERR Connection reset by peer",
+            "ERR",
+        ] {
+            let (code, detail) = text.split_once(' ').unwrap_or((text, ""));
+            let whole = redis::make_extension_error(code.to_owned(), Some(detail.to_owned()));
+            for error in [from_text(text, Stage::Once), from_redis(whole, Stage::Once)] {
+                assert_eq!(error.kind(), ErrorKind::Rejected, "{text}");
                 assert_eq!(error.effect(), Effect::Unknown, "{text}");
             }
             let error = from_text(text, Stage::Connecting);

@@ -7,12 +7,14 @@
 //! renewal never creates and never shortens. A retirement that has happened changes nothing, and a
 //! reading never does.
 
+use crate::connection::bounded;
 use crate::error;
 use crate::locks::micros;
-use crate::primaries::Waits;
+use crate::primaries::{STRAGGLER, Waits};
 use crate::reply;
 use crate::script::{Answered, Argument, send_process};
 use crate::session::{Death, Session};
+use crate::slots;
 use locker_core::backend::{Answer, Birth, Liveness, Renewal, Reply};
 use locker_core::{BackendError, ProcessHash};
 use std::time::Duration;
@@ -25,7 +27,30 @@ impl Session {
         ttl: Duration,
     ) -> Result<Answered, BackendError> {
         let key = self.names.process(process);
-        send_process(&self.connection, &key, operation, micros(ttl)).await
+        let answer = send_process(&self.connection, &key, operation, micros(ttl)).await;
+        match answer {
+            Err(cause) if cause.kind().breaks_connection() && self.connection.is_cluster() => {
+                Err(self.of_its_primary(cause).await)
+            }
+            answer => answer,
+        }
+    }
+
+    /// A failure of an operation on a process of a cluster. It closes nothing where the client of the cluster
+    /// does its work: that opens the connection to this primary anew by itself, so another client would be
+    /// told the same, and with this one the connections to the others would go.
+    ///
+    /// A refusal shows that it does. Where nothing was heard somebody else is asked over this very client.
+    async fn of_its_primary(&self, cause: BackendError) -> BackendError {
+        let serves = !cause.is_unanswered() || {
+            let asked = bounded(STRAGGLER, slots::ask(&self.connection));
+            asked.await.is_ok()
+        };
+        if serves {
+            error::of_one_primary(cause)
+        } else {
+            cause
+        }
     }
 
     pub(crate) async fn create_process(

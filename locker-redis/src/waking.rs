@@ -13,6 +13,7 @@
 //! lock, as a sharded channel, so that a release publishes to its own node only. A primary that hangs
 //! confirms none, and enrolments are made one after the other. So one is not waited for as long as whoever
 //! stands behind it has time, and that it has failed says nothing about the subscription.
+//! Withdrawals are sent while others enrol: each names its stream and its number, so they need no order.
 
 use crate::config::Shared;
 use crate::connection::{Connection, PushTaker, Source, bounded};
@@ -20,7 +21,7 @@ use crate::error;
 use crate::hub::{Enrolment, Slots, Withdrawal};
 use crate::names::{self, Names};
 use crate::reply;
-use crate::script::{Argument, BATCH, Member};
+use crate::script::{Argument, BATCH, CLUSTER_BATCH, Member, MemberAnswer};
 use crate::session::Session;
 use futures_util::future::join_all;
 use locker_core::{BackendError, Key};
@@ -38,9 +39,10 @@ use tokio::time::Instant;
 const ASK_EVERY: Duration = Duration::from_secs(5);
 /// How long anything that the keeper asks for may take.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// How long a primary of a cluster may take to confirm a channel, which is a round trip: as long as the
-/// client waits for a connection to it, and less than the request timeout of a locker by default.
-const CHANNEL: Duration = Duration::from_secs(1);
+/// How long a primary of a cluster may take to confirm a channel, or to answer for one lock, which is a
+/// round trip: as long as the client waits for a connection to it, and less than the request timeout of a
+/// locker by default.
+const ROUND_TRIP: Duration = Duration::from_secs(1);
 /// The first pause before a lost subscription is opened again, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(2));
 
@@ -141,20 +143,23 @@ impl Subscription {
     pub(crate) async fn keep(self: Arc<Self>) {
         let mut pause = PAUSES.0;
         let mut look = Instant::now() + ASK_EVERY;
+        // What a primary has not answered. It is sent again at the next look, not whenever somebody leaves.
+        let mut unanswered = Vec::new();
         loop {
-            let rung = tokio::time::timeout_at(look, self.slots.rung()).await;
-            let looks = rung.is_err() && !self.slots.is_empty();
-            if looks {
+            tokio::time::timeout_at(look, self.slots.rung()).await.ok();
+            // Also where the bell never rests.
+            let is_due = Instant::now() >= look;
+            if is_due && !self.slots.is_empty() {
                 self.ask().await;
-            }
-            let mut live = self.live.lock().await;
-            if rung.is_err() {
-                look = Instant::now() + ASK_EVERY;
-            }
-            if looks {
+                let mut live = self.live.lock().await;
                 self.enrol_lapsed(live.as_mut()).await.ok();
             }
-            self.withdraw(&mut live).await;
+            if is_due {
+                look = Instant::now() + ASK_EVERY;
+                self.slots.give_back(std::mem::take(&mut unanswered));
+            }
+            unanswered.extend(self.withdraw().await);
+            let mut live = self.live.lock().await;
             if !self.broken.load(Ordering::Acquire) {
                 pause = PAUSES.0;
                 continue;
@@ -247,8 +252,7 @@ impl Subscription {
                 [former, value].map(Argument::Text),
             )
         });
-        let answers = bounded(PATIENCE, live.session.send(members.collect())).await;
-        let answers = answers.map_err(|cause| live.of_some(cause));
+        let answers = send(&live.session, members.collect()).await;
         for (answer, enrolment) in self.noticed(answers)?.into_iter().zip(enrolments) {
             match answer {
                 Ok(answered) => match answered.fields.get(1).and_then(reply::text) {
@@ -258,7 +262,7 @@ impl Subscription {
                 Err(error) => failed = Some(error),
             }
         }
-        failed.map_or(Ok(()), |cause| Err(live.of_some(cause)))
+        failed.map_or(Ok(()), |cause| Err(of_some(&live.session, cause)))
     }
 
     /// Subscribes to the sharded channels of these enrolments. Answers those that may be written
@@ -278,7 +282,7 @@ impl Subscription {
         let subscribing = wanted.difference(&live.channels).map(|channel| {
             let mut cluster = cluster.clone();
             async move {
-                let subscribed = bounded(CHANNEL, async {
+                let subscribed = bounded(ROUND_TRIP, async {
                     self.confirmed.forget(channel);
                     let subscribed = cluster.ssubscribe(channel).await;
                     subscribed
@@ -305,13 +309,29 @@ impl Subscription {
         (enrolments.iter().filter(heard).collect(), failed)
     }
 
-    /// Sends the withdrawals; what cannot be sent now is kept while its subscription is mended.
-    async fn withdraw(&self, live: &mut Option<Live>) {
+    /// Sends the withdrawals, while others enrol. Answers those that are to be sent again.
+    async fn withdraw(&self) -> Vec<Withdrawal> {
         let withdrawals = self.slots.take_withdrawn();
-        let Some(live) = live.as_mut() else {
-            return;
+        let mut again = Vec::new();
+        if withdrawals.is_empty() {
+            return again;
+        }
+        let Some((session, generation)) = self.opened().await else {
+            return again;
         };
-        for batch in withdrawals.chunks(BATCH) {
+        let most = if session.connection.is_cluster() {
+            CLUSTER_BATCH
+        } else {
+            BATCH
+        };
+        let end = Instant::now() + PATIENCE;
+        let mut done = Vec::new();
+        for batch in withdrawals.chunks(most) {
+            if Instant::now() > end {
+                // The keeper has more to do.
+                again.extend_from_slice(batch);
+                continue;
+            }
             let members = batch.iter().map(|withdrawal| {
                 let number = withdrawal.number.clone();
                 let enrolment = format!("{} {}", self.mailbox, withdrawal.id);
@@ -321,62 +341,85 @@ impl Subscription {
                     [number, enrolment].map(Argument::Text),
                 )
             });
-            let sent = bounded(PATIENCE, live.session.send(members.collect())).await;
-            let sent = sent.map_err(|cause| live.of_some(cause));
-            if let Err(error) = self.noticed(sent) {
-                tracing::debug!(%error, "enrolments are not withdrawn now");
-                // What is refused for good would be refused without end. An enrolment that stays is
-                // withdrawn after its next hint.
-                if error.kind().is_transient() {
-                    self.slots.give_back(batch.to_vec());
+            let answers = match send(&session, members.collect()).await {
+                Ok(answers) => answers.into_iter().map(|answer| answer.map(drop)).collect(),
+                Err(cause) => vec![Err(cause); batch.len()],
+            };
+            for (answer, withdrawal) in answers.into_iter().zip(batch) {
+                match answer {
+                    // What is refused for good would be refused without end. An enrolment that stays is
+                    // withdrawn after its next hint.
+                    Err(error) if error.kind().is_transient() => {
+                        tracing::debug!(%error, "an enrolment is not withdrawn now");
+                        self.noticed_of(generation, &error);
+                        again.push(withdrawal.clone());
+                    }
+                    _ => done.push(withdrawal),
                 }
-                continue;
             }
-            self.leave(live, batch).await;
         }
+        self.leave(&done).await;
+        again
     }
 
     /// Leaves the sharded channels of locks that nobody here watches any more.
-    async fn leave(&self, live: &mut Live, withdrawals: &[Withdrawal]) {
-        let Connection::Cluster(cluster) = &live.session.connection else {
+    async fn leave(&self, withdrawals: &[&Withdrawal]) {
+        let mut live = self.live.lock().await;
+        let Some(Live { session, channels }) = live.as_mut() else {
+            return;
+        };
+        let Connection::Cluster(cluster) = &session.connection else {
             return;
         };
         for withdrawal in withdrawals {
             let channel = names::sharded_channel(&withdrawal.lock, &self.mailbox);
-            if self.slots.watches(&withdrawal.lock) || !live.channels.remove(&channel) {
+            if self.slots.watches(&withdrawal.lock) || !channels.remove(&channel) {
                 continue;
             }
             self.leaving().insert(channel.clone());
             let mut cluster = cluster.clone();
-            let left = bounded(PATIENCE, async {
+            let left = bounded(ROUND_TRIP, async {
                 let left = cluster.sunsubscribe(&channel).await;
                 left.map_err(|cause| error::from_redis(cause, error::Stage::Connecting))
             });
             let left = left.await;
-            if self.noticed(left).is_err() {
-                self.broken.store(true, Ordering::Release);
-            }
             self.confirmed.forget(&channel);
+            if self.noticed(left).is_err() {
+                // It is opened anew, and listens to none of the others then.
+                self.broken.store(true, Ordering::Release);
+                return;
+            }
         }
     }
 
     /// Asks a silent subscription whether it is still there. Nobody who enrols waits for the answer: on a
     /// cluster it is that of all primaries.
     async fn ask(&self) {
-        let live = self.live.lock().await;
-        let Some(connection) = live.as_ref().map(|live| live.session.connection.clone()) else {
+        let Some((session, generation)) = self.opened().await else {
             return;
         };
-        let generation = self.generation.load(Ordering::Acquire);
-        drop(live);
         let ping = redis::cmd("PING");
         let asked = bounded(PATIENCE, async {
-            let answer = connection.query(&ping).await;
+            let answer = session.connection.query(&ping).await;
             answer.map_err(|cause| error::from_redis(cause, error::Stage::Once))
         });
-        let asked = asked.await;
-        if self.generation.load(Ordering::Acquire) == generation {
-            self.noticed(asked).ok();
+        if let Err(error) = asked.await {
+            self.noticed_of(generation, &error);
+        }
+    }
+
+    /// What is open, to be used while others enrol, and which of the connections that is.
+    async fn opened(&self) -> Option<(Session, u64)> {
+        let live = self.live.lock().await;
+        let session = live.as_ref()?.session.clone();
+        Some((session, self.generation.load(Ordering::Acquire)))
+    }
+
+    /// Notes an error of this connection, unless another has taken its place meanwhile.
+    fn noticed_of(&self, generation: u64, error: &BackendError) {
+        if error.kind().breaks_connection() && self.generation.load(Ordering::Acquire) == generation
+        {
+            self.broken.store(true, Ordering::Release);
         }
     }
 
@@ -436,14 +479,29 @@ impl Subscription {
     }
 }
 
-impl Live {
-    /// An error of some enrolments. On a cluster it is one about its own primary.
-    fn of_some(&self, cause: BackendError) -> BackendError {
-        if self.session.connection.is_cluster() {
-            error::of_one_primary(cause)
-        } else {
-            cause
-        }
+/// Sends a batch of the subscription's own. On a cluster each member is bounded by itself, because what one
+/// primary does not answer says nothing about what the others have.
+///
+/// # Errors
+///
+/// When the batch as a whole was not answered.
+async fn send(session: &Session, members: Vec<Member>) -> Result<Vec<MemberAnswer>, BackendError> {
+    if !session.connection.is_cluster() {
+        return bounded(PATIENCE, session.send(members)).await;
+    }
+    let alone = members.into_iter().map(|member| async {
+        let answer = bounded(ROUND_TRIP, session.send_one(member)).await;
+        answer.map_err(|cause| of_some(session, cause))
+    });
+    Ok(join_all(alone).await)
+}
+
+/// An error of some enrolments. On a cluster it is one about its own primary.
+fn of_some(session: &Session, cause: BackendError) -> BackendError {
+    if session.connection.is_cluster() {
+        error::of_one_primary(cause)
+    } else {
+        cause
     }
 }
 

@@ -79,3 +79,46 @@ async fn a_cluster_that_is_far_away_can_be_opened() {
         assert_eq!(released, Released::Done);
     }
 }
+
+/// Answers as a node that was reset does: it knows of no slots.
+async fn knows_nothing(mut client: TcpStream) {
+    let mut piece = vec![0; 65_536];
+    while let Ok(length @ 1..) = client.read(&mut piece).await {
+        let asked = String::from_utf8_lossy(&piece[..length]);
+        let commands = asked.lines().filter(|line| line.starts_with('*')).count();
+        let answer = if asked.contains("SLOTS") {
+            "*0\r\n"
+        } else {
+            "+OK\r\n"
+        };
+        let answers = answer.repeat(commands);
+        if client.write_all(answers.as_bytes()).await.is_err() {
+            break;
+        }
+    }
+}
+
+/// L6: the nearest address of the URL is that of a node which is none of the cluster any more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_behind_a_node_that_knows_of_no_slots_can_be_opened() {
+    let servers = Cluster::start(&Setup::new(), 3, 0).unwrap();
+    let near = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let far = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let [first, second] = [&near, &far].map(|it| it.local_addr().unwrap());
+    let port = servers.nodes()[0].port();
+    tokio::spawn(async move {
+        while let Ok((client, _)) = near.accept().await {
+            tokio::spawn(knows_nothing(client));
+        }
+    });
+    tokio::spawn(async move {
+        while let Ok((client, _)) = far.accept().await {
+            tokio::spawn(way(client, port));
+        }
+    });
+    let url = format!("redis+cluster://{first},{second}");
+    let limit = 4 * Timing::default().request_timeout;
+    let opening = tokio::time::timeout(limit, Process::unborn(&url, "ns"));
+    let process = opening.await.expect("it is opened in time");
+    process.acquire("a").await;
+}

@@ -9,13 +9,13 @@ use locker_testkit::wrap::{Around, Call, Method, Request, WrappedConnect};
 /// For so long it is asked. A locker that opened its connection at every failure would do so some ten times.
 const WHILE: Duration = Duration::from_secs(5);
 
-/// How often the store was opened: for callers, and for the upkeep of their locks.
+/// How often the store was opened: for callers, for the upkeep of their locks, and for reports.
 #[derive(Debug, Clone, Default)]
-struct Opened(Arc<[AtomicU64; 2]>);
+struct Opened(Arc<[AtomicU64; 3]>);
 
 impl Opened {
-    fn each(&self) -> [u64; 2] {
-        [0, 1].map(|side: usize| self.0[side].load(Ordering::Relaxed))
+    fn each(&self) -> [u64; 3] {
+        [0, 1, 2].map(|side: usize| self.0[side].load(Ordering::Relaxed))
     }
 }
 
@@ -26,11 +26,11 @@ impl Around for Opened {
         request: Request<T>,
     ) -> Result<T, BackendError> {
         let side = match call.side {
-            Side::Caller => Some(0),
-            Side::Upkeep => Some(1),
-            Side::Reports => None,
+            Side::Caller => 0,
+            Side::Upkeep => 1,
+            Side::Reports => 2,
         };
-        if let Some(side) = side.filter(|_| call.method == Method::Connect) {
+        if call.method == Method::Connect {
             self.0[side].fetch_add(1, Ordering::Relaxed);
         }
         request.await
@@ -45,11 +45,12 @@ struct Troubled {
     /// Which primary that is.
     place: usize,
     elsewhere: LockGuard,
-    _there: LockGuard,
+    there: Option<LockGuard>,
 }
 
 impl Troubled {
-    async fn new() -> Self {
+    /// The primary is so many places behind that of the locker's own process.
+    async fn new(behind: usize) -> Self {
         let servers = Cluster::start(&Setup::new(), 3, 0).unwrap();
         let store = Redis::from_url(servers.url()).unwrap().namespace("ns");
         let opened = Opened::default();
@@ -63,7 +64,7 @@ impl Troubled {
         let locker = Locker::builder(Arc::new(store)).timing(timing);
         let locker = locker.start().await.unwrap();
         let process = locker.process_hash().unwrap();
-        let place = (place_of(&servers, &format!("ns:process:{process}")) + 1) % 3;
+        let place = (place_of(&servers, &format!("ns:process:{process}")) + behind) % 3;
         let hold = async |text: String| {
             let options = AcquireOptions::new().heartbeat(HeartbeatPolicy::Automatic);
             let acquired = locker.acquire(text, options).await.unwrap();
@@ -77,7 +78,7 @@ impl Troubled {
             opened,
             place,
             elsewhere,
-            _there: there,
+            there: Some(there),
         }
     }
 
@@ -86,7 +87,7 @@ impl Troubled {
         let there = lock_on(&self.servers, self.place, "asked");
         let elsewhere = lock_on(&self.servers, (self.place + 1) % 3, "asked");
         until("the locks have been checked", async || {
-            self.opened.each() == [1, 1]
+            self.opened.each() == [1, 1, 1]
         })
         .await;
         let end = Instant::now() + WHILE;
@@ -108,8 +109,39 @@ impl Troubled {
             }
         };
         tokio::join!(in_vain, granted);
-        assert_eq!(self.opened.each(), [1, 1], "callers, upkeep");
+        assert_eq!(self.opened.each(), [1, 1, 1], "callers, upkeep, reports");
         assert!(self.elsewhere.is_valid());
+    }
+}
+
+impl Troubled {
+    /// A locker whose own process lies on that primary, and no lock of its.
+    async fn itself() -> Self {
+        let mut troubled = Self::new(0).await;
+        let there = troubled.there.take().unwrap();
+        there.release().await.unwrap();
+        troubled
+    }
+
+    /// The process ends, because nothing renews it, and is retired in vain. The next one grants what lies
+    /// elsewhere.
+    async fn ends_and_goes_on(self) {
+        let first = self.locker.process_hash().unwrap();
+        let is_another = async || {
+            let process = self.locker.process_hash();
+            process.is_some_and(|process| process != first)
+        };
+        until("it is born again", is_another).await;
+        // Nothing stands on it any more.
+        drop(self.elsewhere);
+        let elsewhere = lock_on(&self.servers, (self.place + 1) % 3, "asked");
+        let end = Instant::now() + WHILE;
+        while Instant::now() < end {
+            let granted = acquire(&self.locker, &elsewhere).await;
+            granted.release().await.unwrap();
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert_eq!(self.opened.each(), [1, 1, 1], "callers, upkeep, reports");
     }
 }
 
@@ -122,7 +154,7 @@ fn lock_on(servers: &Cluster, place: usize, what: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_primary_that_refuses_closes_no_connection_to_the_others() {
-    let troubled = Troubled::new().await;
+    let troubled = Troubled::new(1).await;
     let node = &troubled.servers.nodes()[troubled.place];
     let replicas = |count| node.command(&["CONFIG", "SET", "min-replicas-to-write", count]);
     replicas("1").unwrap();
@@ -135,7 +167,7 @@ async fn a_primary_that_refuses_closes_no_connection_to_the_others() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_primary_that_is_dead_closes_no_connection_to_the_others() {
-    let mut troubled = Troubled::new().await;
+    let mut troubled = Troubled::new(1).await;
     troubled.servers.nodes_mut()[troubled.place].kill().unwrap();
     troubled.is_asked().await;
     let node = &mut troubled.servers.nodes_mut()[troubled.place];
@@ -143,4 +175,20 @@ async fn a_primary_that_is_dead_closes_no_connection_to_the_others() {
     let again = lock_on(&troubled.servers, troubled.place, "again");
     let again = acquire(&troubled.locker, &again).await;
     assert!(again.is_valid());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_primary_that_refuses_the_process_itself_closes_no_connection() {
+    let troubled = Troubled::itself().await;
+    let node = &troubled.servers.nodes()[troubled.place];
+    let replicas = ["CONFIG", "SET", "min-replicas-to-write", "1"];
+    node.command(&replicas).unwrap();
+    troubled.ends_and_goes_on().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_primary_that_died_with_the_process_closes_no_connection() {
+    let mut troubled = Troubled::itself().await;
+    troubled.servers.nodes_mut()[troubled.place].kill().unwrap();
+    troubled.ends_and_goes_on().await;
 }

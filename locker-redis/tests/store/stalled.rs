@@ -295,6 +295,45 @@ async fn nobody_who_begins_to_wait_elsewhere_waits_until_one_that_hangs_is_taken
     assert!(slowest < Duration::from_millis(2_000), "{slowest:?}");
 }
 
+/// L1: who leaves there cannot be withdrawn. Nobody who begins to wait elsewhere waits for that, and whoever
+/// leaves elsewhere is withdrawn, with its channel.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_leaves_a_primary_that_hangs_keeps_nobody_waiting_elsewhere() {
+    let servers = Cluster::start(&Setup::new(), 3, 0).unwrap();
+    let waiter = Process::born(servers.url(), "ns").await;
+    let hung = place_of(&servers, "ns:{there}");
+    let texts = elsewhere(&servers, hung);
+    let watch = async |text: &str| waiter.backend.watch(&key(text), &waiter.waits()).await;
+    let _kept = watch(&texts[0]).await.unwrap();
+    // The last two are withdrawn together, while the first one is.
+    let leaving = [&texts[1], "there", &texts[2]];
+    let leaving = join_all(leaving.map(watch)).await;
+    servers.nodes()[hung].pause().unwrap();
+    drop(leaving);
+    for text in &texts[3..] {
+        let began = Instant::now();
+        let hints = watch(text).await.unwrap();
+        let took = began.elapsed();
+        assert!(took < Duration::from_millis(500), "{text}: {took:?}");
+        drop(hints);
+        // It is on its way when the next one comes.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let sound = || (0..3).filter(|place| *place != hung);
+    let channels = async || {
+        let listened = sound().map(|place| {
+            let node = &servers.nodes()[place];
+            let listened: Vec<String> = node.query(&["PUBSUB", "SHARDCHANNELS"]).unwrap();
+            listened.len()
+        });
+        listened.sum::<usize>() == 1
+    };
+    let left = until("the channels of all others are left", channels);
+    // Before the subscription is opened anew, which listens to none of them.
+    let left = tokio::time::timeout(Duration::from_secs(3), left).await;
+    left.expect("in time");
+}
+
 /// L6: a primary that has forgotten the scripts, as after a restart, is told them while the client of the
 /// cluster carries nothing.
 #[tokio::test]
