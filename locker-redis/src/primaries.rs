@@ -78,7 +78,7 @@ use futures_util::stream::FuturesUnordered;
 use locker_coalesce::{Gate, Limits};
 use locker_core::BackendError;
 use redis::{PushInfo, PushKind};
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -97,7 +97,7 @@ const MOMENT: Duration = Duration::from_secs(2);
 const AT_FIRST: Duration = Duration::from_millis(500);
 /// How long it waits for the others from then on. They take the same time, or their primaries are in
 /// trouble; and then whoever waits here has little left of what an opening may take.
-const OTHERS: Duration = Duration::from_millis(100);
+pub(crate) const OTHERS: Duration = Duration::from_millis(100);
 /// How long after the last node that has answered the others are waited for. They answer in the same
 /// time, or one of them is in trouble. Whoever is taken for silent only because it is slower than that is
 /// asked again apart from the others, and is waited for as long after whatever has failed beside it and
@@ -385,9 +385,11 @@ impl Shared {
         let old = self.chart();
         let mut gates = Gates::new();
         let mut opening = FuturesUnordered::new();
-        let primaries = ranges.iter().filter_map(|range| range.primary.as_ref());
-        for address in primaries.collect::<BTreeSet<&Address>>() {
-            let Some(gate) = old.sound_gate(address) else {
+        let primaries = ranges
+            .iter()
+            .filter_map(|range| Some((range.primary.as_ref()?, range)));
+        for (address, range) in primaries.collect::<BTreeMap<&Address, &slots::Range>>() {
+            let Some(gate) = old.kept_gate(range) else {
                 let open = async move { Some((address.clone(), self.open(address).await?)) };
                 opening.push(open);
                 continue;
