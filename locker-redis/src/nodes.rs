@@ -22,6 +22,8 @@ pub(crate) struct Node {
     is_master: bool,
     /// Whether it is not heard, by whoever says this (`fail?`) or by most primaries (`fail`).
     pub(crate) is_failing: bool,
+    /// That of its last promotion, or of the last slots that it took over.
+    epoch: u64,
     slots: Vec<(u16, u16)>,
 }
 
@@ -65,6 +67,14 @@ impl View {
     pub(crate) fn primaries(&self) -> usize {
         self.0.iter().filter(|node| node.is_primary()).count()
     }
+
+    /// How new it is. Whoever takes slots over does it under an epoch that is greater than all others, and
+    /// the cluster itself leaves a slot to whoever claims it under the greatest. So of two views the one
+    /// in which that took place has the greater one; and who is cut off hears of no new one.
+    pub(crate) fn epoch(&self) -> u64 {
+        let primaries = self.0.iter().filter(|node| node.is_primary());
+        primaries.map(|node| node.epoch).max().unwrap_or(0)
+    }
 }
 
 impl Node {
@@ -79,7 +89,8 @@ fn node(line: &str) -> Option<Node> {
     let mut words = line.split_ascii_whitespace();
     let id = words.next()?.to_owned();
     let flags = words.nth(1)?;
-    words.nth(4)?;
+    let epoch = words.nth(3)?.parse().ok()?;
+    words.next()?;
     // In brackets stand slots that are being moved. Here they are still the ones of their old primary.
     let slots = words.filter(|word| !word.starts_with('[')).map(slots);
     let has = |flag: &str| flags.split(',').any(|word| word == flag);
@@ -88,6 +99,7 @@ fn node(line: &str) -> Option<Node> {
         is_myself: has("myself"),
         is_master: has("master"),
         is_failing: has("fail") || has("fail?"),
+        epoch,
         slots: slots.collect::<Option<_>>()?,
     })
 }
@@ -125,7 +137,7 @@ e 127.0.0.1:7005@17005 master - 0 1426238317738 8 connected
         let failing = [0, 10_923].map(|slot| view.primary(slot).unwrap().is_failing);
         assert_eq!(failing, [true, true]);
         // Neither a replica nor who has no slots.
-        assert_eq!(view.primaries(), 3);
+        assert_eq!((view.primaries(), view.epoch()), (3, 3));
         assert_eq!(View::parse("").unwrap().primary(0), None);
     }
 
@@ -134,6 +146,7 @@ e 127.0.0.1:7005@17005 master - 0 1426238317738 8 connected
         for text in [
             "p",
             "p a:1@2 master - 0 0",
+            "p a:1@2 master - 0 0 x connected",
             "p a:1@2 master - 0 0 1",
             "p a:1@2 master - 0 0 1 connected 0-",
             "p a:1@2 master - 0 0 1 connected 65536",

@@ -60,8 +60,8 @@
 //!
 //! *And if it has been replaced meanwhile?* One that stands still refuses nothing, and its kernel keeps
 //! its connections. So the slots are read anew whenever an answer has not come, also when its caller has
-//! left: that judges nobody. The surveyor believes the first node that tells it the slots, and every
-//! connection is used as soon as it is open.
+//! left: that judges nobody. The surveyor believes the node that knows best (`survey`), and every connection
+//! is used as soon as it is open.
 
 use crate::chart::{Chart, Gates};
 use crate::connection::{Connection, PushTaker, Source, bounded};
@@ -71,9 +71,10 @@ use crate::pipelines::Pipelines;
 use crate::reply;
 use crate::script::{self, Answered, Apart, BATCH, Member, MemberAnswer, Refused};
 use crate::slots;
+use crate::survey;
 use crate::url::Address;
 use futures_util::StreamExt;
-use futures_util::future::{join_all, select_ok};
+use futures_util::future::join_all;
 use futures_util::stream::FuturesUnordered;
 use locker_coalesce::{Gate, Limits};
 use locker_core::BackendError;
@@ -407,13 +408,11 @@ impl Shared {
         }
     }
 
-    /// The slots, as the first node that answers sees them.
+    /// The slots, as whoever knows best sees them.
     async fn ranges(&self) -> Result<Vec<slots::Range>, BackendError> {
         let chart = self.chart();
         let lines = chart.lines().map(|(_, line)| Connection::Server(line));
-        let ways = lines.chain([self.cluster.clone()]);
-        let asked = ways.map(|way| Box::pin(async move { slots::ask(&way).await }));
-        Ok(select_ok(asked).await?.0)
+        survey::ask(lines, self.cluster.clone()).await
     }
 
     /// A gate before a primary. Its slots have none as long as it cannot be reached.
