@@ -115,7 +115,7 @@ pub(crate) struct Primaries {
 }
 
 #[derive(Debug)]
-struct Shared {
+pub(crate) struct Shared {
     source: Source,
     cluster: Connection,
     names: Arc<Names>,
@@ -132,6 +132,34 @@ pub(crate) enum Waits {
     /// Where one hangs, not longer for it than [`STRAGGLER`] after the last of the others has answered.
     /// Its members have failed then. They may be asked again soon, and are done twice without harm.
     NotForStragglers,
+}
+
+/// Who answers for a lock, as it was known before he was asked.
+#[derive(Debug)]
+pub(crate) enum Place {
+    /// A server, whoever it is.
+    Server,
+    /// The primary of this slot.
+    Slot(Arc<Shared>, Arc<Chart>, u16),
+}
+
+impl Place {
+    /// Whether what was answered meanwhile is final (`chart` has the argument). Where the primary tells no
+    /// address nobody can look, and it is.
+    ///
+    /// # Cancel safety
+    ///
+    /// It changes nothing.
+    pub(crate) async fn is_sure(&self) -> bool {
+        let Self::Slot(shared, chart, slot) = self else {
+            return true;
+        };
+        let is_sure = chart.is_nameless(*slot) || chart.is_confirmed(*slot).await;
+        if !is_sure {
+            shared.outdated.notify_one();
+        }
+        is_sure
+    }
 }
 
 impl Primaries {
@@ -205,6 +233,15 @@ impl Primaries {
         let (chart, slot) = (self.shared.chart(), slots::of(key));
         let answer = self.shared.judge(&chart, slot, key).await;
         answer.map_err(|cause| of_one(&chart, slot, cause))
+    }
+
+    /// Who answers for this lock now.
+    pub(crate) fn place(&self, lock: &str) -> Place {
+        Place::Slot(
+            Arc::clone(&self.shared),
+            self.shared.chart(),
+            slots::of(lock),
+        )
     }
 
     /// Sends any number of members, and answers in their order.
