@@ -1,7 +1,8 @@
 //! Which slots of a cluster lie behind which gate, and whether most primaries see it like that.
 //!
-//! No safety rests on the chart but in one case. That a process is dead is final, and the lock that it held
-//! may lie elsewhere. So whoever is told so must know that it was told by the primary of that slot.
+//! No safety rests on the chart but in two cases, where an answer is final. That a process is dead is, and
+//! the lock that it held may lie elsewhere. And that a claim can take no effect any more is. So whoever is
+//! told so must know that it was told by the primary of that slot.
 //!
 //! # Why a primary's own word is not enough
 //!
@@ -10,18 +11,35 @@
 //! replaced from the others, as one message among many. Until then it takes writes, and whoever has
 //! reported to the replica meanwhile is dead by its records.
 //!
-//! So the other primaries are asked afterwards, and most of them, this one among them, must name it. A
-//! replica is promoted by most primaries, so of any other majority at least one has taken part in that; and
-//! it has heard of the promotion before anybody could rely on it. For whoever is dead by the old records
-//! and lives by the new ones has reported to the replica at least as long before its time was over as clocks
-//! may differ, and the hard margin: more than a second by default, in which a message gets through.
+//! So all primaries are asked afterwards, and most of them, this one among them, must name it. A replica is
+//! promoted by most primaries, so of any other majority at least one has voted. A primary votes because it
+//! takes the old one for failed, and it says so from before its vote until it has heard of the promotion,
+//! and then it names the replica. In neither case does it agree. (If it hears of no promotion it forgets
+//! the failure at the earliest after twice `cluster-node-timeout`. So where no replica takes the place, for
+//! as long nobody is called dead there.)
+//!
+//! # Who counts
+//!
+//! Two majorities meet only where they are of the same primaries, and the chart may be old: whoever has
+//! asked nothing of a slot has not noticed that its primary was replaced. A former primary that is cut off
+//! from the others says what once was so. It is no witness: it takes for failed whom it does not hear. One
+//! that has heard what it is now is none either, but its dissent counts, as everybody's. And who dissents
+//! may be slower than who agrees, so nobody's word is taken before the others had a moment, too.
+//!
+//! # What this does not cover
+//!
+//! `CLUSTER FAILOVER FORCE` has the primaries vote for a replica whose primary they hear, and `TAKEOVER` asks
+//! nobody. Then they agree until the replica's message has arrived. Whoever is dead by the old records and
+//! lives by the new ones has reported to the replica at least as long before its time was over as clocks may
+//! differ, and the hard margin: 1.2 s by default if they do not differ, and 0.2 s if they differ by all that
+//! is allowed. In that time it must have arrived. A cluster with one primary has no other way to replace it
+//! while it stands still, and nobody who could say so.
 
 use crate::connection::Connection;
 use crate::pipelines::Pipelines;
-use crate::slots::{self, Range};
+use crate::slots::Range;
 use crate::url::Address;
-use futures_util::StreamExt;
-use futures_util::stream::FuturesUnordered;
+use crate::witnesses::{self, Witnesses};
 use locker_coalesce::Gate;
 use redis::aio::MultiplexedConnection;
 use std::collections::{BTreeMap, BTreeSet};
@@ -37,6 +55,7 @@ pub(crate) struct Chart {
     gates: Gates,
     /// Whether no connection is being opened.
     pub(crate) is_finished: bool,
+    witnesses: Witnesses,
 }
 
 impl Chart {
@@ -45,6 +64,7 @@ impl Chart {
             ranges: ranges.to_vec(),
             gates: gates.clone(),
             is_finished,
+            witnesses: Witnesses::default(),
         }
     }
 
@@ -55,6 +75,14 @@ impl Chart {
     pub(crate) fn gate(&self, slot: u16) -> Option<&Arc<Gate<Pipelines>>> {
         self.gates
             .get(range_of(&self.ranges, slot)?.primary.as_ref()?)
+    }
+
+    /// The gate of this primary, if it is the one that was there before, and its connection has not broken.
+    /// Where addresses are given away, another one may announce what was its address.
+    pub(crate) fn kept_gate(&self, range: &Range) -> Option<Arc<Gate<Pipelines>>> {
+        let mut known = self.ranges.iter();
+        known.find(|known| known.primary == range.primary && known.id == range.id)?;
+        self.sound_gate(range.primary.as_ref()?)
     }
 
     /// The gate of a primary whose connection has not broken.
@@ -83,34 +111,15 @@ impl Chart {
         range_of(&self.ranges, slot).is_some_and(|range| range.primary.is_none())
     }
 
-    /// Whether most primaries say now that the slot is that of the primary behind its gate, which has just
-    /// answered as one, and so is not asked.
+    /// Whether the primaries say now that the slot is that of the primary behind its gate.
     pub(crate) async fn is_confirmed(&self, slot: u16) -> bool {
         let Some(range) = range_of(&self.ranges, slot) else {
             return false;
         };
-        let others = self
-            .lines()
-            .filter(|(to, _)| Some(*to) != range.primary.as_ref());
-        let mut asked: FuturesUnordered<_> = others
-            .map(|(_, line)| async move { slots::ask(&Connection::Server(line)).await })
-            .collect();
-        // Others may know of more primaries than the chart does.
-        let (mut agreed, mut all) = (1, count(&self.ranges));
-        while 2 * agreed <= all {
-            match asked.next().await {
-                Some(Ok(ranges)) => {
-                    if range_of(&ranges, slot).is_none_or(|theirs| theirs.id != range.id) {
-                        return false;
-                    }
-                    agreed += 1;
-                    all = all.max(count(&ranges));
-                }
-                Some(Err(_)) => {}
-                None => return false,
-            }
-        }
-        true
+        let all = count(&self.ranges);
+        let lines = || self.lines().map(|(_, line)| Connection::Server(line));
+        let views = self.witnesses.hear(|| witnesses::ask(lines(), all));
+        witnesses::agree(&views.await, slot, &range.id, all)
     }
 
     pub(crate) fn is_like(&self, other: &Self) -> bool {

@@ -14,6 +14,7 @@
 //! | `session` | one connection, and the way that every request takes
 //! | `gather` | what is asked for at the same time travels together |
 //! | `primaries`, `slots` | the same on a cluster: to each primary what concerns its slots |
+//! | `chart`, `survey`, `nodes`, `witnesses` | whose the slots are, and whether the primaries agree on it |
 //! | `script` | the two scripts, and how they are sent |
 //! | `reply` | total decoding of what comes back |
 //! | `locks`, `processes`, `listing` | the operations, each a member of a script or a script |
@@ -35,6 +36,7 @@ mod hub;
 mod listing;
 mod locks;
 mod names;
+mod nodes;
 mod pipelines;
 mod primaries;
 mod processes;
@@ -43,8 +45,10 @@ mod script;
 mod server;
 mod session;
 mod slots;
+mod survey;
 mod url;
 mod waking;
+mod witnesses;
 
 pub use config::Redis;
 

@@ -220,21 +220,23 @@ impl Session {
     }
 
     /// The server does one thing at a time, and reads one clock: a claim that comes after this
-    /// release, which saw `not_after` pass, is too late by itself.
+    /// release, which saw `not_after` pass, is too late by itself. On a cluster that is so of the primary
+    /// of the lock, and of nobody whom it has replaced: the claim may lie with the one, and the release
+    /// have come to the other. So that is looked at, as for a death, and by the chart from before.
     pub(crate) async fn settle(
         &self,
         owner: &OwnerHash,
         not_after: StoreTime,
     ) -> Answer<Settlement> {
-        let reply = self.release(owner).await?;
-        let passed = reply.store_time.is_some_and(|time| time > not_after);
-        Ok(reply.map(|released| {
-            if passed {
-                Settlement::Final(released)
-            } else {
-                Settlement::Open(released)
-            }
-        }))
+        let place = self.place(owner.key());
+        let Reply { value, store_time } = self.release(owner).await?;
+        let passed = store_time.is_some_and(|time| time > not_after);
+        let value = if passed && place.is_sure().await {
+            Settlement::Final(value)
+        } else {
+            Settlement::Open(value)
+        };
+        Ok(Reply { value, store_time })
     }
 
     /// What is known of the holder's process is added if it can be had soon, as for a claim. Who needs it

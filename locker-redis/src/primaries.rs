@@ -60,8 +60,8 @@
 //!
 //! *And if it has been replaced meanwhile?* One that stands still refuses nothing, and its kernel keeps
 //! its connections. So the slots are read anew whenever an answer has not come, also when its caller has
-//! left: that judges nobody. The surveyor believes the first node that tells it the slots, and every
-//! connection is used as soon as it is open.
+//! left: that judges nobody. The surveyor believes the node that knows best (`survey`), and every connection
+//! is used as soon as it is open.
 
 use crate::chart::{Chart, Gates};
 use crate::connection::{Connection, PushTaker, Source, bounded};
@@ -71,14 +71,15 @@ use crate::pipelines::Pipelines;
 use crate::reply;
 use crate::script::{self, Answered, Apart, BATCH, Member, MemberAnswer, Refused};
 use crate::slots;
+use crate::survey;
 use crate::url::Address;
 use futures_util::StreamExt;
-use futures_util::future::{join_all, select_ok};
+use futures_util::future::join_all;
 use futures_util::stream::FuturesUnordered;
 use locker_coalesce::{Gate, Limits};
 use locker_core::BackendError;
 use redis::{PushInfo, PushKind};
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -97,7 +98,7 @@ const MOMENT: Duration = Duration::from_secs(2);
 const AT_FIRST: Duration = Duration::from_millis(500);
 /// How long it waits for the others from then on. They take the same time, or their primaries are in
 /// trouble; and then whoever waits here has little left of what an opening may take.
-const OTHERS: Duration = Duration::from_millis(100);
+pub(crate) const OTHERS: Duration = Duration::from_millis(100);
 /// How long after the last node that has answered the others are waited for. They answer in the same
 /// time, or one of them is in trouble. Whoever is taken for silent only because it is slower than that is
 /// asked again apart from the others, and is waited for as long after whatever has failed beside it and
@@ -114,7 +115,7 @@ pub(crate) struct Primaries {
 }
 
 #[derive(Debug)]
-struct Shared {
+pub(crate) struct Shared {
     source: Source,
     cluster: Connection,
     names: Arc<Names>,
@@ -131,6 +132,34 @@ pub(crate) enum Waits {
     /// Where one hangs, not longer for it than [`STRAGGLER`] after the last of the others has answered.
     /// Its members have failed then. They may be asked again soon, and are done twice without harm.
     NotForStragglers,
+}
+
+/// Who answers for a lock, as it was known before he was asked.
+#[derive(Debug)]
+pub(crate) enum Place {
+    /// A server, whoever it is.
+    Server,
+    /// The primary of this slot.
+    Slot(Arc<Shared>, Arc<Chart>, u16),
+}
+
+impl Place {
+    /// Whether what was answered meanwhile is final (`chart` has the argument). Where the primary tells no
+    /// address nobody can look, and it is.
+    ///
+    /// # Cancel safety
+    ///
+    /// It changes nothing.
+    pub(crate) async fn is_sure(&self) -> bool {
+        let Self::Slot(shared, chart, slot) = self else {
+            return true;
+        };
+        let is_sure = chart.is_nameless(*slot) || chart.is_confirmed(*slot).await;
+        if !is_sure {
+            shared.outdated.notify_one();
+        }
+        is_sure
+    }
 }
 
 impl Primaries {
@@ -204,6 +233,15 @@ impl Primaries {
         let (chart, slot) = (self.shared.chart(), slots::of(key));
         let answer = self.shared.judge(&chart, slot, key).await;
         answer.map_err(|cause| of_one(&chart, slot, cause))
+    }
+
+    /// Who answers for this lock now.
+    pub(crate) fn place(&self, lock: &str) -> Place {
+        Place::Slot(
+            Arc::clone(&self.shared),
+            self.shared.chart(),
+            slots::of(lock),
+        )
     }
 
     /// Sends any number of members, and answers in their order.
@@ -385,9 +423,11 @@ impl Shared {
         let old = self.chart();
         let mut gates = Gates::new();
         let mut opening = FuturesUnordered::new();
-        let primaries = ranges.iter().filter_map(|range| range.primary.as_ref());
-        for address in primaries.collect::<BTreeSet<&Address>>() {
-            let Some(gate) = old.sound_gate(address) else {
+        let primaries = ranges
+            .iter()
+            .filter_map(|range| Some((range.primary.as_ref()?, range)));
+        for (address, range) in primaries.collect::<BTreeMap<&Address, &slots::Range>>() {
+            let Some(gate) = old.kept_gate(range) else {
                 let open = async move { Some((address.clone(), self.open(address).await?)) };
                 opening.push(open);
                 continue;
@@ -405,13 +445,11 @@ impl Shared {
         }
     }
 
-    /// The slots, as the first node that answers sees them.
+    /// The slots, as whoever knows best sees them.
     async fn ranges(&self) -> Result<Vec<slots::Range>, BackendError> {
         let chart = self.chart();
         let lines = chart.lines().map(|(_, line)| Connection::Server(line));
-        let ways = lines.chain([self.cluster.clone()]);
-        let asked = ways.map(|way| Box::pin(async move { slots::ask(&way).await }));
-        Ok(select_ok(asked).await?.0)
+        survey::ask(lines, self.cluster.clone()).await
     }
 
     /// A gate before a primary. Its slots have none as long as it cannot be reached.

@@ -4,7 +4,7 @@ use crate::config::Shared;
 use crate::connection::{Connection, Source};
 use crate::gather::Gathering;
 use crate::names::Names;
-use crate::primaries::Waits;
+use crate::primaries::{Place, Waits};
 use crate::script::{self, Argument, BATCH, Member, MemberAnswer};
 use futures_util::future::join_all;
 use locker_core::{BackendError, Effect, Key};
@@ -131,6 +131,14 @@ impl Session {
             }
         }
         all_or_each(answers)
+    }
+
+    /// Who answers for this lock now.
+    pub(crate) fn place(&self, key: &Key) -> Place {
+        match &self.gathering {
+            Some(Gathering::Cluster(primaries)) => primaries.place(&self.names.lock(key)),
+            _ => Place::Server,
+        }
     }
 
     pub(crate) fn member(
