@@ -9,8 +9,8 @@
 use crate::error::{self, Stage};
 use crate::slots;
 use crate::url::{Address, Deployment, Login, Place};
-use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use futures_util::{Stream, StreamExt};
 use locker_core::BackendError;
 use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::cluster::ClusterClientBuilder;
@@ -50,11 +50,11 @@ const CLUSTER_ANSWER: Duration = CONNECT_TIMEOUT;
 /// the slots: when it is opened, and then whenever somebody asks by this client for what lies there. So it
 /// must be far less than the four request timeouts that a locker gives to an opening, also where that is as
 /// short as the README allows. The client would wait twice when it is opened, first for the nodes of the
-/// URL; so it is given only those that answer ([`SOON`]).
+/// URL; so it is given only those that answer ([`OTHERS`]).
 const CLUSTER_CONNECT: Duration = Duration::from_secs(1);
-/// How long after the first node of the URL that knows of slots the others are waited for. They take
+/// How long those are waited for who are asked the same, or opened, beside one that has answered. They take
 /// the same time, or are in trouble.
-const SOON: Duration = Duration::from_millis(100);
+pub(crate) const OTHERS: Duration = Duration::from_millis(100);
 /// How long the other end may take to acknowledge what was sent, before the kernel breaks the
 /// connection (`TCP_USER_TIMEOUT`).
 ///
@@ -163,6 +163,17 @@ pub(crate) async fn bounded<T>(
 ) -> Result<T, BackendError> {
     let answer = tokio::time::timeout(limit, request).await;
     answer.unwrap_or_else(|_| Err(BackendError::timeout()))
+}
+
+/// The next answer of several, or that there is none left, or none by then.
+pub(crate) async fn next_by<T>(
+    answers: &mut (impl Stream<Item = T> + Unpin),
+    until: Option<Instant>,
+) -> Option<T> {
+    match until {
+        Some(until) => timeout_at(until, answers.next()).await.unwrap_or(None),
+        None => answers.next().await,
+    }
 }
 
 async fn multiplexed(
@@ -307,10 +318,10 @@ impl Place {
         let mut asked: FuturesUnordered<_> = nodes.iter().map(connect).collect();
         let mut sound = Vec::new();
         let mut until = Instant::now() + CLUSTER_CONNECT;
-        while let Ok(Some(answer)) = timeout_at(until, asked.next()).await {
+        while let Some(answer) = next_by(&mut asked, Some(until)).await {
             let Ok(node) = answer else { continue };
             if sound.is_empty() {
-                until = Instant::now() + SOON;
+                until = Instant::now() + OTHERS;
             }
             sound.push(node);
         }

@@ -12,9 +12,9 @@
 use crate::connection::Connection;
 use crate::error;
 use crate::locks::read;
-use crate::primaries::Waits;
+use crate::primaries::{Death, Waits};
 use crate::reply;
-use crate::session::{Death, Session};
+use crate::session::Session;
 use crate::slots;
 use crate::url;
 use futures_util::future::join_all;

@@ -18,10 +18,10 @@
 
 use crate::connection::bounded;
 use crate::error;
-use crate::primaries::{STRAGGLER, Waits};
+use crate::primaries::{Death, STRAGGLER, Waits};
 use crate::reply;
 use crate::script::{Answered, Argument};
-use crate::session::{Death, Session};
+use crate::session::Session;
 use locker_core::backend::{
     Answer, Claim, Claimed, Force, Held, Liveness, Observed, Released, Reply, Settlement, Standing,
 };

@@ -23,7 +23,7 @@ pub(crate) struct Pipelines {
 }
 
 /// Rings when it is dropped, unless the answer has come.
-struct Silence<'a>(Option<&'a Notify>);
+struct Unanswered<'a>(Option<&'a Notify>);
 
 impl Pipelines {
     pub(crate) fn is_broken(&self) -> bool {
@@ -62,9 +62,9 @@ impl Pipelines {
         &self,
         request: impl Future<Output = Result<T, BackendError>>,
     ) -> Result<T, BackendError> {
-        let mut silence = Silence(Some(&self.outdated));
+        let mut unanswered = Unanswered(Some(&self.outdated));
         let answer = request.await?;
-        silence.0 = None;
+        unanswered.0 = None;
         Ok(answer)
     }
 
@@ -78,7 +78,7 @@ impl Pipelines {
     }
 }
 
-impl Drop for Silence<'_> {
+impl Drop for Unanswered<'_> {
     fn drop(&mut self) {
         if let Some(outdated) = self.0 {
             outdated.notify_one();

@@ -64,7 +64,7 @@
 //! is used as soon as it is open.
 
 use crate::chart::{Chart, Gates};
-use crate::connection::{Connection, PushTaker, Source, bounded};
+use crate::connection::{Connection, OTHERS, PushTaker, Source, bounded, next_by};
 use crate::error;
 use crate::names::Names;
 use crate::pipelines::Pipelines;
@@ -86,7 +86,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout};
 
 /// How long after one look at the cluster the next one may begin, and how long if it was in vain again
 /// and again. A look is one small request to each primary. It is in vain for as long as one of them stands
@@ -96,9 +96,6 @@ const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs
 const MOMENT: Duration = Duration::from_secs(2);
 /// How long one that is opened waits for its first connection. What is not there by then comes later.
 const AT_FIRST: Duration = Duration::from_millis(500);
-/// How long it waits for the others from then on. They take the same time, or their primaries are in
-/// trouble; and then whoever waits here has little left of what an opening may take.
-pub(crate) const OTHERS: Duration = Duration::from_millis(100);
 /// How long after the last node that has answered the others are waited for. They answer in the same
 /// time, or one of them is in trouble. Whoever is taken for silent only because it is slower than that is
 /// asked again apart from the others, and is waited for as long after whatever has failed beside it and
@@ -132,6 +129,15 @@ pub(crate) enum Waits {
     /// Where one hangs, not longer for it than [`STRAGGLER`] after the last of the others has answered.
     /// Its members have failed then. They may be asked again soon, and are done twice without harm.
     NotForStragglers,
+}
+
+/// What follows when a process is found dead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Death {
+    /// Others take its locks over.
+    IsFinal,
+    /// Somebody who looks sees it.
+    IsShown,
 }
 
 /// Who answers for a lock, as it was known before he was asked.
@@ -184,6 +190,7 @@ impl Primaries {
         let opened = async {
             let begun = chart.wait_for(|chart| chart.is_finished || chart.has_gates());
             if begun.await.is_ok() {
+                // Where one is in trouble, whoever waits here has little left of what an opening may take.
                 let finished = chart.wait_for(|chart| chart.is_finished);
                 let _ = timeout(OTHERS, finished).await;
             }
@@ -203,35 +210,19 @@ impl Primaries {
         answer.map_err(|cause| of_one(&chart, slot, cause))
     }
 
-    /// Reads the process under this key, by the connection to its primary. Whether that is the primary is
-    /// not looked at.
+    /// Reads the process under this key, by the connection to its primary. Where it is final that it is
+    /// dead, that must have been said by the primary of its slot (`chart` has the argument).
     ///
     /// # Errors
     ///
-    /// When it was not answered.
+    /// When it was not answered, or what is final may have been answered by somebody else.
     ///
     /// # Cancel safety
     ///
     /// It changes nothing.
-    pub(crate) async fn read_process(&self, key: &str) -> MemberAnswer {
+    pub(crate) async fn read_process(&self, key: &str, death: Death) -> MemberAnswer {
         let (chart, slot) = (self.shared.chart(), slots::of(key));
-        let answer = self.shared.read(&chart, slot, key).await;
-        answer.map_err(|cause| of_one(&chart, slot, cause))
-    }
-
-    /// The same for somebody to whom it is final that a process is dead: that must have been said by the
-    /// primary of its slot (`chart` has the argument).
-    ///
-    /// # Errors
-    ///
-    /// When it was not answered, or may have been answered by somebody else.
-    ///
-    /// # Cancel safety
-    ///
-    /// It changes nothing.
-    pub(crate) async fn judge_process(&self, key: &str) -> MemberAnswer {
-        let (chart, slot) = (self.shared.chart(), slots::of(key));
-        let answer = self.shared.judge(&chart, slot, key).await;
+        let answer = self.shared.read_process(&chart, slot, key, death).await;
         answer.map_err(|cause| of_one(&chart, slot, cause))
     }
 
@@ -273,10 +264,7 @@ where
         .collect();
     let mut answers: Vec<_> = (0..waiting.len()).map(|_| None).collect();
     loop {
-        let next = match give_up {
-            Some(until) => timeout_at(until, waiting.next()).await.unwrap_or(None),
-            None => waiting.next().await,
-        };
+        let next = next_by(&mut waiting, give_up).await;
         let Some((place, answer)) = next else { break };
         if answer.is_ok() {
             give_up = Some(Instant::now() + STRAGGLER);
@@ -344,25 +332,30 @@ impl Shared {
         }
     }
 
-    async fn read(&self, chart: &Chart, slot: u16, key: &str) -> MemberAnswer {
-        match self.read_at_primary(chart, slot, key).await? {
-            Some(answered) => Ok(answered),
-            None => self.read_by_client(key).await,
-        }
-    }
-
-    async fn judge(&self, chart: &Chart, slot: u16, key: &str) -> MemberAnswer {
-        let is_dead = |fields: &[_]| reply::word(fields) == Some("gone");
-        let (answered, is_confirmed) = match self.read_at_primary(chart, slot, key).await? {
-            Some(answered) if is_dead(&answered.fields) => {
-                let is_confirmed = Box::pin(chart.is_confirmed(slot)).await;
-                (answered, is_confirmed)
-            }
-            Some(answered) => return Ok(answered),
-            // The client does not tell whom it has asked.
-            None => (self.read_by_client(key).await?, chart.is_nameless(slot)),
+    async fn read_process(
+        &self,
+        chart: &Chart,
+        slot: u16,
+        key: &str,
+        death: Death,
+    ) -> MemberAnswer {
+        let by_primary = self.read_at_primary(chart, slot, key).await?;
+        let is_by_primary = by_primary.is_some();
+        let answered = match by_primary {
+            Some(answered) => answered,
+            // Boxed: it is rare.
+            None => Box::pin(script::send_process(&self.cluster, key, script::READ, 0)).await?,
         };
-        if is_confirmed || !is_dead(&answered.fields) {
+        if death == Death::IsShown || reply::word(&answered.fields) != Some("gone") {
+            return Ok(answered);
+        }
+        let is_sure = if is_by_primary {
+            Box::pin(chart.is_confirmed(slot)).await
+        } else {
+            // The client does not tell whom it has asked.
+            chart.is_nameless(slot)
+        };
+        if is_sure {
             return Ok(answered);
         }
         self.outdated.notify_one();
@@ -386,12 +379,6 @@ impl Shared {
             Err(error) if error.is_unanswered() => Ok(None),
             Err(error) => Err(error),
         }
-    }
-
-    /// Reads a process by the client of the cluster.
-    async fn read_by_client(&self, key: &str) -> MemberAnswer {
-        // Boxed: it is rare.
-        Box::pin(script::send_process(&self.cluster, key, script::READ, 0)).await
     }
 
     /// Asks for what was refused: the node that has forgotten the script, or the one that takes the

@@ -10,10 +10,10 @@
 use crate::connection::bounded;
 use crate::error;
 use crate::locks::micros;
-use crate::primaries::{STRAGGLER, Waits};
+use crate::primaries::{Death, STRAGGLER, Waits};
 use crate::reply;
 use crate::script::{Answered, Argument, send_process};
-use crate::session::{Death, Session};
+use crate::session::Session;
 use crate::slots;
 use locker_core::backend::{Answer, Birth, Liveness, Renewal, Reply};
 use locker_core::{BackendError, ProcessHash};

@@ -4,7 +4,7 @@ use crate::config::Shared;
 use crate::connection::{Connection, Source};
 use crate::gather::Gathering;
 use crate::names::Names;
-use crate::primaries::{Place, Waits};
+use crate::primaries::{Death, Place, Waits};
 use crate::script::{self, Argument, BATCH, Member, MemberAnswer};
 use futures_util::future::join_all;
 use locker_core::{BackendError, Effect, Key};
@@ -19,15 +19,6 @@ pub(crate) struct Session {
     pub(crate) shared: Arc<Shared>,
     /// Where operations that are asked for at the same time are gathered.
     gathering: Option<Gathering>,
-}
-
-/// What follows when a process is found dead.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Death {
-    /// Others take its locks over.
-    IsFinal,
-    /// Somebody who looks sees it.
-    IsShown,
 }
 
 impl Session {
@@ -86,13 +77,8 @@ impl Session {
     ///
     /// It changes nothing.
     pub(crate) async fn read_process_at_key(&self, process: &str, death: Death) -> MemberAnswer {
-        match (&self.gathering, death) {
-            (Some(Gathering::Cluster(primaries)), Death::IsFinal) => {
-                primaries.judge_process(process).await
-            }
-            (Some(Gathering::Cluster(primaries)), Death::IsShown) => {
-                primaries.read_process(process).await
-            }
+        match &self.gathering {
+            Some(Gathering::Cluster(primaries)) => primaries.read_process(process, death).await,
             _ => script::send_process(&self.connection, process, script::READ, 0).await,
         }
     }

@@ -15,16 +15,14 @@
 //! The client of the cluster asks a node that it does not name. What it is told has no epoch, so it is
 //! believed where nothing else is known: when nobody has been reached yet, or nobody can be any more.
 
-use crate::connection::Connection;
+use crate::connection::{Connection, OTHERS, next_by};
 use crate::nodes;
-use crate::primaries::OTHERS;
 use crate::slots::{self, Range};
-use futures_util::StreamExt;
 use futures_util::future::join;
 use futures_util::stream::FuturesUnordered;
 use locker_core::BackendError;
 use std::cmp::Reverse;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 /// What somebody has said of the slots.
 #[derive(Debug)]
@@ -48,11 +46,7 @@ pub(crate) async fn ask(
         .collect();
     let (mut said, mut error, mut until) = (Vec::new(), None, None);
     loop {
-        let next = match until {
-            Some(until) => timeout_at(until, asked.next()).await.unwrap_or(None),
-            None => asked.next().await,
-        };
-        match next {
+        match next_by(&mut asked, until).await {
             Some(Ok(one)) => {
                 said.push(one);
                 until.get_or_insert_with(|| Instant::now() + OTHERS);

@@ -6,16 +6,14 @@
 //! primaries say *after* that. So one question is under way, those who come meanwhile wait for the
 //! next one, and share that: however many ask at once, two questions are asked.
 
-use crate::connection::Connection;
+use crate::connection::{Connection, OTHERS, next_by};
 use crate::nodes::{self, View};
-use crate::primaries::OTHERS;
-use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use locker_core::BackendError;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use tokio::sync::Mutex;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 /// Those whom one chart names.
 #[derive(Debug, Default)]
@@ -63,11 +61,7 @@ pub(crate) async fn ask(lines: impl Iterator<Item = Connection>, all: usize) -> 
         .collect();
     let (mut views, mut until) = (Vec::new(), None);
     loop {
-        let next = match until {
-            Some(until) => timeout_at(until, asked.next()).await.unwrap_or(None),
-            None => asked.next().await,
-        };
-        match next {
+        match next_by(&mut asked, until).await {
             Some(Ok(view)) => views.push(view),
             Some(Err(error)) => note(&error),
             None => return views,
