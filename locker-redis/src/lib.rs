@@ -20,13 +20,14 @@
 //! | `locks`, `processes`, `listing` | the operations, each a member of a script or a script |
 //! | `grants` | which keys a process holds, so that its end wakes their waiters |
 //! | `dead` | processes that are known to be dead, for ever |
-//! | `hub`, `waking` | the streams of hints, and the subscription that feeds them |
+//! | `hub`, `waking`, `confirmed` | the streams of hints, and the subscription that feeds them |
 //! | `backend` | the contract, method by method |
 //! | `error` | the one mapping of the client's errors |
 
 mod backend;
 mod chart;
 mod config;
+mod confirmed;
 mod connection;
 mod dead;
 mod error;

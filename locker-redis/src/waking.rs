@@ -16,6 +16,7 @@
 //! Withdrawals are sent while others enrol: each names its stream and its number, so they need no order.
 
 use crate::config::Shared;
+use crate::confirmed::Confirmed;
 use crate::connection::{Connection, PushTaker, Source, bounded};
 use crate::error;
 use crate::hub::{Enrolment, Slots, Withdrawal};
@@ -31,7 +32,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 use tokio::runtime::Handle;
-use tokio::sync::Notify;
 use tokio::time::Instant;
 
 /// How often a subscription that says nothing is asked whether it is still there. A connection that
@@ -502,39 +502,6 @@ fn of_some(session: &Session, cause: BackendError) -> BackendError {
         error::of_one_primary(cause)
     } else {
         cause
-    }
-}
-
-/// The sharded channels of which the server has said that they are subscribed to.
-#[derive(Debug, Default)]
-struct Confirmed {
-    channels: Mutex<BTreeSet<String>>,
-    more: Notify,
-}
-
-impl Confirmed {
-    fn note(&self, channel: &str) {
-        self.lock().insert(channel.to_owned());
-        self.more.notify_waiters();
-    }
-
-    fn forget(&self, channel: &str) {
-        self.lock().remove(channel);
-    }
-
-    /// Waits for the server's word, and forgets it.
-    async fn wait(&self, channel: &str) {
-        loop {
-            let more = self.more.notified();
-            if self.lock().remove(channel) {
-                return;
-            }
-            more.await;
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, BTreeSet<String>> {
-        self.channels.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -97,7 +97,7 @@ async fn a_server_that_repeats_the_password_is_not_quoted() {
     let server = Server::start(&setup).unwrap();
     let url = format!("redis://locker:hunter2@127.0.0.1:{}", server.node().port());
     let a = Process::born(&url, "ns").await;
-    let watched = a.backend.watch(&key("k"), &a.waits()).await;
+    let watched = a.watch("k").await;
     let error = watched.err().expect("there is no subscription");
     let mut shown = format!("{error} {error:?}");
     let mut cause: Option<&dyn std::error::Error> = std::error::Error::source(&error);

@@ -36,8 +36,8 @@ async fn a_lost_subscription_is_rebuilt() {
         Process::born(server.url(), "ns").await,
     ];
     let owner = a.acquire("k").await;
-    let mut first = b.backend.watch(&key("k"), &b.waits()).await.unwrap();
-    let mut second = c.backend.watch(&key("k"), &c.waits()).await.unwrap();
+    let mut first = b.watch("k").await.unwrap();
+    let mut second = c.watch("k").await.unwrap();
     for _ in 0..2 {
         server
             .node()
@@ -59,8 +59,8 @@ async fn a_damaged_lock_silences_nobody_elses() {
     let server = Server::start(&Setup::new()).unwrap();
     let a = Process::born(server.url(), "ns").await;
     let b = Process::born(server.url(), "ns").await;
-    let damaged = b.backend.watch(&key("j"), &b.waits()).await.unwrap();
-    let mut waiting = b.backend.watch(&key("k"), &b.waits()).await.unwrap();
+    let damaged = b.watch("j").await.unwrap();
+    let mut waiting = b.watch("k").await.unwrap();
     server.node().command(&["SET", "ns:{j}", "x"]).unwrap();
     server
         .node()
@@ -81,7 +81,7 @@ async fn a_restarted_server_is_subscribed_to_again() {
     let mut server = Server::start(&Setup::new()).unwrap();
     let url = server.url().to_owned();
     let b = Process::born(&url, "ns").await;
-    let mut waiting = b.backend.watch(&key("k"), &b.waits()).await.unwrap();
+    let mut waiting = b.watch("k").await.unwrap();
     server.node_mut().kill().unwrap();
     server.node_mut().start_empty().unwrap();
     assert_eq!(next(&mut waiting).await, Some(Hint::Rebuilt));
@@ -106,7 +106,7 @@ async fn streams_that_are_dropped_leave_no_enrolment() {
     for _ in 0..20 {
         let mut streams = Vec::new();
         for _ in 0..5 {
-            streams.push(b.backend.watch(&key("k"), &b.waits()).await.unwrap());
+            streams.push(b.watch("k").await.unwrap());
             streams.push(
                 b.backend
                     .watch(&key("k"), &Watcher::Observer)
@@ -154,7 +154,7 @@ async fn a_killed_waiter_takes_no_place() {
     ];
     server.node().command(&words).unwrap();
     let b = Process::born(server.url(), "ns").await;
-    let mut waiting = b.backend.watch(&key("k"), &b.waits()).await.unwrap();
+    let mut waiting = b.watch("k").await.unwrap();
     assert_eq!(enrolments(&server, "ns:{k}"), 2);
     released(&a, &owner).await;
     assert_eq!(next(&mut waiting).await, Some(Hint::Free { place: 0 }));
@@ -173,7 +173,7 @@ async fn a_killed_fleet_holds_the_server_no_longer_than_once() {
     let owner = a.acquire("k").await;
     let mut living = Vec::new();
     for _ in 0..LIVING {
-        living.push(b.backend.watch(&key("k"), &b.waits()).await.unwrap());
+        living.push(b.watch("k").await.unwrap());
     }
     let killed = Process::born(server.url(), "ns").await;
     let all = (LIVING + KILLED).to_string();
@@ -211,7 +211,7 @@ async fn a_damaged_enrolment_harms_nobody_elses() {
     let b = Process::born(server.url(), "ns").await;
     for damaged in ["w:01000", "w:100000000000000000000"] {
         let owner = a.acquire("k").await;
-        let mut waiting = b.backend.watch(&key("k"), &b.waits()).await.unwrap();
+        let mut waiting = b.watch("k").await.unwrap();
         let enrolment = format!("{} 9 {}", fresh("m"), a.hash);
         let words = ["HSET", "ns:{k}", damaged, &enrolment];
         server.node().command(&words).unwrap();
@@ -234,7 +234,7 @@ async fn a_ghost_is_laid_at_its_first_hint() {
     let server = Server::start(&Setup::new()).unwrap();
     let a = Process::born(server.url(), "ns").await;
     let b = Process::born(server.url(), "ns").await;
-    let mut waiting = b.backend.watch(&key("k"), &b.waits()).await.unwrap();
+    let mut waiting = b.watch("k").await.unwrap();
     let real: String = server.node().command(&["HGET", "ns:{k}", "w:1"]).unwrap();
     let (mailbox, _) = real.split_once(' ').unwrap();
     let ghost = format!("{mailbox} 77 {}", b.hash);
@@ -261,7 +261,7 @@ async fn forged_messages_change_nothing() {
     let a = Process::born(server.url(), "ns").await;
     let b = Process::born(server.url(), "ns").await;
     let owner = a.acquire("k").await;
-    let mut waiting = b.backend.watch(&key("k"), &b.waits()).await.unwrap();
+    let mut waiting = b.watch("k").await.unwrap();
     let real = server.node().command(&["HGET", "ns:{k}", "w:1"]).unwrap();
     let channel = format!("ns:mail:{}", real.split(' ').next().unwrap());
     for message in [
@@ -296,8 +296,8 @@ async fn a_forged_message_about_a_foreign_key_spoils_no_withdrawal() {
     let server = Server::start(&Setup::new().user(user)).unwrap();
     let at = format!("redis://locker:hunter2@127.0.0.1:{}", server.node().port());
     let b = Process::born(&at, "ns").await;
-    let mut staying = b.backend.watch(&key("k"), &b.waits()).await.unwrap();
-    let leaving = b.backend.watch(&key("k"), &b.waits()).await.unwrap();
+    let mut staying = b.watch("k").await.unwrap();
+    let leaving = b.watch("k").await.unwrap();
     let real = server.node().command(&["HGET", "ns:{k}", "w:1"]).unwrap();
     let channel = format!("ns:mail:{}", real.split(' ').next().unwrap());
     for message in ["99 1 0 other:{k}", "98 1 0 ns:k", "0 1 7 ns:{k}"] {
@@ -327,7 +327,7 @@ async fn a_user_who_may_not_publish_gives_back_its_lock() {
     let a = Process::born(&at, "ns").await;
     let b = Process::born(server.url(), "ns").await;
     let owner = a.acquire("k").await;
-    let waiting = b.backend.watch(&key("k"), &b.waits()).await.unwrap();
+    let waiting = b.watch("k").await.unwrap();
     released(&a, &owner).await;
     assert_eq!(enrolments(&server, "ns:{k}"), 1, "who was not told stays");
     let owner = b.acquire("k").await;
@@ -368,9 +368,9 @@ async fn a_process_has_one_subscription() {
     let other = b.store.connect(Side::Caller).await.unwrap();
     let mut streams = Vec::new();
     for number in 0..10 {
-        let key = key(&format!("k{number}"));
-        streams.push(b.backend.watch(&key, &b.waits()).await.unwrap());
-        streams.push(other.watch(&key, &Watcher::Observer).await.unwrap());
+        let text = format!("k{number}");
+        streams.push(b.watch(&text).await.unwrap());
+        streams.push(other.watch(&key(&text), &Watcher::Observer).await.unwrap());
     }
     let clients = server
         .node()
@@ -387,7 +387,7 @@ async fn a_waiter_is_woken_after_its_slot_has_moved() {
     let a = Process::born(cluster.url(), "ns").await;
     let b = Process::born(cluster.url(), "ns").await;
     let owner = a.acquire("k").await;
-    let mut waiting = b.backend.watch(&key("k"), &b.waits()).await.unwrap();
+    let mut waiting = b.watch("k").await.unwrap();
     let slot = cluster.slot_of("ns:{k}").unwrap();
     let to = (cluster.node_of(slot).unwrap() + 1) % 3;
     cluster.move_slot(slot, to).unwrap();
@@ -412,8 +412,8 @@ async fn a_lost_node_silences_nobody_elses_locks() {
     };
     let [there, here] = [lost, homes[0]].map(lock_at);
     // It comes first in every order that there is.
-    let unlucky = b.backend.watch(&key(&there), &b.waits()).await.unwrap();
-    let mut waiting = b.backend.watch(&key(&here), &b.waits()).await.unwrap();
+    let unlucky = b.watch(&there).await.unwrap();
+    let mut waiting = b.watch(&here).await.unwrap();
     cluster.nodes_mut()[lost].kill().unwrap();
     assert_eq!(next(&mut waiting).await, Some(Hint::Rebuilt));
     until("a release is heard", async || {
@@ -434,7 +434,7 @@ async fn a_crowd_is_not_told_all_at_once() {
     let b = Process::born(server.url(), "ns").await;
     let mut crowd = Vec::new();
     for _ in 0..65 {
-        crowd.push(b.backend.watch(&key("k"), &b.waits()).await.unwrap());
+        crowd.push(b.watch("k").await.unwrap());
     }
     let mut observing = b
         .backend

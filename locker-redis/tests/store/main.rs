@@ -18,7 +18,7 @@ mod requests;
 mod stalled;
 
 use distributed_locker::{AcquireOptions, Acquired, LockGuard, Locker, Wait};
-use locker_core::backend::{Claim, Claimed, Side, Watcher};
+use locker_core::backend::{Claim, Claimed, HintStream, Side, Watcher};
 use locker_core::{
     Backend, BackendError, Connect, Host, Key, OwnerHash, ProcessHash, StoreTime, Token,
 };
@@ -97,8 +97,10 @@ impl Process {
         owner
     }
 
-    fn waits(&self) -> Watcher {
-        Watcher::Waiter(self.hash.clone())
+    /// Begins to wait for this lock.
+    async fn watch(&self, text: &str) -> Result<HintStream, BackendError> {
+        let waits = Watcher::Waiter(self.hash.clone());
+        self.backend.watch(&key(text), &waits).await
     }
 }
 

@@ -25,7 +25,7 @@ async fn locks_are_kept_and_given_back_when_memory_is_full() {
         a.acquire("three").await,
     ];
     let deserted = dying.acquire("deserted").await;
-    let mut waiting = b.backend.watch(&key("one"), &b.waits()).await.unwrap();
+    let mut waiting = b.watch("one").await.unwrap();
     let memory = |limit| {
         server
             .node()
@@ -94,10 +94,7 @@ async fn locks_are_kept_and_given_back_when_memory_is_full() {
         unborn.backend.create_process(&unborn.hash, LONG).await,
         "a birth",
     );
-    refused(
-        b.backend.watch(&key("new"), &b.waits()).await.map(|_| ()),
-        "a watch",
-    );
+    refused(b.watch("new").await.map(|_| ()), "a watch");
 
     memory("0");
     b.acquire("one").await;

@@ -4,44 +4,16 @@
 use super::*;
 use distributed_locker::HeartbeatPolicy;
 use locker_core::Timing;
-use locker_testkit::wrap::{Around, Call, Method, Request, WrappedConnect};
+use locker_testkit::wrap::{Counted, Method};
 
 /// For so long it is asked. A locker that opened its connection at every failure would do so some ten times.
 const WHILE: Duration = Duration::from_secs(5);
-
-/// How often the store was opened: for callers, for the upkeep of their locks, and for reports.
-#[derive(Debug, Clone, Default)]
-struct Opened(Arc<[AtomicU64; 3]>);
-
-impl Opened {
-    fn each(&self) -> [u64; 3] {
-        [0, 1, 2].map(|side: usize| self.0[side].load(Ordering::Relaxed))
-    }
-}
-
-impl Around for Opened {
-    async fn around<T: Send + 'static>(
-        &self,
-        call: Call,
-        request: Request<T>,
-    ) -> Result<T, BackendError> {
-        let side = match call.side {
-            Side::Caller => 0,
-            Side::Upkeep => 1,
-            Side::Reports => 2,
-        };
-        if call.method == Method::Connect {
-            self.0[side].fetch_add(1, Ordering::Relaxed);
-        }
-        request.await
-    }
-}
 
 /// A locker that holds a lock on one primary, which then comes into trouble, and one on another.
 struct Troubled {
     servers: Cluster,
     locker: Locker,
-    opened: Opened,
+    counted: Counted,
     /// Which primary that is.
     place: usize,
     elsewhere: LockGuard,
@@ -53,15 +25,15 @@ impl Troubled {
     async fn new(behind: usize) -> Self {
         let servers = Cluster::start(&Setup::new(), 3, 0).unwrap();
         let store = Redis::from_url(servers.url()).unwrap().namespace("ns");
-        let opened = Opened::default();
-        let store = WrappedConnect::new(Arc::new(store), opened.clone());
+        let counted = Counted::new();
+        let store = counted.around(Arc::new(store));
         let timing = Timing {
             lock_ttl: Duration::from_secs(30),
             extend_every: Duration::from_secs(2),
             recheck_every: Duration::from_secs(1),
             ..Timing::default()
         };
-        let locker = Locker::builder(Arc::new(store)).timing(timing);
+        let locker = Locker::builder(store).timing(timing);
         let locker = locker.start().await.unwrap();
         let process = locker.process_hash().unwrap();
         let place = (place_of(&servers, &format!("ns:process:{process}")) + behind) % 3;
@@ -75,7 +47,7 @@ impl Troubled {
         Self {
             servers,
             locker,
-            opened,
+            counted,
             place,
             elsewhere,
             there: Some(there),
@@ -87,7 +59,7 @@ impl Troubled {
         let there = lock_on(&self.servers, self.place, "asked");
         let elsewhere = lock_on(&self.servers, (self.place + 1) % 3, "asked");
         until("the locks have been checked", async || {
-            self.opened.each() == [1, 1, 1]
+            opened(&self.counted) == [1, 1, 1]
         })
         .await;
         let end = Instant::now() + WHILE;
@@ -109,7 +81,7 @@ impl Troubled {
             }
         };
         tokio::join!(in_vain, granted);
-        assert_eq!(self.opened.each(), [1, 1, 1], "callers, upkeep, reports");
+        assert_eq!(opened(&self.counted), [1, 1, 1], "callers, upkeep, reports");
         assert!(self.elsewhere.is_valid());
     }
 }
@@ -141,8 +113,14 @@ impl Troubled {
             granted.release().await.unwrap();
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        assert_eq!(self.opened.each(), [1, 1, 1], "callers, upkeep, reports");
+        assert_eq!(opened(&self.counted), [1, 1, 1], "callers, upkeep, reports");
     }
+}
+
+/// How often the store was opened: for callers, for the upkeep of their locks, and for reports.
+fn opened(counted: &Counted) -> [u64; 3] {
+    let counts = counted.counts();
+    [Side::Caller, Side::Upkeep, Side::Reports].map(|side| counts.from(side, Method::Connect))
 }
 
 /// The name of a lock on this node.

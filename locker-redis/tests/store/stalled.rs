@@ -237,13 +237,12 @@ async fn who_waits_elsewhere_is_woken_beside_one_who_waits_in_vain() {
     let hung = place_of(&servers, "ns:{there}");
     let [before, after] = <[String; 2]>::try_from(elsewhere(&servers, hung)[..2].to_vec()).unwrap();
     let owners = join_all([&before, &after].map(|text| owner.acquire(text))).await;
-    let watch = async |text: &str| waiter.backend.watch(&key(text), &waiter.waits()).await;
-    let waits_before = watch(&before).await.unwrap();
+    let waits_before = waiter.watch(&before).await.unwrap();
     servers.nodes()[hung].pause().unwrap();
     let timeout = Timing::default().request_timeout;
     let in_vain = async {
         loop {
-            if let Ok(watched) = tokio::time::timeout(timeout, watch("there")).await {
+            if let Ok(watched) = tokio::time::timeout(timeout, waiter.watch("there")).await {
                 let error = watched.err().expect("it hangs");
                 assert_eq!(error.kind(), ErrorKind::Busy, "{error:?}");
                 assert!(error.is_unanswered(), "{error:?}");
@@ -253,7 +252,7 @@ async fn who_waits_elsewhere_is_woken_beside_one_who_waits_in_vain() {
     };
     let woken = async {
         tokio::time::sleep(Duration::from_millis(100)).await;
-        let waits_after = tokio::time::timeout(timeout, watch(&after)).await;
+        let waits_after = tokio::time::timeout(timeout, waiter.watch(&after)).await;
         let waits_after = waits_after.expect("in time").unwrap();
         for (owner_hash, mut hints) in owners.iter().zip([waits_before, waits_after]) {
             owner.backend.release(owner_hash).await.unwrap();
@@ -275,8 +274,7 @@ async fn nobody_who_begins_to_wait_elsewhere_waits_until_one_that_hangs_is_taken
     let waiter = Process::born(servers.url(), "ns").await;
     let hung = place_of(&servers, "ns:{there}");
     let texts = elsewhere(&servers, hung);
-    let watch = async |text: &str| waiter.backend.watch(&key(text), &waiter.waits()).await;
-    let mut waits = vec![watch(&texts[0]).await.unwrap()];
+    let mut waits = vec![waiter.watch(&texts[0]).await.unwrap()];
     servers.nodes()[hung].pause().unwrap();
     // It is asked after five seconds, has three to answer, and is opened anew then.
     let end = Instant::now() + Duration::from_secs(10);
@@ -286,7 +284,7 @@ async fn nobody_who_begins_to_wait_elsewhere_waits_until_one_that_hangs_is_taken
             break;
         }
         let began = Instant::now();
-        waits.push(watch(text).await.unwrap());
+        waits.push(waiter.watch(text).await.unwrap());
         slowest = slowest.max(began.elapsed());
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
@@ -303,16 +301,15 @@ async fn who_leaves_a_primary_that_hangs_keeps_nobody_waiting_elsewhere() {
     let waiter = Process::born(servers.url(), "ns").await;
     let hung = place_of(&servers, "ns:{there}");
     let texts = elsewhere(&servers, hung);
-    let watch = async |text: &str| waiter.backend.watch(&key(text), &waiter.waits()).await;
-    let _kept = watch(&texts[0]).await.unwrap();
+    let _kept = waiter.watch(&texts[0]).await.unwrap();
     // The last two are withdrawn together, while the first one is.
     let leaving = [&texts[1], "there", &texts[2]];
-    let leaving = join_all(leaving.map(watch)).await;
+    let leaving = join_all(leaving.map(|text| waiter.watch(text))).await;
     servers.nodes()[hung].pause().unwrap();
     drop(leaving);
     for text in &texts[3..] {
         let began = Instant::now();
-        let hints = watch(text).await.unwrap();
+        let hints = waiter.watch(text).await.unwrap();
         let took = began.elapsed();
         assert!(took < Duration::from_millis(500), "{text}: {took:?}");
         drop(hints);

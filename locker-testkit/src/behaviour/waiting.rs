@@ -4,7 +4,7 @@ use super::World;
 use crate::fixture::Fixture;
 use crate::wrap::{Fault, Method, Scope, Twist, Twisted};
 use async_trait::async_trait;
-use distributed_locker::{AcquireOptions, Acquired, Locker, MutexError, Wait};
+use distributed_locker::{AcquireOptions, Acquired, LockGuard, Locker, MutexError, Wait};
 use futures_util::StreamExt;
 use futures_util::future::join_all;
 use locker_core::backend::{Answer, Birth, Claim, Claimed, Limits, Liveness};
@@ -73,31 +73,41 @@ pub async fn a_mutex_gives_up_at_its_deadline_and_names_the_holder<F: Fixture>(w
     );
 }
 
+/// Waits for "k", which is released after a while, and is granted it soon after that.
+async fn is_woken<F: Fixture>(
+    world: &World<F>,
+    waiter: &Locker,
+    holder: LockGuard,
+    after: Duration,
+) -> LockGuard {
+    let waiting = async {
+        let acquired = waiter.acquire("k", patient(world)).await.unwrap();
+        (acquired, world.now())
+    };
+    let releasing = async {
+        world.timing_sleep(after).await;
+        let released = world.now();
+        holder.release().await.unwrap();
+        released
+    };
+    let ((acquired, at), released) = world
+        .during(async { tokio::join!(waiting, releasing) })
+        .await;
+    let took = at.since(released);
+    assert!(
+        took < world.timing().report_every / 2,
+        "woken after {took:?}"
+    );
+    acquired.guard().expect("granted")
+}
+
 /// L1, hazard PG-11. The net under the hint is far away here.
 pub async fn a_release_wakes_the_waiter<F: Fixture>(world: World<F>) {
     let (a, b) = (world.locker().await, world.locker().await);
     for _ in 0..5 {
         let guard = world.hold(&a, "k").await;
-        let options = patient(&world);
-        let waiting = async {
-            let acquired = b.acquire("k", options).await.unwrap();
-            (acquired, world.now())
-        };
-        let releasing = async {
-            world.timing_sleep(world.timing().report_every / 2).await;
-            let released = world.now();
-            guard.release().await.unwrap();
-            released
-        };
-        let ((acquired, at), released) = world
-            .during(async { tokio::join!(waiting, releasing) })
-            .await;
-        let took = at.since(released);
-        assert!(
-            took < world.timing().report_every / 2,
-            "woken after {took:?}"
-        );
-        let guard = acquired.guard().expect("granted");
+        let after = world.timing().report_every / 2;
+        let guard = is_woken(&world, &b, guard, after).await;
         world.during(guard.release()).await.unwrap();
     }
 }
@@ -145,24 +155,9 @@ pub async fn a_holder_of_whom_nothing_is_heard_is_waited_for<F: Fixture>(world: 
     );
     let timing = world.timing();
     assert!(took < timing.request_timeout * 2, "after {took:?}");
-    let waiting = async {
-        let acquired = b.acquire("k", patient(&world)).await.unwrap();
-        (acquired, world.now())
-    };
-    let releasing = async {
-        // It has asked in vain, before it enrolled and after it, and is not to look again for a while.
-        let pause = timing.request_timeout * 2 + timing.retry_after;
-        world.timing_sleep(pause).await;
-        let released = world.now();
-        guard.release().await.unwrap();
-        released
-    };
-    let ((acquired, at), released) = world
-        .during(async { tokio::join!(waiting, releasing) })
-        .await;
-    let took = at.since(released);
-    assert!(acquired.guard().is_some());
-    assert!(took < timing.report_every / 2, "woken after {took:?}");
+    // It has asked in vain, before it enrolled and after it, and is not to look again for a while.
+    let after = timing.request_timeout * 2 + timing.retry_after;
+    let _guard = is_woken(&world, &b, guard, after).await;
 }
 
 /// Waiters of one process queue locally.
