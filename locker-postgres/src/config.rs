@@ -9,15 +9,14 @@ use crate::migrate;
 use crate::pooler::{Between, Pooler};
 use crate::session::Source;
 use crate::statement::{Of, Schema, Statements};
+use crate::url;
 use crate::waiting::{self, Waiting};
 use async_trait::async_trait;
 use locker_core::backend::Side;
 use locker_core::{Backend, BackendError, Connect};
-use percent_encoding::percent_decode_str;
 use sqlx::postgres::{PgConnectOptions, PgPool};
 use sqlx::{ConnectOptions, PgConnection};
 use std::fmt;
-use std::str::FromStr;
 use std::sync::Arc;
 
 /// How many connections the callers of one locker use at most. The first is opened at once, the
@@ -62,29 +61,20 @@ impl Postgres {
     /// `Config` when it is no such URL, or has a parameter that nobody knows, which is named. The text
     /// of the error contains nothing else of the URL.
     pub fn from_url(url: &str) -> Result<Self, BackendError> {
-        if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
-            return Err(error::config("the URL does not begin with postgres://"));
-        }
-        if has_misplaced_at(url) {
-            return Err(error::config(
-                "an `@` stands behind the host of the URL: what is special in a password is \
-                 percent-encoded (`/` is %2F, `?` is %3F, `#` is %23), and so is an `@` (%40)",
-            ));
-        }
-        refuse_unknown_parameters(url)?;
-        let (url, own) = parameters(url);
-        let word = |name| own.iter().find(|(n, _)| *n == name).map(|(_, word)| *word);
-        // The cause is not kept: it may quote the URL, and with it a password.
-        let options = PgConnectOptions::from_str(&url)
-            .map_err(|_| error::config("the text is no URL of a Postgres server"))?;
-        let detection = CrashDetection::from_words(word("crash_detection"), word("grace"))?;
-        let store = Self::from_options(options).crash_detection(detection);
-        match word("between") {
-            None => Ok(store),
-            Some("sessions") => Ok(store.between(Between::Sessions)),
-            Some("transactions") => Ok(store.between(Between::Transactions)),
-            Some(_) => Err(error::config("between is `sessions` or `transactions`")),
-        }
+        let parsed = url::parse(url)?;
+        let detection =
+            CrashDetection::from_words(parsed.own("crash_detection"), parsed.own("grace"))?;
+        let between = match parsed.own("between") {
+            None => None,
+            Some("sessions") => Some(Between::Sessions),
+            Some("transactions") => Some(Between::Transactions),
+            Some(_) => return Err(error::config("between is `sessions` or `transactions`")),
+        };
+        let store = Self::from_options(parsed.options).crash_detection(detection);
+        Ok(match between {
+            None => store,
+            Some(between) => store.between(between),
+        })
     }
 
     /// The store that these options lead to.
@@ -225,90 +215,6 @@ impl Postgres {
             .await
             .map_err(|cause| error::from_sqlx(cause, Stage::Opening))
     }
-}
-
-/// Whether an `@` stands where none belongs. Then a character of the password was not escaped, and the
-/// rest of it would be taken for a database or for a parameter, and be shown as such.
-fn has_misplaced_at(url: &str) -> bool {
-    let (_, rest) = url.split_once("://").unwrap_or(("", url));
-    let behind = rest.find(['/', '?', '#']).map_or("", |end| &rest[end..]);
-    let (path, query) = behind.split_once('?').unwrap_or((behind, ""));
-    let mut names = query.split('&').filter_map(|word| word.split('=').next());
-    path.contains('@') || names.any(|name| name.contains('@'))
-}
-
-/// The parameters of [`PgConnectOptions`] besides `options[…]`.
-const PARAMETERS: &[&str] = &[
-    "sslmode",
-    "ssl-mode",
-    "sslrootcert",
-    "ssl-root-cert",
-    "ssl-ca",
-    "sslcert",
-    "ssl-cert",
-    "sslkey",
-    "ssl-key",
-    "statement-cache-capacity",
-    "host",
-    "hostaddr",
-    "port",
-    "dbname",
-    "user",
-    "password",
-    "application_name",
-    "options",
-];
-/// The locker's own.
-const OWN: &[&str] = &["crash_detection", "grace", "between"];
-
-/// The client writes a parameter that it does not know to the log, *with its value*, and goes on. A
-/// password under a wrong name would be there for all to read.
-fn refuse_unknown_parameters(url: &str) -> Result<(), BackendError> {
-    let query = url.split_once('?').map_or("", |(_, query)| query);
-    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-        let raw = pair.split_once('=').map_or(pair, |(name, _)| name);
-        let name = percent_decode_str(raw).decode_utf8_lossy();
-        let is_option = name.starts_with("options[") && name.ends_with(']');
-        if is_option || PARAMETERS.contains(&&*name) {
-            continue;
-        }
-        if OWN.contains(&&*name) {
-            // The client would get it, and not know it.
-            if raw != name || !pair.contains('=') {
-                return Err(error::config(format!(
-                    "the parameter `{name}` of the URL is written as `{name}=` and its value"
-                )));
-            }
-            continue;
-        }
-        // With an `@` behind it, or a password before it, it may be a piece of one.
-        if query.contains('@') || query.contains("password=") || !pair.contains('=') {
-            return Err(error::config(
-                "the URL has a parameter that is not known; if it is a piece of the password: what \
-                 is special there is percent-encoded (`?` is %3F, `&` is %26), and so is an `@` (%40)",
-            ));
-        }
-        let shown: String = name.chars().take(40).collect();
-        return Err(error::config(format!(
-            "the parameter `{}` of the URL is not known",
-            shown.escape_debug()
-        )));
-    }
-    Ok(())
-}
-
-/// The URL without the locker's own parameters, and these.
-fn parameters(url: &str) -> (String, Vec<(&str, &str)>) {
-    let Some((before, after)) = url.split_once('?') else {
-        return (url.to_owned(), Vec::new());
-    };
-    let pairs = after.split('&').map(|pair| (pair, pair.split_once('=')));
-    let is_own = |name: &str| OWN.contains(&name);
-    let (own, others): (Vec<_>, Vec<_>) =
-        pairs.partition(|(_, pair)| pair.is_some_and(|(name, _)| is_own(name)));
-    let others: Vec<&str> = others.into_iter().map(|(text, _)| text).collect();
-    let own = own.into_iter().filter_map(|(_, pair)| pair).collect();
-    (format!("{before}?{}", others.join("&")), own)
 }
 
 /// Shows no password, and no options that could contain one.

@@ -306,7 +306,14 @@ impl Lane {
                 }
             }
         }
-        let mut next = self.next();
+        if let Some((lane, job)) = self.next() {
+            lane.run(job).await;
+        }
+    }
+
+    /// Does one request after the other, until nobody waits.
+    async fn run(self, job: Job) {
+        let mut next = Some((self, job));
         while let Some((lane, job)) = next {
             next = lane.work(job).await.and_then(Self::next);
         }
@@ -316,11 +323,7 @@ impl Lane {
     async fn carry(self, job: Job) {
         if let Some((lane, job)) = self.work(job).await.and_then(Self::next) {
             let shared = Arc::clone(&lane.shared);
-            shared.spawn(async move {
-                if let Some(lane) = lane.work(job).await {
-                    lane.serve().await;
-                }
-            });
+            shared.spawn(lane.run(job));
         }
     }
 

@@ -5,7 +5,7 @@
 //!
 //! | module | idea |
 //! | --- | --- |
-//! | `config` | where the server is, and in which schema |
+//! | `config`, `url` | where the server is, and in which schema |
 //! | `migrate`, `migrations/*/*.sql` | the tables, and the functions that are the operations |
 //! | `statement`, `arguments` | the calls of those functions, and what is bound to them |
 //! | `session` | one connection, examined; one request on it at a time |
@@ -34,9 +34,15 @@ mod pooler;
 mod row;
 mod session;
 mod statement;
+mod url;
 mod waiting;
 
 pub use config::Postgres;
 pub use confirm::ConfirmError;
 pub use crash::CrashDetection;
 pub use pooler::Between;
+
+/// The examples of the README compile as well.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -98,13 +98,83 @@ impl Place {
             Some((login, hosts)) => (Login::parse(login)?, hosts),
             None => (Login::default(), authority),
         };
-        let (mut tls, kind) = match scheme.split_once('+') {
-            Some(("redis", kind)) => (None, Some(kind)),
-            Some(("rediss", kind)) => (Some(Tls::default()), Some(kind)),
-            None if scheme == "redis" => (None, None),
-            None if scheme == "rediss" => (Some(Tls::default()), None),
+        let (tls, kind) = Kind::of(scheme)?;
+        let options = Options::parse(query, tls, kind)?;
+        let port = match kind {
+            Kind::Sentinel => SENTINEL_PORT,
+            Kind::Standalone | Kind::Cluster => SERVER_PORT,
+        };
+        let nodes = nodes(hosts, port)?;
+        let (deployment, db) = match kind {
+            Kind::Standalone if nodes.len() > 1 => {
+                return Err(error::config(
+                    "several hosts are a cluster (redis+cluster://) or sentinels \
+                     (redis+sentinel://)",
+                ));
+            }
+            Kind::Standalone => (Deployment::Standalone, db(path)?),
+            Kind::Sentinel => {
+                let (master, path) = path.split_once('/').unwrap_or((path, ""));
+                if master.is_empty() {
+                    return Err(error::config(
+                        "the sentinels are asked for a server by its name: \
+                         redis+sentinel://HOST,HOST/NAME",
+                    ));
+                }
+                let master = decoded(master, "the name of the server")?;
+                let login = options.sentinel;
+                (Deployment::Sentinel { master, login }, db(path)?)
+            }
+            Kind::Cluster if db(path)? != 0 => {
+                return Err(error::config("a Redis Cluster has the database 0 only"));
+            }
+            Kind::Cluster => (Deployment::Cluster, 0),
+        };
+        Ok(Self {
+            deployment,
+            nodes,
+            login,
+            db,
+            tls: options.tls,
+        })
+    }
+}
+
+/// The kind of a deployment, as a scheme names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Standalone,
+    Sentinel,
+    Cluster,
+}
+
+impl Kind {
+    /// Also whether it is spoken to by TLS.
+    fn of(scheme: &str) -> Result<(bool, Self), BackendError> {
+        let (protocol, kind) = scheme.split_once('+').unwrap_or((scheme, ""));
+        let kind = match kind {
+            "" if !scheme.contains('+') => Self::Standalone,
+            "sentinel" => Self::Sentinel,
+            "cluster" => Self::Cluster,
             _ => return Err(unknown_scheme(scheme)),
         };
+        match protocol {
+            "redis" => Ok((false, kind)),
+            "rediss" => Ok((true, kind)),
+            _ => Err(unknown_scheme(scheme)),
+        }
+    }
+}
+
+/// What stands behind the `?`.
+struct Options {
+    tls: Option<Tls>,
+    sentinel: Login,
+}
+
+impl Options {
+    fn parse(query: &str, tls: bool, kind: Kind) -> Result<Self, BackendError> {
+        let mut tls = tls.then(Tls::default);
         let mut sentinel = Login::default();
         for option in query.split('&').filter(|option| !option.is_empty()) {
             let (name, value) = option.split_once('=').unwrap_or((option, ""));
@@ -118,56 +188,15 @@ impl Place {
                         "the option `{name}` belongs to TLS; the scheme of TLS is `rediss`"
                     )));
                 }
-                ("sentinel_user", _) if kind == Some("sentinel") => sentinel.user = Some(value),
-                ("sentinel_password", _) if kind == Some("sentinel") => {
+                ("sentinel_user", _) if kind == Kind::Sentinel => sentinel.user = Some(value),
+                ("sentinel_password", _) if kind == Kind::Sentinel => {
                     sentinel.password = Some(Secret(value));
                 }
                 _ => return Err(unknown_option(name, query)),
             }
         }
         check(tls.as_ref())?;
-        let port = match kind {
-            Some("sentinel") => SENTINEL_PORT,
-            _ => SERVER_PORT,
-        };
-        let nodes = nodes(hosts, port)?;
-        let (deployment, db) = match kind {
-            None => {
-                if nodes.len() > 1 {
-                    return Err(error::config(
-                        "several hosts are a cluster (redis+cluster://) or sentinels \
-                         (redis+sentinel://)",
-                    ));
-                }
-                (Deployment::Standalone, db(path)?)
-            }
-            Some("sentinel") => {
-                let (master, path) = path.split_once('/').unwrap_or((path, ""));
-                if master.is_empty() {
-                    return Err(error::config(
-                        "the sentinels are asked for a server by its name: \
-                         redis+sentinel://HOST,HOST/NAME",
-                    ));
-                }
-                let master = decoded(master, "the name of the server")?;
-                let login = sentinel;
-                (Deployment::Sentinel { master, login }, db(path)?)
-            }
-            Some("cluster") => {
-                if db(path)? != 0 {
-                    return Err(error::config("a Redis Cluster has the database 0 only"));
-                }
-                (Deployment::Cluster, 0)
-            }
-            Some(_) => return Err(unknown_scheme(scheme)),
-        };
-        Ok(Self {
-            deployment,
-            nodes,
-            login,
-            db,
-            tls,
-        })
+        Ok(Self { tls, sentinel })
     }
 }
 

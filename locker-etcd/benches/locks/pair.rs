@@ -4,11 +4,11 @@
 use crate::raw::{Raw, Service};
 use distributed_locker::Locker;
 use locker_testkit::figures::{
-    Failure, Measuring, ROUNDS, Spread, Target, by_client, by_locker, clients,
+    Failure, Measuring, ROUNDS, Rate, Spread, TURNS, Target, by_client, by_locker, clients,
 };
 use locker_testkit::servers::etcd::Server;
 use std::fmt;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 const MANY: usize = 64;
 /// Of Linux, in what it tells programs.
@@ -16,39 +16,39 @@ const TICKS_PER_SEC: f64 = 100.0;
 
 pub(crate) async fn measure(measuring: &mut Measuring, server: &Server) -> Result<(), Failure> {
     let url = server.url();
-    let slice = measuring.slice;
+    let slice = measuring.slice / TURNS;
     let locker = Locker::builder(measuring.open(url)?).start().await?;
     let raw = Raw::open(url).await?;
     let service = Service::open(url, 1).await?;
     for (tasks, least) in [(1, 0.80), (MANY, 3.5)] {
         let mut bare = clients(&raw, tasks).await?;
         let mut its_clients = clients(&service, tasks).await?;
-        let mut costs = [Cost::default(); 2];
+        let mut costs = [Cost::default(); 3];
         let (mut ratios, mut to_service) = (Vec::new(), Vec::new());
         let (mut ours, mut theirs, mut rates_of_service) = (Vec::new(), Vec::new(), Vec::new());
         // In the first one sockets and allocators get warm.
         for round in 0..=ROUNDS {
             measuring.doing(format!("{tasks} tasks: round {round} of {ROUNDS}"));
-            let warm = round > 0;
-            // Whoever is first has the colder machine: they take turns.
-            let [mut our, mut their] = [0.0; 2];
-            for turn in [round, round + 1] {
-                let (before, begun) = (Cost::so_far(server)?, Instant::now());
-                let (rate, cost) = if turn % 2 == 0 {
-                    (_, our) = by_locker(&locker, tasks, slice).await?;
-                    (our, &mut costs[0])
-                } else {
-                    (bare, their) = by_client::<Raw>(bare, slice).await?;
-                    (their, &mut costs[1])
-                };
-                let pairs = rate * begun.elapsed().as_secs_f64();
-                if warm {
-                    cost.add(before, Cost::so_far(server)?, pairs);
+            let mut rates = [Rate::default(); 3];
+            for turn in 0..TURNS {
+                // Whoever is first has the colder machine: that changes too.
+                let order = if turn % 2 == 0 { [0, 1, 2] } else { [1, 0, 2] };
+                for side in order {
+                    let (before, rate) = (Cost::so_far(server)?, &mut rates[side]);
+                    let more;
+                    match side {
+                        0 => more = by_locker(&locker, tasks, slice).await?,
+                        1 => (bare, more) = by_client::<Raw>(bare, slice).await?,
+                        _ => (its_clients, more) = by_client::<Service>(its_clients, slice).await?,
+                    }
+                    *rate += more;
+                    if round > 0 {
+                        costs[side].add(before, Cost::so_far(server)?, more);
+                    }
                 }
             }
-            let of_service;
-            (its_clients, of_service) = by_client::<Service>(its_clients, slice).await?;
-            if warm {
+            if round > 0 {
+                let [our, their, of_service] = rates.map(Rate::per_second);
                 to_service.push(our / of_service);
                 rates_of_service.push(of_service);
                 ratios.push(our / their);
@@ -69,8 +69,8 @@ pub(crate) async fn measure(measuring: &mut Measuring, server: &Server) -> Resul
         report.figure(
             format!("{what}, processor time for a pair"),
             format!(
-                "{} through the locker; {} by the bare client",
-                costs[0], costs[1]
+                "{} through the locker; {} by the bare client; {} by the lock service",
+                costs[0], costs[1], costs[2]
             ),
         );
         report.figure(
@@ -92,7 +92,7 @@ struct Cost {
     transactions: f64,
     server_secs: f64,
     own_secs: f64,
-    pairs: f64,
+    pairs: u64,
 }
 
 impl Cost {
@@ -111,21 +111,22 @@ impl Cost {
             transactions: transactions.parse()?,
             server_secs: server_secs.parse()?,
             own_secs: ticks.iter().sum::<f64>() / TICKS_PER_SEC,
-            pairs: 0.0,
+            pairs: 0,
         })
     }
 
-    fn add(&mut self, before: Self, after: Self, pairs: f64) {
+    fn add(&mut self, before: Self, after: Self, more: Rate) {
         self.transactions += after.transactions - before.transactions;
         self.server_secs += after.server_secs - before.server_secs;
         self.own_secs += after.own_secs - before.own_secs;
-        self.pairs += pairs;
+        self.pairs += more.pairs;
     }
 }
 
 impl fmt::Display for Cost {
+    #[expect(clippy::cast_precision_loss, reason = "a mean")]
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let each = |all: f64| all / self.pairs.max(1.0);
+        let each = |all: f64| all / self.pairs.max(1) as f64;
         write!(
             f,
             "{:.0} us of the server, {:.0} us of the client, {:.2} transactions",

@@ -14,7 +14,7 @@ mod waiters;
 
 pub use handoff::hand_off;
 pub use idle::{Idle, LOCKS, idle};
-pub use pair::{Bare, Pairs, bare_rate, by_client, by_locker, clients, pairs};
+pub use pair::{Bare, Pairs, Rate, bare_rate, by_client, by_locker, clients, pairs};
 pub use report::{Report, Spread, Target};
 pub use waiters::{HOLD, PROCESSES, WAITERS_EACH, sleeps, waiters};
 
@@ -34,12 +34,16 @@ pub type Opens = fn(&str) -> Result<Arc<dyn Connect>, Failure>;
 /// How often everything is measured. The ratio that counts is the median.
 pub const ROUNDS: usize = 9;
 
+/// In how many turns with the others each of them makes its pairs of a round: what else the machine does
+/// changes within a second, and a round that gave its one half to one of them would measure that.
+pub const TURNS: u32 = 8;
+
 /// A run of a benchmark: what is asked for, and what was measured so far.
 #[derive(Debug)]
 pub struct Measuring {
     /// What is printed at the end.
     pub report: Report,
-    /// One measurement of one round.
+    /// How long each side of one round is measured.
     pub slice: Duration,
     /// How long ten thousand locks are held.
     pub idle: Duration,
@@ -117,7 +121,7 @@ impl Measuring {
         bar.enable_steady_tick(Duration::from_millis(200));
         let mut measuring = Self {
             report: Report::default(),
-            slice: Duration::from_millis(500),
+            slice: Duration::from_secs(1),
             idle: Duration::from_secs(60),
             cycles: 1_000_000,
             parts: Vec::new(),

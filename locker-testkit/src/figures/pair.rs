@@ -1,10 +1,11 @@
 //! Acquire and release of a free lock, over and over, by one task and by many, through the locker and
 //! by the bare client.
 
-use super::{Failure, Measuring, ROUNDS, Spread, Target};
+use super::{Failure, Measuring, ROUNDS, Spread, TURNS, Target};
 use distributed_locker::{AcquireOptions, Acquired, Locker};
 use locker_core::{Connect, Key};
 use std::future::Future;
+use std::ops::AddAssign;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
@@ -36,6 +37,29 @@ pub struct Pairs {
     pub bare: Spread,
 }
 
+/// Pairs that were made, and how long it took.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Rate {
+    /// How many there were.
+    pub pairs: u64,
+    took: Duration,
+}
+
+impl Rate {
+    /// Pairs per second.
+    #[expect(clippy::cast_precision_loss, reason = "a rate")]
+    pub fn per_second(self) -> f64 {
+        self.pairs as f64 / self.took.as_secs_f64()
+    }
+}
+
+impl AddAssign for Rate {
+    fn add_assign(&mut self, more: Self) {
+        self.pairs += more.pairs;
+        self.took += more.took;
+    }
+}
+
 /// Measures pairs of so many tasks, each with a key of its own.
 ///
 /// # Errors
@@ -49,34 +73,33 @@ pub async fn pairs<B: Bare>(
     tasks: usize,
     target: Target,
 ) -> Result<Pairs, Failure> {
-    let slice = measuring.slice;
+    let slice = measuring.slice / TURNS;
     let locker = Locker::builder(store).start().await?;
     let mut clients = clients(bare, tasks).await?;
-    // Statements, sockets and allocators get warm.
-    let mut through_locker = 0;
-    let mut ours = async || {
-        let (pairs, rate) = by_locker(&locker, tasks, slice).await?;
-        through_locker += pairs;
-        Ok::<_, Failure>(rate)
-    };
-    ours().await?;
-    clients = by_client::<B>(clients, slice).await?.0;
     let (mut ratios, mut our_rates, mut bare_rates) = (Vec::new(), Vec::new(), Vec::new());
-    for round in 1..=ROUNDS {
+    let mut through_locker = 0;
+    // In the first one statements, sockets and allocators get warm.
+    for round in 0..=ROUNDS {
         measuring.doing(format!("{what}, {tasks} tasks: round {round} of {ROUNDS}"));
-        // Whoever is first has the colder machine: they take turns.
-        let our;
-        let their;
-        if round % 2 == 1 {
-            our = ours().await?;
-            (clients, their) = by_client::<B>(clients, slice).await?;
-        } else {
-            (clients, their) = by_client::<B>(clients, slice).await?;
-            our = ours().await?;
+        let (mut our, mut their) = (Rate::default(), Rate::default());
+        for turn in 0..TURNS {
+            // Whoever is first has the colder machine: that changes too.
+            if turn % 2 == 0 {
+                our += by_locker(&locker, tasks, slice).await?;
+            }
+            let rate;
+            (clients, rate) = by_client::<B>(clients, slice).await?;
+            their += rate;
+            if turn % 2 == 1 {
+                our += by_locker(&locker, tasks, slice).await?;
+            }
         }
-        ratios.push(our / their);
-        our_rates.push(our);
-        bare_rates.push(their);
+        through_locker += our.pairs;
+        if round > 0 {
+            ratios.push(our.per_second() / their.per_second());
+            our_rates.push(our.per_second());
+            bare_rates.push(their.per_second());
+        }
     }
     let what = format!("acquire + release, {what}, {tasks} task(s)");
     measuring.report.ratio(&what, Spread::of(ratios), target);
@@ -112,7 +135,7 @@ pub async fn bare_rate<B: Bare>(
         let rate;
         (clients, rate) = by_client::<B>(clients, measuring.slice).await?;
         if round > 0 {
-            rates.push(rate);
+            rates.push(rate.per_second());
         }
     }
     Ok(Spread::of(rates))
@@ -131,16 +154,12 @@ pub async fn clients<B: Bare>(bare: &B, tasks: usize) -> Result<Vec<B::Client>, 
     Ok(clients)
 }
 
-/// One measurement through the locker: how many pairs there were, and how many per second.
+/// One measurement through the locker.
 ///
 /// # Errors
 ///
 /// The store's, or a free lock that is held.
-pub async fn by_locker(
-    locker: &Locker,
-    tasks: usize,
-    slice: Duration,
-) -> Result<(u64, f64), Failure> {
+pub async fn by_locker(locker: &Locker, tasks: usize, slice: Duration) -> Result<Rate, Failure> {
     let begun = Instant::now();
     let limit = begun + slice;
     let tasks = (0..tasks).map(|task| tokio::spawn(lock_in_turns(locker.clone(), task, limit)));
@@ -149,10 +168,11 @@ pub async fn by_locker(
     for task in tasks {
         pairs += task.await??;
     }
-    Ok((pairs, per_second(pairs, begun)))
+    let took = begun.elapsed();
+    Ok(Rate { pairs, took })
 }
 
-/// One measurement by the bare client, a task for each of these: pairs per second.
+/// One measurement by the bare client, a task for each of these.
 ///
 /// # Errors
 ///
@@ -160,7 +180,7 @@ pub async fn by_locker(
 pub async fn by_client<B: Bare>(
     clients: Vec<B::Client>,
     slice: Duration,
-) -> Result<(Vec<B::Client>, f64), Failure> {
+) -> Result<(Vec<B::Client>, Rate), Failure> {
     let begun = Instant::now();
     let limit = begun + slice;
     let tasks = clients.into_iter().enumerate();
@@ -172,12 +192,8 @@ pub async fn by_client<B: Bare>(
         clients.push(client);
         pairs += done;
     }
-    Ok((clients, per_second(pairs, begun)))
-}
-
-#[expect(clippy::cast_precision_loss, reason = "a rate")]
-fn per_second(pairs: u64, begun: Instant) -> f64 {
-    pairs as f64 / begun.elapsed().as_secs_f64()
+    let took = begun.elapsed();
+    Ok((clients, Rate { pairs, took }))
 }
 
 async fn lock_in_turns(locker: Locker, task: usize, limit: Instant) -> Result<u64, Failure> {
