@@ -19,7 +19,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let options = AcquireOptions::new();
     match locker.acquire_and_run("nightly", options, job).await? {
         Run::Completed { value, .. } => println!("done: {}", value?),
-        Run::SomeoneElseHoldsLock(holder) => println!("{} is at it", holder.owner),
+        Run::SomeoneElseHoldsLock(holder) => println!("already running: {}", holder.owner),
     }
     locker.terminate(Duration::from_secs(5)).await?;
     Ok(())

@@ -14,6 +14,9 @@ use std::time::Duration;
 ///
 /// `locker run KEY -- CMD` takes the lock KEY, runs CMD, and releases the lock when the last process
 /// that CMD has started is gone. If this machine stops being the owner, CMD is ended first.
+///
+/// The environment variable `LOCKER_LOG` filters what the library logs to stderr, in the syntax of
+/// `RUST_LOG`: "warn", unless it says otherwise.
 #[derive(Debug, Parser)]
 #[command(name = "locker", version, after_help = TABLE, max_term_width = 100)]
 pub(crate) struct Cli {

@@ -44,7 +44,7 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// The table, as `--help`, the man page and the README show it.
+/// The table, as `--help`, the man page and, word for word, the README show it.
 pub(crate) const TABLE: &str = "\
 Exit codes:
   0        success; with `run`, the command's own success
@@ -56,7 +56,7 @@ Exit codes:
   75       busy: somebody else holds the lock (moved by -E)
   76       lost: the lock was not held to the end; wins over the command's code
            (moved by --lost-exit-code)
-  77       not authorised at the store
+  77       not authorised at the store, or its file is read-only for this user
   78       configuration: a store file that is foreign, newer or unreadable, a server
            of another kind than its URL says or with a certificate that is not
            accepted, a record that cannot be read, or a store that is not compiled in

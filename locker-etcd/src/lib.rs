@@ -38,3 +38,8 @@ mod url;
 mod waiters;
 
 pub use config::Etcd;
+
+/// The examples of the README compile as well.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

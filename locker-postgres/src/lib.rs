@@ -41,3 +41,8 @@ pub use config::Postgres;
 pub use confirm::ConfirmError;
 pub use crash::CrashDetection;
 pub use pooler::Between;
+
+/// The examples of the README compile as well.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -136,7 +136,8 @@ impl Connect for Sqlite {
     ///   application or to a newer release; it lies on a network file system; another kernel, or
     ///   another time namespace, is using it.
     /// * `Denied`: the folder or the file is read-only for this user.
-    /// * `Unavailable`: another process is writing, or the system has no thread left. Ask again.
+    /// * `Busy`: another process is writing. Ask again.
+    /// * `Unavailable`: the system has no thread left. Ask again.
     ///
     /// # Cancel safety
     ///

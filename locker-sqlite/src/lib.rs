@@ -46,3 +46,8 @@ compile_error!(
 
 pub use config::Sqlite;
 pub use liveness::Liveness;
+
+/// The examples of the README compile as well.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -1,9 +1,13 @@
 //! The contract between the locker and its stores.
 //!
 //! A store keeps two kinds of record, locks and processes, and changes each of them by atomic
-//! compare-and-set. Everything else (waiting, repeating, giving up, deadlines) is not its business:
-//! **a backend never repeats a request by itself, never waits for a lock, and reads no clock but
-//! its own store's.**
+//! compare-and-set. Everything else (waiting, giving up, deadlines) is not its business: **a backend
+//! never waits for a lock, and reads no clock but its own store's.**
+//!
+//! **A backend never repeats what may have had an effect.** A request that the store has refused for
+//! certain it may send again, within the request's own time; each crate argues where it does. The
+//! client library of a Redis Cluster is the exception: it repeats, and `locker-redis` argues at each
+//! operation why that is harmless (`connection.rs`).
 //!
 //! All methods are required; sugar lives in the facade. Contention is data: a refused request is
 //! `Ok`. [`BackendError`] is for infrastructure only, and says whether the request may have had an
