@@ -11,10 +11,10 @@
 //! | `connection`, `socket` | one connection to one member, closed for certain |
 //! | `shared` | what claims compare, and a revision that went back |
 //! | `session` | one round trip: one transaction, of one member or of many |
-//! | `gather` | what several tasks ask for at the same time is one transaction |
+//! | `gather` | what several tasks ask for at the same time, as one transaction |
 //! | `names`, `record` | keys and leases; values, and their total decoding |
 //! | `locks`, `processes`, `base`, `listing` | the transactions themselves |
-//! | `hub`, `line`, `waiters` | the watch stream, and the order of those who wait |
+//! | `hub`, `line`, `waiters` | the watch stream, and the order of the waiters |
 //! | `backend` | the contract, method by method |
 //! | `error` | the one mapping of etcd's errors |
 

@@ -11,12 +11,12 @@
 //! | `session` | one connection, examined; one request on it at a time |
 //! | `pooler` | whether a connection has a session of its own |
 //! | `lanes`, `drive` | the connections of one side, and the queue before them; a request in its caller's hands |
-//! | `gather` | what is asked for meanwhile travels in one statement |
+//! | `gather` | sends in one statement what is asked for meanwhile |
 //! | `row` | total decoding of what is answered |
 //! | `hub`, `waiting` | hints: their streams, and the connection on which they come |
 //! | `backend` | the contract, method by method |
 //! | `crash` | how the end of a process is seen |
-//! | `confirm` | the lock pinned inside a transaction of its owner's |
+//! | `confirm` | the lock pinned inside its owner's transaction |
 //! | `error` | the one mapping of Postgres's errors |
 
 mod arguments;

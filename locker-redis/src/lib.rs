@@ -12,15 +12,15 @@
 //! | `server` | what the server says about itself, and whether we can work with it |
 //! | `names` | the names of keys and channels |
 //! | `session` | one connection, and the way that every request takes |
-//! | `gather` | what is asked for at the same time travels together |
-//! | `primaries`, `slots` | the same on a cluster: to each primary what concerns its slots |
+//! | `gather` | sends together what is asked for at the same time |
+//! | `primaries`, `slots` | the same on a cluster: each primary gets what concerns its slots |
 //! | `pipelines` | one primary of a cluster: its connection, and what is asked over it |
-//! | `chart`, `survey`, `nodes`, `witnesses` | whose the slots are, and whether the primaries agree on it |
+//! | `chart`, `survey`, `nodes`, `witnesses` | which primary has which slot, and whether the primaries agree |
 //! | `script` | the two scripts, and how they are sent |
 //! | `reply` | total decoding of what comes back |
 //! | `locks`, `processes`, `listing` | the operations, each a member of a script or a script |
 //! | `grants` | which keys a process holds, so that its end wakes their waiters |
-//! | `dead` | processes that are known to be dead, for ever |
+//! | `dead` | processes that are known to be dead, which is final |
 //! | `hub`, `waking`, `confirmed` | the streams of hints, and the subscription that feeds them |
 //! | `backend` | the contract, method by method |
 //! | `error` | the one mapping of the client's errors |

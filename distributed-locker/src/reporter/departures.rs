@@ -15,7 +15,9 @@ use tokio::sync::Semaphore;
 /// How many releases ask the store at a time. The others wait for their turn.
 const AT_A_TIME: usize = 32;
 /// For which part of a request's time one has its turn. Whoever is not answered by then waits on
-/// without: a part of the store that is silent must not keep the others waiting.
+/// without: a part of the store that is silent must not keep the others waiting. What departs into a
+/// silence that is new (since the last check) does so all the same, and with the default times 170 of
+/// them a second have their first turn.
 const TURN: u32 = 8;
 
 /// Who asks the store in turn, so that it is not asked everything at once.
