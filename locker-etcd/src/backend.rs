@@ -1,10 +1,10 @@
 //! The contract, method by method: each is one or two round trips on the connection.
 
+use crate::enrolment;
 use crate::gather::{self, Gathering, Member};
-use crate::hub::Hub;
 use crate::locks::Terms;
 use crate::session::{BATCH, Session};
-use crate::waiters;
+use crate::subscription::Subscription;
 use async_trait::async_trait;
 use locker_core::backend::{
     Answer, Birth, Claim, Claimed, Force, Held, HintStream, KeptBy, Limits, Listing, Liveness,
@@ -20,17 +20,17 @@ pub(crate) struct EtcdBackend {
     session: Arc<Session>,
     /// Where what is asked for at the same time is gathered.
     gathering: Gathering,
-    hub: Hub,
+    subscription: Subscription,
 }
 
 impl EtcdBackend {
     pub(crate) fn new(session: Session) -> Self {
-        let hub = Hub::start(&session.connection, &session.shared);
+        let subscription = Subscription::start(&session.connection, &session.shared);
         let session = Arc::new(session);
         Self {
             gathering: gather::over(&session),
             session,
-            hub,
+            subscription,
         }
     }
 
@@ -202,7 +202,7 @@ impl Backend for EtcdBackend {
     }
 
     async fn watch(&self, key: &Key, watcher: &Watcher) -> Result<HintStream, BackendError> {
-        waiters::watch(&self.session, &self.hub, key, watcher).await
+        enrolment::watch(&self.session, &self.subscription, key, watcher).await
     }
 
     /// Nothing outlives its lease here, and what was forgotten needs no sweeping.

@@ -14,7 +14,7 @@
 //! | `gather` | what several tasks ask for at the same time, as one transaction |
 //! | `names`, `record` | keys and leases; values, and their total decoding |
 //! | `locks`, `processes`, `base`, `listing` | the transactions themselves |
-//! | `hub`, `line`, `waiters` | the watch stream, and the order of the waiters |
+//! | `subscription`, `line`, `enrolment` | the watch stream, and the order of the waiters |
 //! | `backend` | the contract, method by method |
 //! | `error` | the one mapping of etcd's errors |
 
@@ -22,9 +22,9 @@ mod backend;
 mod base;
 mod config;
 mod connection;
+mod enrolment;
 mod error;
 mod gather;
-mod hub;
 mod line;
 mod listing;
 mod locks;
@@ -34,8 +34,8 @@ mod record;
 mod session;
 mod shared;
 mod socket;
+mod subscription;
 mod url;
-mod waiters;
 
 pub use config::Etcd;
 

@@ -24,7 +24,7 @@ use std::task::{Context, Poll};
 /// Nobody is put further back than this: it would wait for more than a second.
 const LAST: u32 = 64;
 
-/// One wait, shared by the task of the hub and by the stream of hints.
+/// One wait, shared by the task of the subscription and by the stream of hints.
 #[derive(Debug, Default)]
 pub(crate) struct View {
     state: Mutex<State>,

@@ -7,7 +7,7 @@ use crate::gather::{self, BATCH, Op, Statements};
 use crate::lanes::{Lanes, Then};
 use crate::row::{Answered, ProcessAnswered, foreign, store_time, unexpected};
 use crate::statement::Of;
-use crate::waiting::Waiting;
+use crate::subscription::Subscription;
 use async_trait::async_trait;
 use futures_core::Stream;
 use locker_coalesce::{Carrier, Gate};
@@ -32,7 +32,7 @@ const TURNS: u32 = 4;
 pub(crate) struct PostgresBackend {
     gate: Gate<Statements>,
     /// `None` where no session is kept, so that nobody can listen.
-    waiting: Option<Waiting>,
+    subscription: Option<Subscription>,
     crash_detection: CrashDetection,
 }
 
@@ -42,12 +42,12 @@ type Members<T> = Vec<Result<T, BackendError>>;
 impl PostgresBackend {
     pub(crate) fn new(
         lanes: Lanes,
-        waiting: Option<Waiting>,
+        subscription: Option<Subscription>,
         crash_detection: CrashDetection,
     ) -> Self {
         Self {
             gate: gather::before(lanes),
-            waiting,
+            subscription,
             crash_detection,
         }
     }
@@ -185,7 +185,7 @@ impl Backend for PostgresBackend {
             ttl_granularity: Duration::from_micros(1),
             batch: BATCH,
             lock_ttl_kept_by: KeptBy::Store,
-            hints: self.waiting.is_some(),
+            hints: self.subscription.is_some(),
             wall_clock_expiry: true,
             shares_owner_clock: false,
             dead_after: self.crash_detection.dead_after(),
@@ -382,8 +382,8 @@ impl Backend for PostgresBackend {
     }
 
     async fn watch(&self, key: &Key, watcher: &Watcher) -> Result<HintStream, BackendError> {
-        match &self.waiting {
-            Some(waiting) => waiting.watch(key, watcher).await,
+        match &self.subscription {
+            Some(subscription) => subscription.watch(key, watcher).await,
             // It never hints, as `limits` says; who waits polls.
             None => Ok(Box::pin(Silence)),
         }

@@ -3,14 +3,14 @@
 use crate::backend::PostgresBackend;
 use crate::crash::CrashDetection;
 use crate::error::{self, Stage};
-use crate::hub::Debts;
+use crate::hints::Debts;
 use crate::lanes::{Lanes, Then};
 use crate::migrate;
 use crate::pooler::{Between, Pooler};
 use crate::session::Source;
 use crate::statement::{Of, Schema, Statements};
+use crate::subscription::{self, Subscription};
 use crate::url;
-use crate::waiting::{self, Waiting};
 use async_trait::async_trait;
 use locker_core::backend::Side;
 use locker_core::{Backend, BackendError, Connect};
@@ -202,7 +202,7 @@ impl Postgres {
         let Some(taken) = self.debts.take() else {
             return;
         };
-        let withdrawal = waiting::withdrawal(&taken);
+        let withdrawal = subscription::withdrawal(&taken);
         match lanes.ask(|s| &s.withdraw, withdrawal, Then::Nothing).await {
             Ok(_) => taken.paid(),
             Err(error) => tracing::debug!(%error, "enrolments could not be withdrawn yet"),
@@ -268,13 +268,13 @@ impl Connect for Postgres {
         if side == Side::Caller {
             self.pay_debts(&lanes).await;
         }
-        let waiting = (!pooled).then(|| {
+        let subscription = (!pooled).then(|| {
             let debts = Arc::clone(&self.debts);
-            Waiting::new(self.options.clone(), channel, statements, debts)
+            Subscription::new(self.options.clone(), channel, statements, debts)
         });
         Ok(Arc::new(PostgresBackend::new(
             lanes,
-            waiting,
+            subscription,
             self.crash_detection,
         )))
     }

@@ -13,7 +13,7 @@
 //! | `lanes`, `drive` | the connections of one side, and the queue before them; a request in its caller's hands |
 //! | `gather` | sends in one statement what is asked for meanwhile |
 //! | `row` | total decoding of what is answered |
-//! | `hub`, `waiting` | hints: their streams, and the connection on which they come |
+//! | `hints`, `subscription` | hints: their streams, and the connection on which they come |
 //! | `backend` | the contract, method by method |
 //! | `crash` | how the end of a process is seen |
 //! | `confirm` | the lock pinned inside its owner's transaction |
@@ -27,15 +27,15 @@ mod crash;
 mod drive;
 mod error;
 mod gather;
-mod hub;
+mod hints;
 mod lanes;
 mod migrate;
 mod pooler;
 mod row;
 mod session;
 mod statement;
+mod subscription;
 mod url;
-mod waiting;
 
 pub use config::Postgres;
 pub use confirm::ConfirmError;

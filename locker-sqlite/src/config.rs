@@ -150,7 +150,7 @@ impl Connect for Sqlite {
         let liveness = self.open_liveness()?;
         let mut session = crate::session::Session::new(self.config.clone(), liveness);
         session.adopt(opened).await?;
-        crate::wake::remove_stale(&self.config.path);
+        crate::mailbox::remove_stale(&self.config.path);
         Ok(Arc::new(SqliteBackend::new(actor::spawn(session)?)))
     }
 }

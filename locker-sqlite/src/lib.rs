@@ -14,8 +14,8 @@
 //! | `actor` | one task owns one connection; callers come and go |
 //! | `session` | one atomic step on the connection |
 //! | `row` | total decoding of what is found |
-//! | `locks`, `processes`, `listing`, `waiters`, `sweep` | the steps themselves |
-//! | `hub`, `wake` | hints inside a process, and between processes |
+//! | `locks`, `processes`, `listing`, `enrolment`, `sweep` | the steps themselves |
+//! | `hints`, `mailbox` | hints inside a process, and between processes |
 //! | `backend` | the contract, method by method |
 //! | `error` | the one mapping of SQLite's errors |
 
@@ -23,11 +23,13 @@ mod actor;
 mod backend;
 mod boot;
 mod config;
+mod enrolment;
 mod error;
-mod hub;
+mod hints;
 mod listing;
 mod liveness;
 mod locks;
+mod mailbox;
 mod open;
 mod place;
 mod processes;
@@ -35,8 +37,6 @@ mod reboot;
 mod row;
 mod session;
 mod sweep;
-mod waiters;
-mod wake;
 
 #[cfg(not(target_os = "linux"))]
 compile_error!(

@@ -52,7 +52,7 @@ impl Session {
             .sweep_kind(caller, &PROCESSES, before.nanos().saturating_sub(nanos))
             .await?;
         self.sweep_waiters(caller).await?;
-        crate::wake::remove_stale(&self.config().path);
+        crate::mailbox::remove_stale(&self.config().path);
         Ok(self.read().await?.answer(swept))
     }
 

@@ -8,7 +8,7 @@
 //! Paths of sockets are short by law (108 bytes), paths of databases are not: the folder is opened
 //! and its sockets are addressed through `/proc/self/fd`.
 
-use crate::hub::Hub;
+use crate::hints::Hub;
 use crate::place::beside;
 use locker_core::backend::Hint;
 use nix::libc;

@@ -30,14 +30,14 @@ use tokio::task::JoinHandle;
 /// Ids of watches are chosen here. Zero would let etcd choose, and what is negative is no id.
 const FIRST_ID: i64 = 1;
 
-/// The hub of one connection. Dropping it ends every stream of hints.
+/// The subscription of one connection. Dropping it ends every stream of hints.
 #[derive(Debug)]
-pub(crate) struct Hub {
+pub(crate) struct Subscription {
     orders: Orders,
     task: JoinHandle<()>,
 }
 
-/// By which the task of a hub is told what to do.
+/// By which the task of a subscription is told what to do.
 #[derive(Debug, Clone)]
 pub(crate) struct Orders {
     sender: mpsc::UnboundedSender<Order>,
@@ -73,7 +73,7 @@ enum Order {
     Withdraw,
 }
 
-impl Hub {
+impl Subscription {
     /// Starts the task, on the current runtime. The stream is opened when it is needed.
     pub(crate) fn start(connection: &Connection, shared: &Arc<Shared>) -> Self {
         let (sender, incoming) = mpsc::unbounded_channel();
@@ -101,7 +101,7 @@ impl Hub {
     }
 }
 
-impl Drop for Hub {
+impl Drop for Subscription {
     fn drop(&mut self) {
         self.task.abort();
     }
@@ -145,7 +145,7 @@ impl Drop for Watching {
     }
 }
 
-/// The task of the hub.
+/// The task of the subscription.
 struct Task {
     client: WatchClient,
     kv: KvClient,

@@ -5,10 +5,10 @@
 //! then on who leaves: so it knows its place when the lock goes, and asks nobody for it.
 
 use crate::error::{self, Request};
-use crate::hub::{Hub, Orders, Watched, Watching};
 use crate::line::View;
 use crate::session::{Session, revision_of};
 use crate::shared::{Seat, Shared};
+use crate::subscription::{Orders, Subscription, Watched, Watching};
 use etcd_client::{GetOptions, PutOptions, Txn, TxnOp};
 use futures_core::Stream;
 use futures_util::future::try_join;
@@ -22,11 +22,11 @@ use tokio::sync::oneshot;
 /// The hints of one key.
 pub(crate) async fn watch(
     session: &Arc<Session>,
-    hub: &Hub,
+    subscription: &Subscription,
     key: &Key,
     watcher: &Watcher,
 ) -> Result<HintStream, BackendError> {
-    let orders = hub.orders();
+    let orders = subscription.orders();
     match watcher {
         Watcher::Observer => {
             let view = Arc::default();

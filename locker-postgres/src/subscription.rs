@@ -9,7 +9,7 @@
 
 use crate::arguments::{self, Value, micros};
 use crate::error::{self, Stage};
-use crate::hub::{Debts, Enrolment, Hub, Taken};
+use crate::hints::{Debts, Enrolment, Hub, Taken};
 use crate::row::foreign;
 use crate::statement::{Statement, Statements};
 use locker_core::BackendError;
@@ -36,7 +36,7 @@ const PAUSE: Duration = Duration::from_millis(125);
 
 /// The way to the task that listens. When it is dropped, the task ends and closes its connection.
 #[derive(Debug)]
-pub(crate) struct Waiting {
+pub(crate) struct Subscription {
     ear: Ear,
     debts: Arc<Debts>,
     /// The connection belongs to it, whoever asks first.
@@ -73,7 +73,7 @@ struct Enrol {
     done: oneshot::Sender<Result<(), BackendError>>,
 }
 
-impl Waiting {
+impl Subscription {
     pub(crate) fn new(
         options: PgConnectOptions,
         channel: String,

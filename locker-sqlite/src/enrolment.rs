@@ -8,10 +8,10 @@
 //! the write lock short, and misses nobody, for the same reason.
 
 use crate::actor::Caller;
-use crate::hub::Hints;
+use crate::hints::Hints;
+use crate::mailbox::{Letters, Mailbox};
 use crate::row::{Process, process_columns};
 use crate::session::{Session, failed};
-use crate::wake::{Letters, Mailbox};
 use locker_core::backend::Watcher;
 use locker_core::{BackendError, Key};
 use sqlx::Row;
