@@ -1,7 +1,7 @@
 //! The guard of a held lock.
 
-use crate::error::{ExtendError, ReleaseError};
-use crate::heartbeat::Heartbeater;
+use crate::error::{ExtendError, Interrupted, ReleaseError};
+use crate::heartbeat::{Heartbeater, beat, refuse_if_draining};
 use crate::registry::{Departure, Entry};
 use crate::shared::Shared;
 use locker_core::backend::Released;
@@ -17,6 +17,11 @@ use tokio::sync::oneshot;
 /// Dropping it gives the lock back in the background: the drop never blocks, and the Reporter
 /// repeats the release until the store has confirmed it. [`release`](Self::release) does the same
 /// and waits for the answer.
+///
+/// The Reporter extends the lock in the background. By default it does so only while the owner
+/// beats: **a guard that is silent for one lock TTL (5 min) is lost.** [`heartbeat`](Self::heartbeat)
+/// is a beat, and costs no I/O; with [`HeartbeatPolicy::Automatic`](crate::HeartbeatPolicy::Automatic)
+/// none is needed.
 ///
 /// A guard is never more than a local opinion: the machine may be paused between a check and the
 /// write that follows it. What must not be written twice is protected by the
@@ -98,8 +103,24 @@ impl LockGuard {
         Heartbeater::new(Arc::clone(&self.shared), Arc::clone(&self.entry))
     }
 
-    /// Extends the lock now, and counts as a heartbeat. There is no need to call it: the Reporter
-    /// extends every held lock.
+    /// Says that the owner lives, and asks whether it should go on; see
+    /// [`Heartbeater::heartbeat`].
+    ///
+    /// # Errors
+    ///
+    /// [`Interrupted::Lost`] when the lock is lost: stop at once, and write nothing more.
+    /// [`Interrupted::Draining`] when the locker wants to end: the lock is still held; finish soon.
+    pub fn heartbeat(&self) -> Result<(), Interrupted> {
+        beat(&self.shared, &self.entry)?;
+        refuse_if_draining(&self.shared)
+    }
+
+    /// Extends the lock now, and counts as a heartbeat.
+    ///
+    /// There is rarely a need to call it: the Reporter extends by itself as long as there was a
+    /// heartbeat within the last lock TTL, or always with
+    /// [`HeartbeatPolicy::Automatic`](crate::HeartbeatPolicy::Automatic). It is for the moment before
+    /// a long step that cannot beat.
     ///
     /// # Errors
     ///

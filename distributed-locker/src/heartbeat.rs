@@ -66,25 +66,11 @@ impl Heartbeater {
         let Some((shared, entry)) = &self.lock else {
             return Ok(());
         };
-        let now = shared.time.now();
-        // Judged first: a job that does nothing but beat hears of its loss a stop budget before the
-        // end, whatever the Reporter is doing.
-        if let Err(loss) = entry.tenure.judge(now) {
-            entry.announce(shared, &loss);
-            return Err(Interrupted::Lost(loss));
-        }
-        if !entry.tenure.beat(now) {
-            let loss = entry.tenure.lose(LossReason::Expired, now);
-            entry.announce(shared, &loss);
-            return Err(Interrupted::Lost(loss));
-        }
+        let now = beat(shared, entry)?;
         if let Some(on_every) = &self.on_every {
             on_every.beat(now);
         }
-        match shared.draining.get() {
-            None => Ok(()),
-            Some(reason) => Err(Interrupted::Draining(reason.clone())),
-        }
+        refuse_if_draining(shared)
     }
 
     /// Sleeps, beating all the while, until the time is over or the job should stop.
@@ -148,6 +134,29 @@ impl Heartbeater {
     /// The identity of the acquisition; `None` without a lock.
     pub fn owner_hash(&self) -> Option<&OwnerHash> {
         self.lock.as_ref().map(|(_, entry)| entry.owner())
+    }
+}
+
+/// A heartbeat of whoever speaks for the lock. Answers when it was.
+pub(crate) fn beat(shared: &Shared, entry: &Entry) -> Result<Instant, Loss> {
+    let now = shared.time.now();
+    // Judged first: a job that does nothing but beat hears of its loss a stop budget before the
+    // end, whatever the Reporter is doing.
+    let judged = entry.tenure.judge(now).and_then(|_| {
+        if entry.tenure.beat(now) {
+            Ok(now)
+        } else {
+            Err(entry.tenure.lose(LossReason::Expired, now))
+        }
+    });
+    judged.inspect_err(|loss| entry.announce(shared, loss))
+}
+
+/// Whether the locker lets its jobs go on.
+pub(crate) fn refuse_if_draining(shared: &Shared) -> Result<(), Interrupted> {
+    match shared.draining.get() {
+        None => Ok(()),
+        Some(reason) => Err(Interrupted::Draining(reason.clone())),
     }
 }
 

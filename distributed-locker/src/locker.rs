@@ -97,7 +97,10 @@ impl Locker {
         &self.shared
     }
 
-    /// Asks for a lock.
+    /// Tries once to acquire a lock, unless [`AcquireOptions::wait`] says how long to wait for it.
+    ///
+    /// The [`LockGuard`](crate::LockGuard) must beat at least once per lock TTL (5 min), unless the options say
+    /// [`HeartbeatPolicy::Automatic`](crate::HeartbeatPolicy::Automatic).
     ///
     /// # Errors
     ///
@@ -121,7 +124,9 @@ impl Locker {
 
     /// Runs a job under a lock, and gives the lock back.
     ///
-    /// The job gets a [`Heartbeater`]. On loss its future is dropped (unless
+    /// The job gets a [`Heartbeater`], and must [beat](Heartbeater::heartbeat) at least once per lock
+    /// TTL (5 min), unless the options say
+    /// [`HeartbeatPolicy::Automatic`](crate::HeartbeatPolicy::Automatic). On loss its future is dropped (unless
     /// [`OnLost::Signal`](crate::OnLost::Signal) is asked for), before anybody else can own the
     /// lock.
     ///
@@ -171,6 +176,10 @@ impl Locker {
     }
 
     /// Stands by for a lock, to hold it whenever it is free.
+    ///
+    /// [`AcquireOptions::wait`] has no effect: a standby waits without limit. Its guards need no
+    /// heartbeats, unless the options ask for
+    /// [`HeartbeatPolicy::Required`](crate::HeartbeatPolicy::Required).
     ///
     /// # Errors
     ///

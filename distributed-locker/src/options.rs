@@ -4,13 +4,14 @@ use locker_core::Trace;
 use std::time::Duration;
 
 /// How to acquire a lock. The default does not wait, cancels the job on loss, and requires
-/// heartbeats.
+/// heartbeats (but not of a [`Standby`](crate::Standby)).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct AcquireOptions {
     pub(crate) wait: Wait,
     pub(crate) trace: Option<Trace>,
     pub(crate) on_lost: OnLost,
-    pub(crate) heartbeat: HeartbeatPolicy,
+    /// `None`: nobody has said.
+    pub(crate) heartbeat: Option<HeartbeatPolicy>,
     pub(crate) poll_every: Option<Duration>,
     pub(crate) abort_lead: Duration,
 }
@@ -42,10 +43,11 @@ impl AcquireOptions {
         self
     }
 
-    /// Whether the job must beat to keep its lock.
+    /// Whether the owner must beat to keep its lock: [`HeartbeatPolicy::Required`] unless set, and
+    /// [`HeartbeatPolicy::Automatic`] for a [`Standby`](crate::Standby).
     #[must_use]
     pub fn heartbeat(mut self, policy: HeartbeatPolicy) -> Self {
-        self.heartbeat = policy;
+        self.heartbeat = Some(policy);
         self
     }
 
@@ -91,13 +93,19 @@ pub enum OnLost {
     Abort,
 }
 
-/// Whether a job must beat.
+/// Whether the owner of a lock must beat to keep it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum HeartbeatPolicy {
-    /// A job that does not beat for one lock TTL loses its lock: a job that hangs does not keep it
-    /// for ever.
+    /// An owner that does not beat for one lock TTL (5 min) loses its lock, so a job that hangs does
+    /// not keep it for ever. These count as beats: [`LockGuard::heartbeat`] and
+    /// [`LockGuard::extend`], [`Heartbeater::heartbeat`] and [`Heartbeater::sleep`].
+    ///
+    /// [`LockGuard::heartbeat`]: crate::LockGuard::heartbeat
+    /// [`LockGuard::extend`]: crate::LockGuard::extend
+    /// [`Heartbeater::heartbeat`]: crate::Heartbeater::heartbeat
+    /// [`Heartbeater::sleep`]: crate::Heartbeater::sleep
     #[default]
     Required,
-    /// The lock is kept as long as the process lives.
+    /// The lock is kept as long as the process lives, or until it is released.
     Automatic,
 }
