@@ -43,6 +43,7 @@ mod executioner;
 mod guard;
 mod heartbeat;
 mod incarnation;
+mod into_key;
 mod link;
 mod locker;
 mod options;
@@ -67,6 +68,7 @@ pub use error::{
 pub use events::{Event, Events, ReporterEvent};
 pub use guard::LockGuard;
 pub use heartbeat::Heartbeater;
+pub use into_key::IntoKey;
 pub use locker::{Locker, OwnerHashStatus};
 pub use options::{AcquireOptions, HeartbeatPolicy, OnLost, Wait};
 pub use run::{Release, Run};

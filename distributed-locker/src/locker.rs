@@ -4,7 +4,9 @@ use crate::acquire::{self, Acquired};
 use crate::builder::LockerBuilder;
 use crate::error::{AcquireError, MutexError, NotRunning, RunError, StillRunning};
 use crate::events::Events;
+use crate::guard::LockGuard;
 use crate::heartbeat::Heartbeater;
+use crate::into_key::IntoKey;
 use crate::options::AcquireOptions;
 use crate::run::{self, Run};
 use crate::shared::{Life, Shared};
@@ -13,7 +15,7 @@ use crate::standby::Standby;
 use futures_core::Stream;
 use futures_util::StreamExt;
 use locker_core::backend::{Connect, Force, Hint, Liveness, Released, Watcher};
-use locker_core::{BackendError, InvalidIdentity, Key, LockData, OwnerHash, ProcessHash, Timing};
+use locker_core::{BackendError, Key, LockData, OwnerHash, ProcessHash, Timing};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -116,10 +118,41 @@ impl Locker {
         options: AcquireOptions,
     ) -> Result<Acquired, AcquireError>
     where
-        K: TryInto<Key, Error: Into<InvalidIdentity>>,
+        K: IntoKey,
     {
-        let key = parse(key)?;
+        let key = key.into_key().map_err(AcquireError::InvalidKey)?;
         acquire::acquire(&self.shared, &key, &options).await
+    }
+
+    /// Tries once to acquire a lock, with the default options; `None` if somebody else holds it.
+    /// [`acquire`](Self::acquire) also tells who that is, and can wait.
+    ///
+    /// ```
+    /// # use distributed_locker::{Locker, memory};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let locker = Locker::builder(memory()).start().await?;
+    /// if let Some(guard) = locker.try_acquire("nightly").await? {
+    ///     assert!(locker.try_acquire("nightly").await?.is_none());
+    ///     guard.release().await?;
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`acquire`](Self::acquire).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`acquire`](Self::acquire).
+    pub async fn try_acquire<K>(&self, key: K) -> Result<Option<LockGuard>, AcquireError>
+    where
+        K: IntoKey,
+    {
+        let acquired = self.acquire(key, AcquireOptions::new()).await?;
+        Ok(acquired.guard())
     }
 
     /// Runs a job under a lock, and gives the lock back.
@@ -145,9 +178,9 @@ impl Locker {
         job: impl AsyncFnOnce(Heartbeater) -> T,
     ) -> Result<Run<T>, RunError<T>>
     where
-        K: TryInto<Key, Error: Into<InvalidIdentity>>,
+        K: IntoKey,
     {
-        let key = parse(key)?;
+        let key = key.into_key().map_err(AcquireError::InvalidKey)?;
         run::acquire_and_run(&self.shared, &key, &options, job).await
     }
 
@@ -169,9 +202,10 @@ impl Locker {
         job: impl AsyncFnOnce(Heartbeater) -> T,
     ) -> Result<T, MutexError<T>>
     where
-        K: TryInto<Key, Error: Into<InvalidIdentity>>,
+        K: IntoKey,
     {
-        let key = parse(key).map_err(RunError::Acquire)?;
+        let key = key.into_key().map_err(AcquireError::InvalidKey);
+        let key = key.map_err(RunError::Acquire)?;
         run::mutex(&self.shared, &key, timeout, recheck, job).await
     }
 
@@ -186,9 +220,10 @@ impl Locker {
     /// [`AcquireError::InvalidKey`].
     pub fn standby<K>(&self, key: K, options: AcquireOptions) -> Result<Standby, AcquireError>
     where
-        K: TryInto<Key, Error: Into<InvalidIdentity>>,
+        K: IntoKey,
     {
-        Ok(Standby::new(Arc::clone(&self.shared), parse(key)?, options))
+        let key = key.into_key().map_err(AcquireError::InvalidKey)?;
+        Ok(Standby::new(Arc::clone(&self.shared), key, options))
     }
 
     /// A stream with an item for every release of the lock that this process hears of: a hint, not
@@ -206,9 +241,9 @@ impl Locker {
         key: K,
     ) -> Result<impl Stream<Item = Key> + Send + Unpin + use<K>, AcquireError>
     where
-        K: TryInto<Key, Error: Into<InvalidIdentity>>,
+        K: IntoKey,
     {
-        let key = parse(key)?;
+        let key = key.into_key().map_err(AcquireError::InvalidKey)?;
         let watch =
             async |store: Arc<dyn crate::Backend>| store.watch(&key, &Watcher::Observer).await;
         let hints = self
@@ -233,9 +268,9 @@ impl Locker {
     /// [`AcquireError::InvalidKey`] or [`AcquireError::Store`]. Nothing was changed.
     pub async fn read_lock_data<K>(&self, key: K) -> Result<Option<LockData>, AcquireError>
     where
-        K: TryInto<Key, Error: Into<InvalidIdentity>>,
+        K: IntoKey,
     {
-        let key = parse(key)?;
+        let key = key.into_key().map_err(AcquireError::InvalidKey)?;
         let read = self
             .shared
             .caller
@@ -400,12 +435,4 @@ impl Locker {
     pub fn shutdown_on_signals(&self, grace: Duration) -> std::io::Result<Shutdown> {
         Shutdown::start(self.clone(), grace)
     }
-}
-
-fn parse<K>(key: K) -> Result<Key, AcquireError>
-where
-    K: TryInto<Key, Error: Into<InvalidIdentity>>,
-{
-    key.try_into()
-        .map_err(|error| AcquireError::InvalidKey(error.into()))
 }

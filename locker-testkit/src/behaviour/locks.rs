@@ -59,6 +59,19 @@ pub async fn a_second_process_is_refused_and_told_who_holds_it<F: Fixture>(world
     assert_eq!(Some(data.process()), a.process_hash().as_ref());
 }
 
+/// The short form of an acquisition: a guard, or nothing.
+pub async fn a_single_try_answers_the_guard_or_nothing<F: Fixture>(world: World<F>) {
+    let (a, b) = (world.locker().await, world.locker().await);
+    let key = "k".to_owned();
+    let guard = a.try_acquire(&key).await.unwrap().expect("it is free");
+    assert!(guard.is_valid());
+    assert!(b.try_acquire(&key).await.unwrap().is_none());
+    guard.release().await.unwrap();
+    assert!(b.try_acquire(&key).await.unwrap().is_some());
+    let error = a.try_acquire("a\0b").await.unwrap_err();
+    assert!(matches!(error, AcquireError::InvalidKey(_)), "{error:?}");
+}
+
 /// S4, hazard PG-2.
 pub async fn nobody_releases_anothers_lock<F: Fixture>(world: World<F>) {
     let (a, b) = (world.locker().await, world.locker().await);

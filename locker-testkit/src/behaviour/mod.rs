@@ -33,6 +33,7 @@ macro_rules! __for_each_behaviour {
                 acquire_and_release_show_in_the_owner_hash_status,
                 a_second_acquire_by_the_same_process_is_refused,
                 a_second_process_is_refused_and_told_who_holds_it,
+                a_single_try_answers_the_guard_or_nothing,
                 nobody_releases_anothers_lock,
                 a_dropped_guard_gives_its_lock_back,
                 a_dropped_acquisition_leaves_nothing,
