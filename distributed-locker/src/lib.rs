@@ -43,12 +43,14 @@ mod executioner;
 mod guard;
 mod heartbeat;
 mod incarnation;
+mod inspect;
 mod into_key;
 mod link;
 mod locker;
 mod options;
 mod queue;
 mod registry;
+mod releases;
 mod reporter;
 mod run;
 mod shared;
@@ -62,15 +64,17 @@ mod virtual_time;
 pub use acquire::Acquired;
 pub use builder::LockerBuilder;
 pub use error::{
-    AcquireError, ExtendError, Interrupted, MutexError, NotRunning, ReleaseError, RunError,
-    StartError, StillRunning,
+    AcquireError, ExtendError, Interrupted, MutexError, NotRunning, ReadError, ReleaseError,
+    RunError, StartError, StillRunning,
 };
 pub use events::{Event, Events, ReporterEvent};
 pub use guard::LockGuard;
 pub use heartbeat::Heartbeater;
+pub use inspect::OwnerHashStatus;
 pub use into_key::IntoKey;
-pub use locker::{Locker, OwnerHashStatus};
+pub use locker::Locker;
 pub use options::{AcquireOptions, HeartbeatPolicy, OnLost, Wait};
+pub use releases::Releases;
 pub use run::{Release, Run};
 pub use shutdown::Shutdown;
 pub use standby::Standby;

@@ -12,10 +12,8 @@ use crate::run::{self, Run};
 use crate::shared::{Life, Shared};
 use crate::shutdown::Shutdown;
 use crate::standby::Standby;
-use futures_core::Stream;
-use futures_util::StreamExt;
-use locker_core::backend::{Connect, Force, Hint, Liveness, Released, Watcher};
-use locker_core::{BackendError, Key, LockData, OwnerHash, ProcessHash, Timing};
+use locker_core::backend::Connect;
+use locker_core::{Key, ProcessHash, Timing};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -64,22 +62,6 @@ impl Drop for Handle {
             self.0.drain("the last handle was dropped".to_owned());
         }
     }
-}
-
-/// How an owner hash stands.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum OwnerHashStatus {
-    /// This owner holds the lock, and its process lives.
-    Running,
-    /// Another owner holds the lock.
-    SomeoneElseHoldsLock(LockData),
-    /// Nobody holds the lock.
-    NoKey,
-    /// This owner's record is there, but its process is dead: the lock can be taken over.
-    NoRunningProcess,
-    /// The text is not an owner hash.
-    MalformedOwnerHash,
 }
 
 impl Locker {
@@ -224,124 +206,6 @@ impl Locker {
     {
         let key = key.into_key().map_err(AcquireError::InvalidKey)?;
         Ok(Standby::new(Arc::clone(&self.shared), key, options))
-    }
-
-    /// A stream with an item for every release of the lock that this process hears of: a hint, not
-    /// a proof. It resolves when the store has confirmed the subscription.
-    ///
-    /// # Errors
-    ///
-    /// [`AcquireError::InvalidKey`] or [`AcquireError::Store`].
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropping it or its stream ends the subscription.
-    pub async fn on_release<K>(
-        &self,
-        key: K,
-    ) -> Result<impl Stream<Item = Key> + Send + Unpin + use<K>, AcquireError>
-    where
-        K: IntoKey,
-    {
-        let key = key.into_key().map_err(AcquireError::InvalidKey)?;
-        let watch =
-            async |store: Arc<dyn crate::Backend>| store.watch(&key, &Watcher::Observer).await;
-        let hints = self
-            .shared
-            .caller
-            .call(watch)
-            .await
-            .map_err(AcquireError::Store)?;
-        Ok(hints.filter_map(move |hint| {
-            let released = match hint {
-                Hint::Free { .. } => Some(key.clone()),
-                Hint::Rebuilt => None,
-            };
-            std::future::ready(released)
-        }))
-    }
-
-    /// Who holds a lock. A record whose process is dead is shown as well.
-    ///
-    /// # Errors
-    ///
-    /// [`AcquireError::InvalidKey`] or [`AcquireError::Store`]. Nothing was changed.
-    pub async fn read_lock_data<K>(&self, key: K) -> Result<Option<LockData>, AcquireError>
-    where
-        K: IntoKey,
-    {
-        let key = key.into_key().map_err(AcquireError::InvalidKey)?;
-        let read = self
-            .shared
-            .caller
-            .call(async |store| store.read_lock(&key).await)
-            .await;
-        Ok(read
-            .map_err(AcquireError::Store)?
-            .value
-            .map(|held| held.data))
-    }
-
-    /// How an owner hash stands: first whether it owns the lock, then whether its process lives.
-    ///
-    /// # Errors
-    ///
-    /// [`BackendError`]. Nothing was changed.
-    pub async fn read_owner_hash_status(
-        &self,
-        owner: &str,
-    ) -> Result<OwnerHashStatus, BackendError> {
-        let Ok(owner) = owner.parse::<OwnerHash>() else {
-            return Ok(OwnerHashStatus::MalformedOwnerHash);
-        };
-        let caller = &self.shared.caller;
-        let held = caller
-            .call(async |store| store.read_lock(owner.key()).await)
-            .await?
-            .value;
-        let Some(held) = held else {
-            return Ok(OwnerHashStatus::NoKey);
-        };
-        if held.data.owner != owner {
-            return Ok(OwnerHashStatus::SomeoneElseHoldsLock(held.data));
-        }
-        let liveness = match held.holder {
-            Some(liveness) => liveness,
-            None => {
-                let read = async |store: Arc<dyn crate::Backend>| {
-                    store.read_process(owner.process()).await
-                };
-                caller.call(read).await?.value
-            }
-        };
-        Ok(match liveness {
-            Liveness::Alive(_) | Liveness::Unknown => OwnerHashStatus::Running,
-            Liveness::Dead => OwnerHashStatus::NoRunningProcess,
-        })
-    }
-
-    /// Takes a lock from its owner, by an operator's will.
-    ///
-    /// [`Force::Mark`] lets the owner stop first: the lock is free soon after. [`Force::Now`] frees
-    /// it at once, while the owner may still be working: only the fencing token protects then.
-    ///
-    /// # Errors
-    ///
-    /// [`BackendError`].
-    ///
-    /// # Cancel safety
-    ///
-    /// When it is dropped it has happened or not.
-    pub async fn force_release(
-        &self,
-        owner: &OwnerHash,
-        force: Force,
-    ) -> Result<Released, BackendError> {
-        let caller = &self.shared.caller;
-        Ok(caller
-            .call(async |store| store.force_release(owner, force).await)
-            .await?
-            .value)
     }
 
     /// The hash of the living incarnation of this process; `None` while there is none.

@@ -80,6 +80,8 @@ macro_rules! __for_each_behaviour {
                 a_standby_takes_over_by_periodic_retry,
                 a_process_that_dies_frees_its_lock_within_one_liveness_ttl,
                 a_release_is_heard_by_who_only_listens,
+                a_listener_subscribes_anew_and_says_that_it_may_have_missed_something,
+                a_listener_ends_with_its_locker,
             }
             ending {
                 draining_releases_each_lock_only_when_its_work_has_ended,

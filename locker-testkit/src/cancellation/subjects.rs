@@ -10,7 +10,6 @@ use crate::fixture::Fixture;
 use distributed_locker::{
     AcquireError, AcquireOptions, Acquired, Force, HeartbeatPolicy, LockGuard, Locker, Wait,
 };
-use futures_util::StreamExt;
 use locker_core::backend::{Claim, Side};
 use locker_core::{Host, Key, OwnerHash, ProcessHash, StoreTime};
 use std::pin::Pin;
