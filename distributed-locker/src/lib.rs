@@ -75,7 +75,7 @@ pub use into_key::IntoKey;
 pub use locker::Locker;
 pub use options::{AcquireOptions, HeartbeatPolicy, OnLost, Wait};
 pub use releases::Releases;
-pub use run::{Release, Run};
+pub use run::{Completed, Release, Run};
 pub use shutdown::Shutdown;
 pub use standby::Standby;
 pub use time::BootClock;

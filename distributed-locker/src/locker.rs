@@ -8,7 +8,7 @@ use crate::guard::LockGuard;
 use crate::heartbeat::Heartbeater;
 use crate::into_key::IntoKey;
 use crate::options::AcquireOptions;
-use crate::run::{self, Run};
+use crate::run::{self, Completed, Run};
 use crate::shared::{Life, Shared};
 use crate::shutdown::Shutdown;
 use crate::standby::Standby;
@@ -166,12 +166,32 @@ impl Locker {
         run::acquire_and_run(&self.shared, &key, &options, job).await
     }
 
-    /// Runs a job as soon as nobody else does, waiting up to `timeout` for it. A release wakes the
-    /// waiters in the order in which they came; `recheck` is the net under that.
+    /// Runs a job as soon as nobody else does, waiting up to `timeout` for it: an
+    /// [`acquire_and_run`](Self::acquire_and_run) in which not to get the lock is an error.
+    ///
+    /// A release wakes the waiters in the order in which they came;
+    /// [`AcquireOptions::poll_every`] is the net under that. [`AcquireOptions::wait`] has no effect.
+    ///
+    /// ```
+    /// # use distributed_locker::{AcquireOptions, Locker, Release, memory};
+    /// # use std::time::Duration;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let locker = Locker::builder(memory()).start().await?;
+    /// let timeout = Duration::from_secs(30);
+    /// let ran = locker
+    ///     .mutex("counter", timeout, AcquireOptions::new(), async |_job| 6 * 7)
+    ///     .await?;
+    /// assert_eq!(ran.value, 42);
+    /// assert!(matches!(ran.release, Release::Confirmed));
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
     /// [`MutexError::TimedOut`] carries who holds the lock; the job was not run.
+    /// [`MutexError::Run`] as [`acquire_and_run`](Self::acquire_and_run).
     ///
     /// # Cancel safety
     ///
@@ -180,15 +200,15 @@ impl Locker {
         &self,
         key: K,
         timeout: Duration,
-        recheck: Duration,
+        options: AcquireOptions,
         job: impl AsyncFnOnce(Heartbeater) -> T,
-    ) -> Result<T, MutexError<T>>
+    ) -> Result<Completed<T>, MutexError<T>>
     where
         K: IntoKey,
     {
         let key = key.into_key().map_err(AcquireError::InvalidKey);
         let key = key.map_err(RunError::Acquire)?;
-        run::mutex(&self.shared, &key, timeout, recheck, job).await
+        run::mutex(&self.shared, &key, timeout, options, job).await
     }
 
     /// Stands by for a lock, to hold it whenever it is free.

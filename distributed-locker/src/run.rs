@@ -34,6 +34,15 @@ pub enum Run<T> {
     SomeoneElseHoldsLock(LockData),
 }
 
+/// A job that ran to its end under its lock, as [`Locker::mutex`](crate::Locker::mutex) answers it.
+#[derive(Debug)]
+pub struct Completed<T> {
+    /// What it returned, be that success or failure of its own.
+    pub value: T,
+    /// Whether the store has confirmed that the lock is free again.
+    pub release: Release,
+}
+
 /// Whether a release was confirmed.
 #[derive(Debug)]
 pub enum Release {
@@ -105,14 +114,12 @@ pub(crate) async fn mutex<T>(
     shared: &Arc<Shared>,
     key: &Key,
     timeout: Duration,
-    recheck: Duration,
+    options: AcquireOptions,
     job: impl AsyncFnOnce(Heartbeater) -> T,
-) -> Result<T, MutexError<T>> {
-    let options = AcquireOptions::new()
-        .wait(Wait::For(timeout))
-        .poll_every(recheck);
+) -> Result<Completed<T>, MutexError<T>> {
+    let options = options.wait(Wait::For(timeout));
     match acquire_and_run(shared, key, &options, job).await? {
-        Run::Completed { value, .. } => Ok(value),
+        Run::Completed { value, release } => Ok(Completed { value, release }),
         Run::SomeoneElseHoldsLock(holder) => Err(MutexError::TimedOut {
             holder: Box::new(holder),
         }),

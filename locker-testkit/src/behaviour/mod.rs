@@ -71,6 +71,7 @@ macro_rules! __for_each_behaviour {
                 a_mutex_in_one_process_never_overlaps,
                 a_mutex_across_two_processes_never_overlaps,
                 a_mutex_gives_up_at_its_deadline_and_names_the_holder,
+                a_mutex_takes_what_an_acquisition_may_ask_for,
                 a_release_wakes_the_waiter,
                 a_holder_of_whom_nothing_is_heard_is_waited_for,
                 local_waiters_are_served_in_order,

@@ -4,7 +4,9 @@ use super::World;
 use crate::fixture::Fixture;
 use crate::wrap::{Fault, Method, Scope, Twist, Twisted};
 use async_trait::async_trait;
-use distributed_locker::{AcquireOptions, Acquired, LockGuard, Locker, MutexError, Wait};
+use distributed_locker::{
+    AcquireOptions, Acquired, HeartbeatPolicy, LockGuard, Locker, MutexError, Release, Trace, Wait,
+};
 use futures_util::future::join_all;
 use locker_core::backend::{
     Answer, Birth, Claim, Claimed, Hint, HintStream, Limits, Liveness, Watcher,
@@ -30,14 +32,14 @@ async fn compete<F: Fixture>(world: &World<F>, lockers: &[Locker], rounds: usize
         let inside = &inside;
         async move {
             let patience = world.timing().start_timeout * 4;
-            let recheck = world.timing().recheck_every;
+            let options = AcquireOptions::new().poll_every(world.timing().recheck_every);
             let job = async |job: distributed_locker::Heartbeater| {
                 assert_eq!(inside.now.replace(1), 0, "two jobs at once");
                 job.sleep(work).await.unwrap();
                 assert_eq!(inside.now.replace(0), 1);
                 inside.ever.set(inside.ever.get() + 1);
             };
-            locker.mutex("k", patience, recheck, job).await.unwrap();
+            locker.mutex("k", patience, options, job).await.unwrap();
         }
     });
     world.during(join_all(jobs)).await;
@@ -61,8 +63,9 @@ pub async fn a_mutex_gives_up_at_its_deadline_and_names_the_holder<F: Fixture>(w
     let (a, b) = (world.locker().await, world.locker().await);
     let guard = world.hold(&a, "k").await;
     let (began, timeout) = (world.now(), world.timing().report_every);
-    let recheck = world.timing().recheck_every;
-    let run = b.mutex("k", timeout, recheck, async |_| unreachable!("it is held"));
+    // What the options say of waiting has no effect.
+    let options = AcquireOptions::new().wait(Wait::Forever);
+    let run = b.mutex("k", timeout, options, async |_| unreachable!("it is held"));
     let error = world.during(run).await.unwrap_err();
     let took = world.now().since(began);
     assert!(
@@ -74,6 +77,22 @@ pub async fn a_mutex_gives_up_at_its_deadline_and_names_the_holder<F: Fixture>(w
         if holder.owner == *guard.owner_hash()),
         "{error:?}"
     );
+}
+
+/// A mutex is an acquisition like the others: with a trace, a loss policy, a heartbeat policy.
+pub async fn a_mutex_takes_what_an_acquisition_may_ask_for<F: Fixture>(world: World<F>) {
+    let locker = world.locker().await;
+    let (timing, trace) = (world.timing(), Trace::new("ticket 5").unwrap());
+    let options = AcquireOptions::new()
+        .trace(trace.clone())
+        .heartbeat(HeartbeatPolicy::Automatic);
+    let run = locker.mutex("k", timing.report_every, options, async |job| {
+        world.timing_sleep(timing.lock_ttl * 5 / 4).await;
+        job.owner_hash().and_then(|owner| owner.trace().cloned())
+    });
+    let ran = world.during(run).await.unwrap();
+    assert_eq!(ran.value, Some(trace));
+    assert!(matches!(ran.release, Release::Confirmed), "{ran:?}");
 }
 
 /// Waits for "k", which is released after a while, and is granted it soon after that.

@@ -187,7 +187,8 @@ async fn mutex<F: Fixture>(stage: &Stage<F>) -> Prepared<'_> {
     let locker = stage.locker();
     let patience = stage.world().timing().liveness_ttl;
     Prepared::alone(async move {
-        let run = locker.mutex(KEY, patience, patience, async |job| job.heartbeat().is_ok());
+        let options = AcquireOptions::new().poll_every(patience);
+        let run = locker.mutex(KEY, patience, options, async |job| job.heartbeat().is_ok());
         nothing(run.await.is_ok())
     })
     .with(let_go(stage, guard))
