@@ -26,6 +26,22 @@ use tokio::sync::oneshot;
 /// A guard is never more than a local opinion: the machine may be paused between a check and the
 /// write that follows it. What must not be written twice is protected by the
 /// [`token`](Self::token).
+///
+/// ```
+/// # use distributed_locker::{Locker, memory};
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let locker = Locker::builder(memory()).start().await?;
+/// let guard = locker.try_acquire("nightly").await?.expect("it is free");
+/// for batch in 0..3 {
+///     guard.heartbeat()?; // an error means: stop
+///     println!("batch {batch}, under token {}", guard.token());
+/// }
+/// guard.release().await?;
+/// # Ok(())
+/// # }
+/// ```
+///
 #[derive(Debug)]
 #[must_use = "a guard that is dropped gives its lock back"]
 pub struct LockGuard {
@@ -91,6 +107,22 @@ impl LockGuard {
     /// Waits until the lock is lost: one stop budget before anybody else can own it, where the
     /// loss can be seen coming.
     ///
+    /// ```
+    /// # use distributed_locker::{Locker, memory};
+    /// # use std::time::Duration;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let locker = Locker::builder(memory()).start().await?;
+    /// # let guard = locker.try_acquire("nightly").await?.expect("it is free");
+    /// tokio::select! {
+    ///     () = tokio::time::sleep(Duration::from_millis(5)) => println!("the work is done"),
+    ///     loss = guard.lost() => println!("stopped: {loss}"),
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    ///
     /// # Cancel safety
     ///
     /// It may be dropped and called again.
@@ -98,7 +130,26 @@ impl LockGuard {
         self.entry.wait_lost(&self.shared).await
     }
 
-    /// What a job needs: heartbeats and the loss. It outlives the guard, and is then interrupted.
+    /// What a job needs: heartbeats and the loss. It may outlive the guard, and is then interrupted.
+    ///
+    /// ```
+    /// # use distributed_locker::{Heartbeater, Interrupted, Locker, memory};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let locker = Locker::builder(memory()).start().await?;
+    /// fn work(job: &Heartbeater) -> Result<(), Interrupted> {
+    ///     job.heartbeat()
+    /// }
+    ///
+    /// let guard = locker.try_acquire("nightly").await?.expect("it is free");
+    /// let job = guard.heartbeater();
+    /// work(&job)?;
+    /// guard.release().await?;
+    /// assert!(work(&job).is_err());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     pub fn heartbeater(&self) -> Heartbeater {
         Heartbeater::new(Arc::clone(&self.shared), Arc::clone(&self.entry))
     }
@@ -121,6 +172,19 @@ impl LockGuard {
     /// heartbeat within the last lock TTL, or always with
     /// [`HeartbeatPolicy::Automatic`](crate::HeartbeatPolicy::Automatic). It is for the moment before
     /// a long step that cannot beat.
+    ///
+    /// ```
+    /// # use distributed_locker::{Locker, memory};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let locker = Locker::builder(memory()).start().await?;
+    /// # let guard = locker.try_acquire("nightly").await?.expect("it is free");
+    /// guard.extend().await?;
+    /// assert!(guard.valid_for() > locker.timing().report_every);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     ///
     /// # Errors
     ///
@@ -168,6 +232,22 @@ impl LockGuard {
     }
 
     /// Gives the lock back and waits for the store's word, at most two request timeouts.
+    ///
+    /// ```
+    /// # use distributed_locker::{Locker, ReleaseError, memory};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let locker = Locker::builder(memory()).start().await?;
+    /// # let guard = locker.try_acquire("nightly").await?.expect("it is free");
+    /// match guard.release().await {
+    ///     Ok(()) => {}
+    ///     Err(ReleaseError::Unconfirmed(error)) => println!("it goes on in the background: {error}"),
+    ///     Err(error) => return Err(error.into()), // the work was not protected to its end
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     ///
     /// # Errors
     ///

@@ -14,6 +14,27 @@ use std::time::Duration;
 ///
 /// Clones speak for the same lock. A heartbeat costs a reading of the clock and a few atomics: no
 /// I/O, no waiting, so call it wherever you like, also in a tight loop.
+///
+/// ```
+/// # use distributed_locker::{AcquireOptions, Heartbeater, Interrupted, Locker, memory};
+/// # use std::time::Duration;
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let locker = Locker::builder(memory()).start().await?;
+/// async fn import(job: Heartbeater) -> Result<u32, Interrupted> {
+///     for _page in 0..3 {
+///         job.heartbeat()?;
+///         job.sleep(Duration::from_millis(1)).await?; // beats as well
+///     }
+///     Ok(3)
+/// }
+///
+/// let run = locker.acquire_and_run("import", AcquireOptions::new(), import).await?;
+/// assert_eq!(import(Heartbeater::noop()).await?, 3); // without a lock, as in a test
+/// # Ok(())
+/// # }
+/// ```
+///
 #[derive(Clone)]
 pub struct Heartbeater {
     lock: Option<(Arc<Shared>, Arc<Entry>)>,

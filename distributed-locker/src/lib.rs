@@ -93,7 +93,22 @@ pub use locker_core::{
 
 use std::sync::Arc;
 
-/// An empty store in memory, for unit tests and examples.
+/// An empty store in memory, for unit tests and examples. Lockers that shall meet in it share the
+/// value.
+///
+/// ```
+/// # use distributed_locker::{Locker, memory};
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let store = memory();
+/// let a = Locker::builder(store.clone()).start().await?;
+/// let b = Locker::builder(store).start().await?;
+/// let guard = a.try_acquire("nightly").await?.expect("it is free");
+/// assert!(b.try_acquire("nightly").await?.is_none());
+/// # Ok(())
+/// # }
+/// ```
+///
 pub fn memory() -> Arc<dyn Connect> {
     Arc::new(Memory::new(Arc::new(BootClock::new())))
 }

@@ -19,9 +19,12 @@ use std::time::Duration;
 
 /// A locker: one process as the store sees it.
 ///
-/// Clones are handles of the same locker. When the last handle is dropped, and every guard is
-/// gone, the process's record is given up in the background; [`terminate`](Self::terminate) does
-/// the same and waits for it.
+/// Clones are handles of the same locker. Dropping the last one [drains](Self::drain) it: guards that
+/// live on keep their locks, and their heartbeats answer [`Interrupted::Draining`]; when every guard is
+/// gone, the process's record is given up in the background. [`terminate`](Self::terminate) does the
+/// same and waits for it.
+///
+/// [`Interrupted::Draining`]: crate::Interrupted::Draining
 ///
 /// A locker is bound to the tokio runtime that started it: the caller's side of the store lives
 /// there. The Reporter, which keeps the locks, lives on a thread of its own.
@@ -66,6 +69,27 @@ impl Drop for Handle {
 
 impl Locker {
     /// Begins to set up a locker on a store.
+    ///
+    /// Give each locker a value of its own ([`connect`](crate::connect) once for each): what it holds
+    /// belongs to the connections of one locker. The memory store is the exception: the value is the
+    /// store, and whoever shall meet in it shares it.
+    ///
+    /// ```
+    /// # use distributed_locker::{Host, Locker, Timing, memory};
+    /// # use std::time::Duration;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let timing = Timing { lock_ttl: Duration::from_secs(600), ..Timing::default() };
+    /// let locker = Locker::builder(memory())
+    ///     .timing(timing)
+    ///     .host(Host::new("worker-7")?)
+    ///     .start()
+    ///     .await?;
+    /// assert_eq!(locker.timing().lock_ttl, timing.lock_ttl);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     pub fn builder(connect: Arc<dyn Connect>) -> LockerBuilder {
         LockerBuilder::new(connect)
     }
@@ -83,8 +107,27 @@ impl Locker {
 
     /// Tries once to acquire a lock, unless [`AcquireOptions::wait`] says how long to wait for it.
     ///
-    /// The [`LockGuard`](crate::LockGuard) must beat at least once per lock TTL (5 min), unless the options say
+    /// The [`LockGuard`] must beat at least once per lock TTL (5 min), unless the options say
     /// [`HeartbeatPolicy::Automatic`](crate::HeartbeatPolicy::Automatic).
+    ///
+    /// ```
+    /// # use distributed_locker::{AcquireOptions, Acquired, Locker, Wait, memory};
+    /// # use std::time::Duration;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let locker = Locker::builder(memory()).start().await?;
+    /// let options = AcquireOptions::new().wait(Wait::For(Duration::from_secs(5)));
+    /// match locker.acquire("nightly", options).await? {
+    ///     Acquired::Guard(guard) => {
+    ///         println!("granted under token {}", guard.token());
+    ///         guard.release().await?;
+    ///     }
+    ///     Acquired::SomeoneElseHoldsLock(holder) => println!("{} holds it", holder.owner),
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     ///
     /// # Errors
     ///
@@ -141,9 +184,12 @@ impl Locker {
     ///
     /// The job gets a [`Heartbeater`], and must [beat](Heartbeater::heartbeat) at least once per lock
     /// TTL (5 min), unless the options say
-    /// [`HeartbeatPolicy::Automatic`](crate::HeartbeatPolicy::Automatic). On loss its future is dropped (unless
-    /// [`OnLost::Signal`](crate::OnLost::Signal) is asked for), before anybody else can own the
-    /// lock.
+    /// [`HeartbeatPolicy::Automatic`](crate::HeartbeatPolicy::Automatic). On loss its future is
+    /// dropped (unless [`OnLost::Signal`](crate::OnLost::Signal) is asked for), before anybody else
+    /// can own the lock. There is an example at [`Locker`].
+    ///
+    /// The job may borrow: it need not be `'static`. The future is `Send` if the job's is, so it can be
+    /// spawned. What the job itself spawns outlives it: see [`Heartbeater::lost`].
     ///
     /// # Errors
     ///
@@ -211,7 +257,7 @@ impl Locker {
         run::mutex(&self.shared, &key, timeout, options, job).await
     }
 
-    /// Stands by for a lock, to hold it whenever it is free.
+    /// Stands by for a lock, to hold it whenever it is free: there is an example at [`Standby`].
     ///
     /// [`AcquireOptions::wait`] has no effect: a standby waits without limit. Its guards need no
     /// heartbeats, unless the options ask for
@@ -228,12 +274,26 @@ impl Locker {
         Ok(Standby::new(Arc::clone(&self.shared), key, options))
     }
 
-    /// The hash of the living incarnation of this process; `None` while there is none.
+    /// The hash of the living incarnation of this process; `None` while there is none. It changes when
+    /// the process was cut off from the store for too long.
     pub fn process_hash(&self) -> Option<ProcessHash> {
         self.shared.process_hash()
     }
 
-    /// Waits until the process has a recent, confirmed liveness report, at most the start timeout.
+    /// Waits until the process has a recent, confirmed liveness report, at most the start timeout. For
+    /// readiness probes; an acquisition does it by itself.
+    ///
+    /// ```
+    /// # use distributed_locker::{Locker, memory};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let locker = Locker::builder(memory()).start().await?;
+    /// let process = locker.ensure_running().await?;
+    /// assert_eq!(locker.process_hash(), Some(process));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     ///
     /// # Errors
     ///
@@ -253,11 +313,44 @@ impl Locker {
     }
 
     /// The locks that this process holds, acquires or gives back at this moment.
+    ///
+    /// ```
+    /// # use distributed_locker::{Locker, memory};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let locker = Locker::builder(memory()).start().await?;
+    /// let guard = locker.try_acquire("nightly").await?.expect("it is free");
+    /// assert_eq!(locker.keys(), [guard.key().clone()]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     pub fn keys(&self) -> Vec<Key> {
         self.shared.registry.keys()
     }
 
     /// What happens in the background, from now on.
+    ///
+    /// ```
+    /// # use distributed_locker::{Event, Force, Locker, memory};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let locker = Locker::builder(memory()).start().await?;
+    /// let mut events = locker.events();
+    /// let guard = locker.try_acquire("nightly").await?.expect("it is free");
+    /// locker.force_release(guard.owner_hash(), Force::Now).await?;
+    /// let found = guard.release().await;
+    /// assert!(found.is_err(), "there was nothing to release any more");
+    /// loop {
+    ///     match events.next().await.expect("the locker has not ended") {
+    ///         Event::LostLock { owner, loss } => break println!("{owner}: {loss}"),
+    ///         other => println!("{other}"),
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     pub fn events(&self) -> Events {
         self.shared.events.subscribe()
     }
@@ -265,6 +358,25 @@ impl Locker {
     /// Takes no more work: new acquisitions are refused, waiters are sent home, and jobs are told
     /// at their next heartbeat. Each lock is released as its job ends; with the last one goes the
     /// process's record. The first reason counts.
+    ///
+    /// ```
+    /// # use distributed_locker::{AcquireError, AcquireOptions, Interrupted, Locker, memory};
+    /// # use std::time::Duration;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let locker = Locker::builder(memory()).start().await?;
+    /// let guard = locker.try_acquire("nightly").await?.expect("it is free");
+    /// locker.drain("a new version is coming");
+    /// let refused = locker.acquire("other", AcquireOptions::new()).await;
+    /// assert!(matches!(refused, Err(AcquireError::Draining(_))));
+    /// assert!(matches!(guard.heartbeat(), Err(Interrupted::Draining(_))));
+    /// assert!(guard.is_valid(), "its work may be finished");
+    /// guard.release().await?;
+    /// locker.terminate(Duration::from_secs(5)).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     pub fn drain(&self, reason: impl Into<String>) {
         self.shared.drain(reason.into());
     }
@@ -313,9 +425,33 @@ impl Locker {
     /// It never ends the process by itself; from the first signal on the default action of both
     /// signals is replaced for the whole process.
     ///
+    /// ```no_run
+    /// # use distributed_locker::{AcquireOptions, Locker, memory};
+    /// # use std::time::Duration;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let locker = Locker::builder(memory()).start().await?;
+    /// let mut shutdown = locker.shutdown_on_signals(Duration::from_secs(20))?;
+    /// let work = locker.acquire_and_run("nightly", AcquireOptions::new(), async |job| {
+    ///     loop {
+    ///         job.sleep(Duration::from_secs(1)).await?; // ends with the signal
+    ///     }
+    ///     # #[allow(unreachable_code)]
+    ///     # Ok::<_, distributed_locker::Interrupted>(())
+    /// });
+    /// println!("{:?}", work.await);
+    /// shutdown.finished().await?; // and now the program may end
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// An I/O error when the signals cannot be caught.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime, or on one without its I/O driver.
     pub fn shutdown_on_signals(&self, grace: Duration) -> std::io::Result<Shutdown> {
         Shutdown::start(self.clone(), grace)
     }

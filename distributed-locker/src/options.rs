@@ -5,6 +5,17 @@ use std::time::Duration;
 
 /// How to acquire a lock. The default does not wait, cancels the job on loss, and requires
 /// heartbeats (but not of a [`Standby`](crate::Standby)).
+///
+/// ```
+/// # use distributed_locker::{AcquireOptions, HeartbeatPolicy, InvalidIdentity, OnLost, Trace, Wait};
+/// # use std::time::Duration;
+/// let options = AcquireOptions::new()
+///     .wait(Wait::For(Duration::from_secs(30)))
+///     .trace(Trace::new("ticket 5")?)
+///     .heartbeat(HeartbeatPolicy::Automatic)
+///     .on_lost(OnLost::Abort);
+/// # Ok::<_, InvalidIdentity>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct AcquireOptions {
     pub(crate) wait: Wait,
@@ -59,7 +70,8 @@ impl AcquireOptions {
         self
     }
 
-    /// With [`OnLost::Abort`]: how long before the hard deadline the kernel ends the process. Zero.
+    /// With [`OnLost::Abort`]: how long before the hard deadline the kernel ends the process. The
+    /// default is zero.
     #[must_use]
     pub fn abort_lead(mut self, lead: Duration) -> Self {
         self.abort_lead = lead;
@@ -73,13 +85,21 @@ pub enum Wait {
     /// Not at all.
     #[default]
     No,
-    /// So long. Once it is over nothing more is asked; a request in flight is waited for.
+    /// At most this long. Once it is over nothing more is asked; a request in flight is waited for.
     For(Duration),
     /// Without limit, also while the store cannot be reached.
     Forever,
 }
 
 /// What happens to a job when its lock is lost.
+///
+/// A bare [`LockGuard`] has no future that could be dropped: there `Cancel` is the same as `Signal`,
+/// and it is for its owner to ask [`LockGuard::is_valid`] or to wait for [`LockGuard::lost`]. `Abort`
+/// ends the process all the same.
+///
+/// [`LockGuard`]: crate::LockGuard
+/// [`LockGuard::is_valid`]: crate::LockGuard::is_valid
+/// [`LockGuard::lost`]: crate::LockGuard::lost
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum OnLost {
     /// Its future is dropped, one stop budget before anybody else can own the lock.
