@@ -4,7 +4,7 @@
 //! write. The table can, because every grant bears a token that only grows. Here the paused writer
 //! is played: it writes once more after its lock has gone to another.
 
-use distributed_locker::{AcquireOptions, Acquired, LockGuard, Locker, Token, connect};
+use distributed_locker::{Locker, Token, connect};
 use sqlx::SqlitePool;
 use std::error::Error;
 use std::time::Duration;
@@ -27,7 +27,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .await?;
 
     let locker = Locker::builder(connect(&locks)?).start().await?;
-    let first = acquire(&locker).await?;
+    let first = locker.try_acquire("report").await?.ok_or("it is held")?;
     let paused = first.token();
     assert!(write(&pool, paused, "by the first").await?);
     assert!(
@@ -36,7 +36,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     );
     first.release().await?;
 
-    let second = acquire(&locker).await?;
+    let second = locker.try_acquire("report").await?.ok_or("it is held")?;
     assert!(write(&pool, second.token(), "by the second").await?);
     assert!(
         !write(&pool, paused, "by the first, much later").await?,
@@ -53,13 +53,6 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-async fn acquire(locker: &Locker) -> Result<LockGuard, Box<dyn Error>> {
-    match locker.acquire("report", AcquireOptions::new()).await? {
-        Acquired::Guard(guard) => Ok(guard),
-        Acquired::SomeoneElseHoldsLock(holder) => Err(format!("{} holds it", holder.owner).into()),
-    }
-}
-
 /// Writes under a token, in one transaction with the check. Answers whether it was let in.
 async fn write(pool: &SqlitePool, token: Token, text: &str) -> Result<bool, Box<dyn Error>> {
     let mut transaction = pool.begin().await?;
@@ -68,7 +61,7 @@ async fn write(pool: &SqlitePool, token: Token, text: &str) -> Result<bool, Box<
          ON CONFLICT (resource) DO UPDATE SET token = excluded.token
          WHERE f.token <= excluded.token",
     )
-    .bind(i64::try_from(token.get())?)
+    .bind(token.as_i64())
     .execute(&mut *transaction)
     .await?
     .rows_affected()

@@ -364,7 +364,7 @@ impl Acquisition<'_> {
     ) -> Result<Acquired, AcquireError> {
         let shared = self.shared;
         let lock_until = shared.timing.valid_until(sent, shared.timing.lock_ttl);
-        let beat_within = match self.options.heartbeat {
+        let beat_within = match self.options.heartbeat.unwrap_or_default() {
             HeartbeatPolicy::Required => Some(shared.timing.lock_ttl),
             HeartbeatPolicy::Automatic => None,
         };

@@ -12,7 +12,7 @@ use locker_core::{Host, ManualClock, Timing};
 use std::io;
 use std::sync::Arc;
 
-/// Sets up a locker. See [`Locker::builder`].
+/// Sets up a locker. See [`Locker::builder`], which has an example.
 #[derive(Debug)]
 pub struct LockerBuilder {
     connect: Arc<dyn Connect>,
@@ -75,6 +75,10 @@ impl LockerBuilder {
     /// # Cancel safety
     ///
     /// When it is dropped the Reporter ends by itself.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime.
     pub async fn start(self) -> Result<Locker, StartError> {
         self.timing.validate()?;
         let host = match self.host {

@@ -67,6 +67,18 @@ pub enum AcquireError {
     Forked,
 }
 
+/// A read that failed. Nothing was changed, and nothing is known about the lock.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ReadError {
+    /// The key breaks the rule of keys. The store was not asked.
+    #[error("the lock was not read: its key cannot be used")]
+    InvalidKey(#[source] InvalidIdentity),
+    /// The store could not be asked.
+    #[error("the lock was not read, and may be held or free: the store could not be asked")]
+    Store(#[source] BackendError),
+}
+
 /// A run that did not complete under its lock.
 #[derive(Debug, Error)]
 #[non_exhaustive]

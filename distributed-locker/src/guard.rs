@@ -1,7 +1,7 @@
 //! The guard of a held lock.
 
-use crate::error::{ExtendError, ReleaseError};
-use crate::heartbeat::Heartbeater;
+use crate::error::{ExtendError, Interrupted, ReleaseError};
+use crate::heartbeat::{Heartbeater, beat, refuse_if_draining};
 use crate::registry::{Departure, Entry};
 use crate::shared::Shared;
 use locker_core::backend::Released;
@@ -18,9 +18,30 @@ use tokio::sync::oneshot;
 /// repeats the release until the store has confirmed it. [`release`](Self::release) does the same
 /// and waits for the answer.
 ///
+/// The Reporter extends the lock in the background. By default it does so only while the owner
+/// beats: **a guard that is silent for one lock TTL (5 min) is lost.** [`heartbeat`](Self::heartbeat)
+/// is a beat, and costs no I/O; with [`HeartbeatPolicy::Automatic`](crate::HeartbeatPolicy::Automatic)
+/// none is needed.
+///
 /// A guard is never more than a local opinion: the machine may be paused between a check and the
 /// write that follows it. What must not be written twice is protected by the
 /// [`token`](Self::token).
+///
+/// ```
+/// # use distributed_locker::{Locker, memory};
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let locker = Locker::builder(memory()).start().await?;
+/// let guard = locker.try_acquire("nightly").await?.expect("it is free");
+/// for batch in 0..3 {
+///     guard.heartbeat()?; // an error means: stop
+///     println!("batch {batch}, under token {}", guard.token());
+/// }
+/// guard.release().await?;
+/// # Ok(())
+/// # }
+/// ```
+///
 #[derive(Debug)]
 #[must_use = "a guard that is dropped gives its lock back"]
 pub struct LockGuard {
@@ -86,6 +107,22 @@ impl LockGuard {
     /// Waits until the lock is lost: one stop budget before anybody else can own it, where the
     /// loss can be seen coming.
     ///
+    /// ```
+    /// # use distributed_locker::{Locker, memory};
+    /// # use std::time::Duration;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let locker = Locker::builder(memory()).start().await?;
+    /// # let guard = locker.try_acquire("nightly").await?.expect("it is free");
+    /// tokio::select! {
+    ///     () = tokio::time::sleep(Duration::from_millis(5)) => println!("the work is done"),
+    ///     loss = guard.lost() => println!("stopped: {loss}"),
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    ///
     /// # Cancel safety
     ///
     /// It may be dropped and called again.
@@ -93,13 +130,61 @@ impl LockGuard {
         self.entry.wait_lost(&self.shared).await
     }
 
-    /// What a job needs: heartbeats and the loss. It outlives the guard, and is then interrupted.
+    /// What a job needs: heartbeats and the loss. It may outlive the guard, and is then interrupted.
+    ///
+    /// ```
+    /// # use distributed_locker::{Heartbeater, Interrupted, Locker, memory};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let locker = Locker::builder(memory()).start().await?;
+    /// fn work(job: &Heartbeater) -> Result<(), Interrupted> {
+    ///     job.heartbeat()
+    /// }
+    ///
+    /// let guard = locker.try_acquire("nightly").await?.expect("it is free");
+    /// let job = guard.heartbeater();
+    /// work(&job)?;
+    /// guard.release().await?;
+    /// assert!(work(&job).is_err());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     pub fn heartbeater(&self) -> Heartbeater {
         Heartbeater::new(Arc::clone(&self.shared), Arc::clone(&self.entry))
     }
 
-    /// Extends the lock now, and counts as a heartbeat. There is no need to call it: the Reporter
-    /// extends every held lock.
+    /// Says that the owner lives, and asks whether it should go on; see
+    /// [`Heartbeater::heartbeat`].
+    ///
+    /// # Errors
+    ///
+    /// [`Interrupted::Lost`] when the lock is lost: stop at once, and write nothing more.
+    /// [`Interrupted::Draining`] when the locker wants to end: the lock is still held; finish soon.
+    pub fn heartbeat(&self) -> Result<(), Interrupted> {
+        beat(&self.shared, &self.entry)?;
+        refuse_if_draining(&self.shared)
+    }
+
+    /// Extends the lock now, and counts as a heartbeat.
+    ///
+    /// There is rarely a need to call it: the Reporter extends by itself as long as there was a
+    /// heartbeat within the last lock TTL, or always with
+    /// [`HeartbeatPolicy::Automatic`](crate::HeartbeatPolicy::Automatic). It is for the moment before
+    /// a long step that cannot beat.
+    ///
+    /// ```
+    /// # use distributed_locker::{Locker, memory};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let locker = Locker::builder(memory()).start().await?;
+    /// # let guard = locker.try_acquire("nightly").await?.expect("it is free");
+    /// guard.extend().await?;
+    /// assert!(guard.valid_for() > locker.timing().report_every);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     ///
     /// # Errors
     ///
@@ -147,6 +232,22 @@ impl LockGuard {
     }
 
     /// Gives the lock back and waits for the store's word, at most two request timeouts.
+    ///
+    /// ```
+    /// # use distributed_locker::{Locker, ReleaseError, memory};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let locker = Locker::builder(memory()).start().await?;
+    /// # let guard = locker.try_acquire("nightly").await?.expect("it is free");
+    /// match guard.release().await {
+    ///     Ok(()) => {}
+    ///     Err(ReleaseError::Unconfirmed(error)) => println!("it goes on in the background: {error}"),
+    ///     Err(error) => return Err(error.into()), // the work was not protected to its end
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     ///
     /// # Errors
     ///

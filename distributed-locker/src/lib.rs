@@ -43,11 +43,14 @@ mod executioner;
 mod guard;
 mod heartbeat;
 mod incarnation;
+mod inspect;
+mod into_key;
 mod link;
 mod locker;
 mod options;
 mod queue;
 mod registry;
+mod releases;
 mod reporter;
 mod run;
 mod shared;
@@ -61,15 +64,18 @@ mod virtual_time;
 pub use acquire::Acquired;
 pub use builder::LockerBuilder;
 pub use error::{
-    AcquireError, ExtendError, Interrupted, MutexError, NotRunning, ReleaseError, RunError,
-    StartError, StillRunning,
+    AcquireError, ExtendError, Interrupted, MutexError, NotRunning, ReadError, ReleaseError,
+    RunError, StartError, StillRunning,
 };
 pub use events::{Event, Events, ReporterEvent};
 pub use guard::LockGuard;
 pub use heartbeat::Heartbeater;
-pub use locker::{Locker, OwnerHashStatus};
+pub use inspect::OwnerHashStatus;
+pub use into_key::IntoKey;
+pub use locker::Locker;
 pub use options::{AcquireOptions, HeartbeatPolicy, OnLost, Wait};
-pub use run::{Release, Run};
+pub use releases::Releases;
+pub use run::{Completed, Release, Run};
 pub use shutdown::Shutdown;
 pub use standby::Standby;
 pub use time::BootClock;
@@ -87,7 +93,22 @@ pub use locker_core::{
 
 use std::sync::Arc;
 
-/// An empty store in memory, for unit tests and examples.
+/// An empty store in memory, for unit tests and examples. Lockers that shall meet in it share the
+/// value.
+///
+/// ```
+/// # use distributed_locker::{Locker, memory};
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let store = memory();
+/// let a = Locker::builder(store.clone()).start().await?;
+/// let b = Locker::builder(store).start().await?;
+/// let guard = a.try_acquire("nightly").await?.expect("it is free");
+/// assert!(b.try_acquire("nightly").await?.is_none());
+/// # Ok(())
+/// # }
+/// ```
+///
 pub fn memory() -> Arc<dyn Connect> {
     Arc::new(Memory::new(Arc::new(BootClock::new())))
 }

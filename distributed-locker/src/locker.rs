@@ -4,24 +4,27 @@ use crate::acquire::{self, Acquired};
 use crate::builder::LockerBuilder;
 use crate::error::{AcquireError, MutexError, NotRunning, RunError, StillRunning};
 use crate::events::Events;
+use crate::guard::LockGuard;
 use crate::heartbeat::Heartbeater;
+use crate::into_key::IntoKey;
 use crate::options::AcquireOptions;
-use crate::run::{self, Run};
+use crate::run::{self, Completed, Run};
 use crate::shared::{Life, Shared};
 use crate::shutdown::Shutdown;
 use crate::standby::Standby;
-use futures_core::Stream;
-use futures_util::StreamExt;
-use locker_core::backend::{Connect, Force, Hint, Liveness, Released, Watcher};
-use locker_core::{BackendError, InvalidIdentity, Key, LockData, OwnerHash, ProcessHash, Timing};
+use locker_core::backend::Connect;
+use locker_core::{Key, ProcessHash, Timing};
 use std::sync::Arc;
 use std::time::Duration;
 
 /// A locker: one process as the store sees it.
 ///
-/// Clones are handles of the same locker. When the last handle is dropped, and every guard is
-/// gone, the process's record is given up in the background; [`terminate`](Self::terminate) does
-/// the same and waits for it.
+/// Clones are handles of the same locker. Dropping the last one [drains](Self::drain) it: guards that
+/// live on keep their locks, and their heartbeats answer [`Interrupted::Draining`]; when every guard is
+/// gone, the process's record is given up in the background. [`terminate`](Self::terminate) does the
+/// same and waits for it.
+///
+/// [`Interrupted::Draining`]: crate::Interrupted::Draining
 ///
 /// A locker is bound to the tokio runtime that started it: the caller's side of the store lives
 /// there. The Reporter, which keeps the locks, lives on a thread of its own.
@@ -64,24 +67,29 @@ impl Drop for Handle {
     }
 }
 
-/// How an owner hash stands.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum OwnerHashStatus {
-    /// This owner holds the lock, and its process lives.
-    Running,
-    /// Another owner holds the lock.
-    SomeoneElseHoldsLock(LockData),
-    /// Nobody holds the lock.
-    NoKey,
-    /// This owner's record is there, but its process is dead: the lock can be taken over.
-    NoRunningProcess,
-    /// The text is not an owner hash.
-    MalformedOwnerHash,
-}
-
 impl Locker {
     /// Begins to set up a locker on a store.
+    ///
+    /// Give each locker a value of its own ([`connect`](crate::connect) once for each): what it holds
+    /// belongs to the connections of one locker. The memory store is the exception: the value is the
+    /// store, and whoever shall meet in it shares it.
+    ///
+    /// ```
+    /// # use distributed_locker::{Host, Locker, Timing, memory};
+    /// # use std::time::Duration;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let timing = Timing { lock_ttl: Duration::from_secs(600), ..Timing::default() };
+    /// let locker = Locker::builder(memory())
+    ///     .timing(timing)
+    ///     .host(Host::new("worker-7")?)
+    ///     .start()
+    ///     .await?;
+    /// assert_eq!(locker.timing().lock_ttl, timing.lock_ttl);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     pub fn builder(connect: Arc<dyn Connect>) -> LockerBuilder {
         LockerBuilder::new(connect)
     }
@@ -97,7 +105,29 @@ impl Locker {
         &self.shared
     }
 
-    /// Asks for a lock.
+    /// Tries once to acquire a lock, unless [`AcquireOptions::wait`] says how long to wait for it.
+    ///
+    /// The [`LockGuard`] must beat at least once per lock TTL (5 min), unless the options say
+    /// [`HeartbeatPolicy::Automatic`](crate::HeartbeatPolicy::Automatic).
+    ///
+    /// ```
+    /// # use distributed_locker::{AcquireOptions, Acquired, Locker, Wait, memory};
+    /// # use std::time::Duration;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let locker = Locker::builder(memory()).start().await?;
+    /// let options = AcquireOptions::new().wait(Wait::For(Duration::from_secs(5)));
+    /// match locker.acquire("nightly", options).await? {
+    ///     Acquired::Guard(guard) => {
+    ///         println!("granted under token {}", guard.token());
+    ///         guard.release().await?;
+    ///     }
+    ///     Acquired::SomeoneElseHoldsLock(holder) => println!("{} holds it", holder.owner),
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     ///
     /// # Errors
     ///
@@ -113,17 +143,53 @@ impl Locker {
         options: AcquireOptions,
     ) -> Result<Acquired, AcquireError>
     where
-        K: TryInto<Key, Error: Into<InvalidIdentity>>,
+        K: IntoKey,
     {
-        let key = parse(key)?;
+        let key = key.into_key().map_err(AcquireError::InvalidKey)?;
         acquire::acquire(&self.shared, &key, &options).await
+    }
+
+    /// Tries once to acquire a lock, with the default options; `None` if somebody else holds it.
+    /// [`acquire`](Self::acquire) also tells who that is, and can wait.
+    ///
+    /// ```
+    /// # use distributed_locker::{Locker, memory};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let locker = Locker::builder(memory()).start().await?;
+    /// if let Some(guard) = locker.try_acquire("nightly").await? {
+    ///     assert!(locker.try_acquire("nightly").await?.is_none());
+    ///     guard.release().await?;
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`acquire`](Self::acquire).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`acquire`](Self::acquire).
+    pub async fn try_acquire<K>(&self, key: K) -> Result<Option<LockGuard>, AcquireError>
+    where
+        K: IntoKey,
+    {
+        let acquired = self.acquire(key, AcquireOptions::new()).await?;
+        Ok(acquired.guard())
     }
 
     /// Runs a job under a lock, and gives the lock back.
     ///
-    /// The job gets a [`Heartbeater`]. On loss its future is dropped (unless
-    /// [`OnLost::Signal`](crate::OnLost::Signal) is asked for), before anybody else can own the
-    /// lock.
+    /// The job gets a [`Heartbeater`], and must [beat](Heartbeater::heartbeat) at least once per lock
+    /// TTL (5 min), unless the options say
+    /// [`HeartbeatPolicy::Automatic`](crate::HeartbeatPolicy::Automatic). On loss its future is
+    /// dropped (unless [`OnLost::Signal`](crate::OnLost::Signal) is asked for), before anybody else
+    /// can own the lock. There is an example at [`Locker`].
+    ///
+    /// The job may borrow: it need not be `'static`. The future is `Send` if the job's is, so it can be
+    /// spawned. What the job itself spawns outlives it: see [`Heartbeater::lost`].
     ///
     /// # Errors
     ///
@@ -140,18 +206,38 @@ impl Locker {
         job: impl AsyncFnOnce(Heartbeater) -> T,
     ) -> Result<Run<T>, RunError<T>>
     where
-        K: TryInto<Key, Error: Into<InvalidIdentity>>,
+        K: IntoKey,
     {
-        let key = parse(key)?;
+        let key = key.into_key().map_err(AcquireError::InvalidKey)?;
         run::acquire_and_run(&self.shared, &key, &options, job).await
     }
 
-    /// Runs a job as soon as nobody else does, waiting up to `timeout` for it. A release wakes the
-    /// waiters in the order in which they came; `recheck` is the net under that.
+    /// Runs a job as soon as nobody else does, waiting up to `timeout` for it: an
+    /// [`acquire_and_run`](Self::acquire_and_run) in which not to get the lock is an error.
+    ///
+    /// A release wakes the waiters in the order in which they came;
+    /// [`AcquireOptions::poll_every`] is the net under that. [`AcquireOptions::wait`] has no effect.
+    ///
+    /// ```
+    /// # use distributed_locker::{AcquireOptions, Locker, Release, memory};
+    /// # use std::time::Duration;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let locker = Locker::builder(memory()).start().await?;
+    /// let timeout = Duration::from_secs(30);
+    /// let ran = locker
+    ///     .mutex("counter", timeout, AcquireOptions::new(), async |_job| 6 * 7)
+    ///     .await?;
+    /// assert_eq!(ran.value, 42);
+    /// assert!(matches!(ran.release, Release::Confirmed));
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
     /// [`MutexError::TimedOut`] carries who holds the lock; the job was not run.
+    /// [`MutexError::Run`] as [`acquire_and_run`](Self::acquire_and_run).
     ///
     /// # Cancel safety
     ///
@@ -160,152 +246,54 @@ impl Locker {
         &self,
         key: K,
         timeout: Duration,
-        recheck: Duration,
+        options: AcquireOptions,
         job: impl AsyncFnOnce(Heartbeater) -> T,
-    ) -> Result<T, MutexError<T>>
+    ) -> Result<Completed<T>, MutexError<T>>
     where
-        K: TryInto<Key, Error: Into<InvalidIdentity>>,
+        K: IntoKey,
     {
-        let key = parse(key).map_err(RunError::Acquire)?;
-        run::mutex(&self.shared, &key, timeout, recheck, job).await
+        let key = key.into_key().map_err(AcquireError::InvalidKey);
+        let key = key.map_err(RunError::Acquire)?;
+        run::mutex(&self.shared, &key, timeout, options, job).await
     }
 
-    /// Stands by for a lock, to hold it whenever it is free.
+    /// Stands by for a lock, to hold it whenever it is free: there is an example at [`Standby`].
+    ///
+    /// [`AcquireOptions::wait`] has no effect: a standby waits without limit. Its guards need no
+    /// heartbeats, unless the options ask for
+    /// [`HeartbeatPolicy::Required`](crate::HeartbeatPolicy::Required).
     ///
     /// # Errors
     ///
     /// [`AcquireError::InvalidKey`].
     pub fn standby<K>(&self, key: K, options: AcquireOptions) -> Result<Standby, AcquireError>
     where
-        K: TryInto<Key, Error: Into<InvalidIdentity>>,
+        K: IntoKey,
     {
-        Ok(Standby::new(Arc::clone(&self.shared), parse(key)?, options))
+        let key = key.into_key().map_err(AcquireError::InvalidKey)?;
+        Ok(Standby::new(Arc::clone(&self.shared), key, options))
     }
 
-    /// A stream with an item for every release of the lock that this process hears of: a hint, not
-    /// a proof. It resolves when the store has confirmed the subscription.
-    ///
-    /// # Errors
-    ///
-    /// [`AcquireError::InvalidKey`] or [`AcquireError::Store`].
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropping it or its stream ends the subscription.
-    pub async fn on_release<K>(
-        &self,
-        key: K,
-    ) -> Result<impl Stream<Item = Key> + Send + Unpin + use<K>, AcquireError>
-    where
-        K: TryInto<Key, Error: Into<InvalidIdentity>>,
-    {
-        let key = parse(key)?;
-        let watch =
-            async |store: Arc<dyn crate::Backend>| store.watch(&key, &Watcher::Observer).await;
-        let hints = self
-            .shared
-            .caller
-            .call(watch)
-            .await
-            .map_err(AcquireError::Store)?;
-        Ok(hints.filter_map(move |hint| {
-            let released = match hint {
-                Hint::Free { .. } => Some(key.clone()),
-                Hint::Rebuilt => None,
-            };
-            std::future::ready(released)
-        }))
-    }
-
-    /// Who holds a lock. A record whose process is dead is shown as well.
-    ///
-    /// # Errors
-    ///
-    /// [`AcquireError::InvalidKey`] or [`AcquireError::Store`]. Nothing was changed.
-    pub async fn read_lock_data<K>(&self, key: K) -> Result<Option<LockData>, AcquireError>
-    where
-        K: TryInto<Key, Error: Into<InvalidIdentity>>,
-    {
-        let key = parse(key)?;
-        let read = self
-            .shared
-            .caller
-            .call(async |store| store.read_lock(&key).await)
-            .await;
-        Ok(read
-            .map_err(AcquireError::Store)?
-            .value
-            .map(|held| held.data))
-    }
-
-    /// How an owner hash stands: first whether it owns the lock, then whether its process lives.
-    ///
-    /// # Errors
-    ///
-    /// [`BackendError`]. Nothing was changed.
-    pub async fn read_owner_hash_status(
-        &self,
-        owner: &str,
-    ) -> Result<OwnerHashStatus, BackendError> {
-        let Ok(owner) = owner.parse::<OwnerHash>() else {
-            return Ok(OwnerHashStatus::MalformedOwnerHash);
-        };
-        let caller = &self.shared.caller;
-        let held = caller
-            .call(async |store| store.read_lock(owner.key()).await)
-            .await?
-            .value;
-        let Some(held) = held else {
-            return Ok(OwnerHashStatus::NoKey);
-        };
-        if held.data.owner != owner {
-            return Ok(OwnerHashStatus::SomeoneElseHoldsLock(held.data));
-        }
-        let liveness = match held.holder {
-            Some(liveness) => liveness,
-            None => {
-                let read = async |store: Arc<dyn crate::Backend>| {
-                    store.read_process(owner.process()).await
-                };
-                caller.call(read).await?.value
-            }
-        };
-        Ok(match liveness {
-            Liveness::Alive(_) | Liveness::Unknown => OwnerHashStatus::Running,
-            Liveness::Dead => OwnerHashStatus::NoRunningProcess,
-        })
-    }
-
-    /// Takes a lock from its owner, by an operator's will.
-    ///
-    /// [`Force::Mark`] lets the owner stop first: the lock is free soon after. [`Force::Now`] frees
-    /// it at once, while the owner may still be working: only the fencing token protects then.
-    ///
-    /// # Errors
-    ///
-    /// [`BackendError`].
-    ///
-    /// # Cancel safety
-    ///
-    /// When it is dropped it has happened or not.
-    pub async fn force_release(
-        &self,
-        owner: &OwnerHash,
-        force: Force,
-    ) -> Result<Released, BackendError> {
-        let caller = &self.shared.caller;
-        Ok(caller
-            .call(async |store| store.force_release(owner, force).await)
-            .await?
-            .value)
-    }
-
-    /// The hash of the living incarnation of this process; `None` while there is none.
+    /// The hash of the living incarnation of this process; `None` while there is none. It changes when
+    /// the process was cut off from the store for too long.
     pub fn process_hash(&self) -> Option<ProcessHash> {
         self.shared.process_hash()
     }
 
-    /// Waits until the process has a recent, confirmed liveness report, at most the start timeout.
+    /// Waits until the process has a recent, confirmed liveness report, at most the start timeout. For
+    /// readiness probes; an acquisition does it by itself.
+    ///
+    /// ```
+    /// # use distributed_locker::{Locker, memory};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let locker = Locker::builder(memory()).start().await?;
+    /// let process = locker.ensure_running().await?;
+    /// assert_eq!(locker.process_hash(), Some(process));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     ///
     /// # Errors
     ///
@@ -325,11 +313,44 @@ impl Locker {
     }
 
     /// The locks that this process holds, acquires or gives back at this moment.
+    ///
+    /// ```
+    /// # use distributed_locker::{Locker, memory};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let locker = Locker::builder(memory()).start().await?;
+    /// let guard = locker.try_acquire("nightly").await?.expect("it is free");
+    /// assert_eq!(locker.keys(), [guard.key().clone()]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     pub fn keys(&self) -> Vec<Key> {
         self.shared.registry.keys()
     }
 
     /// What happens in the background, from now on.
+    ///
+    /// ```
+    /// # use distributed_locker::{Event, Force, Locker, memory};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let locker = Locker::builder(memory()).start().await?;
+    /// let mut events = locker.events();
+    /// let guard = locker.try_acquire("nightly").await?.expect("it is free");
+    /// locker.force_release(guard.owner_hash(), Force::Now).await?;
+    /// let found = guard.release().await;
+    /// assert!(found.is_err(), "there was nothing to release any more");
+    /// loop {
+    ///     match events.next().await.expect("the locker has not ended") {
+    ///         Event::LostLock { owner, loss } => break println!("{owner}: {loss}"),
+    ///         other => println!("{other}"),
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     pub fn events(&self) -> Events {
         self.shared.events.subscribe()
     }
@@ -337,6 +358,25 @@ impl Locker {
     /// Takes no more work: new acquisitions are refused, waiters are sent home, and jobs are told
     /// at their next heartbeat. Each lock is released as its job ends; with the last one goes the
     /// process's record. The first reason counts.
+    ///
+    /// ```
+    /// # use distributed_locker::{AcquireError, AcquireOptions, Interrupted, Locker, memory};
+    /// # use std::time::Duration;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let locker = Locker::builder(memory()).start().await?;
+    /// let guard = locker.try_acquire("nightly").await?.expect("it is free");
+    /// locker.drain("a new version is coming");
+    /// let refused = locker.acquire("other", AcquireOptions::new()).await;
+    /// assert!(matches!(refused, Err(AcquireError::Draining(_))));
+    /// assert!(matches!(guard.heartbeat(), Err(Interrupted::Draining(_))));
+    /// assert!(guard.is_valid(), "its work may be finished");
+    /// guard.release().await?;
+    /// locker.terminate(Duration::from_secs(5)).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     pub fn drain(&self, reason: impl Into<String>) {
         self.shared.drain(reason.into());
     }
@@ -385,18 +425,34 @@ impl Locker {
     /// It never ends the process by itself; from the first signal on the default action of both
     /// signals is replaced for the whole process.
     ///
+    /// ```no_run
+    /// # use distributed_locker::{AcquireOptions, Locker, memory};
+    /// # use std::time::Duration;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let locker = Locker::builder(memory()).start().await?;
+    /// let mut shutdown = locker.shutdown_on_signals(Duration::from_secs(20))?;
+    /// let work = locker.acquire_and_run("nightly", AcquireOptions::new(), async |job| {
+    ///     loop {
+    ///         job.sleep(Duration::from_secs(1)).await?; // ends with the signal
+    ///     }
+    ///     # #[allow(unreachable_code)]
+    ///     # Ok::<_, distributed_locker::Interrupted>(())
+    /// });
+    /// println!("{:?}", work.await);
+    /// shutdown.finished().await?; // and now the program may end
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// An I/O error when the signals cannot be caught.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime, or on one without its I/O driver.
     pub fn shutdown_on_signals(&self, grace: Duration) -> std::io::Result<Shutdown> {
         Shutdown::start(self.clone(), grace)
     }
-}
-
-fn parse<K>(key: K) -> Result<Key, AcquireError>
-where
-    K: TryInto<Key, Error: Into<InvalidIdentity>>,
-{
-    key.try_into()
-        .map_err(|error| AcquireError::InvalidKey(error.into()))
 }

@@ -4,13 +4,25 @@ use locker_core::Trace;
 use std::time::Duration;
 
 /// How to acquire a lock. The default does not wait, cancels the job on loss, and requires
-/// heartbeats.
+/// heartbeats (but not of a [`Standby`](crate::Standby)).
+///
+/// ```
+/// # use distributed_locker::{AcquireOptions, HeartbeatPolicy, InvalidIdentity, OnLost, Trace, Wait};
+/// # use std::time::Duration;
+/// let options = AcquireOptions::new()
+///     .wait(Wait::For(Duration::from_secs(30)))
+///     .trace(Trace::new("ticket 5")?)
+///     .heartbeat(HeartbeatPolicy::Automatic)
+///     .on_lost(OnLost::Abort);
+/// # Ok::<_, InvalidIdentity>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct AcquireOptions {
     pub(crate) wait: Wait,
     pub(crate) trace: Option<Trace>,
     pub(crate) on_lost: OnLost,
-    pub(crate) heartbeat: HeartbeatPolicy,
+    /// `None`: nobody has said.
+    pub(crate) heartbeat: Option<HeartbeatPolicy>,
     pub(crate) poll_every: Option<Duration>,
     pub(crate) abort_lead: Duration,
 }
@@ -42,10 +54,11 @@ impl AcquireOptions {
         self
     }
 
-    /// Whether the job must beat to keep its lock.
+    /// Whether the owner must beat to keep its lock: [`HeartbeatPolicy::Required`] unless set, and
+    /// [`HeartbeatPolicy::Automatic`] for a [`Standby`](crate::Standby).
     #[must_use]
     pub fn heartbeat(mut self, policy: HeartbeatPolicy) -> Self {
-        self.heartbeat = policy;
+        self.heartbeat = Some(policy);
         self
     }
 
@@ -57,7 +70,8 @@ impl AcquireOptions {
         self
     }
 
-    /// With [`OnLost::Abort`]: how long before the hard deadline the kernel ends the process. Zero.
+    /// With [`OnLost::Abort`]: how long before the hard deadline the kernel ends the process. The
+    /// default is zero.
     #[must_use]
     pub fn abort_lead(mut self, lead: Duration) -> Self {
         self.abort_lead = lead;
@@ -71,13 +85,21 @@ pub enum Wait {
     /// Not at all.
     #[default]
     No,
-    /// So long. Once it is over nothing more is asked; a request in flight is waited for.
+    /// At most this long. Once it is over nothing more is asked; a request in flight is waited for.
     For(Duration),
     /// Without limit, also while the store cannot be reached.
     Forever,
 }
 
 /// What happens to a job when its lock is lost.
+///
+/// A bare [`LockGuard`] has no future that could be dropped: there `Cancel` is the same as `Signal`,
+/// and it is for its owner to ask [`LockGuard::is_valid`] or to wait for [`LockGuard::lost`]. `Abort`
+/// ends the process all the same.
+///
+/// [`LockGuard`]: crate::LockGuard
+/// [`LockGuard::is_valid`]: crate::LockGuard::is_valid
+/// [`LockGuard::lost`]: crate::LockGuard::lost
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum OnLost {
     /// Its future is dropped, one stop budget before anybody else can own the lock.
@@ -91,13 +113,19 @@ pub enum OnLost {
     Abort,
 }
 
-/// Whether a job must beat.
+/// Whether the owner of a lock must beat to keep it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum HeartbeatPolicy {
-    /// A job that does not beat for one lock TTL loses its lock: a job that hangs does not keep it
-    /// for ever.
+    /// An owner that does not beat for one lock TTL (5 min) loses its lock, so a job that hangs does
+    /// not keep it for ever. These count as beats: [`LockGuard::heartbeat`] and
+    /// [`LockGuard::extend`], [`Heartbeater::heartbeat`] and [`Heartbeater::sleep`].
+    ///
+    /// [`LockGuard::heartbeat`]: crate::LockGuard::heartbeat
+    /// [`LockGuard::extend`]: crate::LockGuard::extend
+    /// [`Heartbeater::heartbeat`]: crate::Heartbeater::heartbeat
+    /// [`Heartbeater::sleep`]: crate::Heartbeater::sleep
     #[default]
     Required,
-    /// The lock is kept as long as the process lives.
+    /// The lock is kept as long as the process lives, or until it is released.
     Automatic,
 }

@@ -34,6 +34,15 @@ pub enum Run<T> {
     SomeoneElseHoldsLock(LockData),
 }
 
+/// A job that ran to its end under its lock, as [`Locker::mutex`](crate::Locker::mutex) answers it.
+#[derive(Debug)]
+pub struct Completed<T> {
+    /// What it returned, be that success or failure of its own.
+    pub value: T,
+    /// Whether the store has confirmed that the lock is free again.
+    pub release: Release,
+}
+
 /// Whether a release was confirmed.
 #[derive(Debug)]
 pub enum Release {
@@ -105,16 +114,54 @@ pub(crate) async fn mutex<T>(
     shared: &Arc<Shared>,
     key: &Key,
     timeout: Duration,
-    recheck: Duration,
+    options: AcquireOptions,
     job: impl AsyncFnOnce(Heartbeater) -> T,
-) -> Result<T, MutexError<T>> {
-    let options = AcquireOptions::new()
-        .wait(Wait::For(timeout))
-        .poll_every(recheck);
+) -> Result<Completed<T>, MutexError<T>> {
+    let options = options.wait(Wait::For(timeout));
     match acquire_and_run(shared, key, &options, job).await? {
-        Run::Completed { value, .. } => Ok(value),
+        Run::Completed { value, release } => Ok(Completed { value, release }),
         Run::SomeoneElseHoldsLock(holder) => Err(MutexError::TimedOut {
             holder: Box::new(holder),
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{AcquireOptions, Locker, Run, memory};
+    use std::time::Duration;
+
+    fn assert_send<T: Send>(future: T) -> T {
+        future
+    }
+
+    /// That it compiles is the point: whatever a caller waits for can be spawned, and a job may borrow.
+    #[tokio::test]
+    async fn what_is_waited_for_is_send_and_a_job_need_not_be_static() {
+        let locker = Locker::builder(memory()).start().await.unwrap();
+        let borrowed = [1, 2, 3];
+        let options = AcquireOptions::new;
+        let count = async |_job| borrowed.len();
+        let run = assert_send(locker.acquire_and_run("k", options(), count));
+        assert!(matches!(run.await, Ok(Run::Completed { value: 3, .. })));
+        let timeout = Duration::from_secs(1);
+        let count = async |_job| borrowed.len();
+        let ran = assert_send(locker.mutex("k", timeout, options(), count)).await;
+        assert_eq!(ran.unwrap().value, 3);
+        let mut standby = locker.standby("k", options()).unwrap();
+        let guard = assert_send(standby.next()).await.unwrap();
+        drop(assert_send(guard.lost()));
+        drop(assert_send(guard.extend()));
+        drop(assert_send(locker.acquire("k", options())));
+        drop(assert_send(locker.on_release("k")));
+        drop(assert_send(locker.read_lock_data("k")));
+        drop(assert_send(locker.read_owner_hash_status("k")));
+        drop(assert_send(locker.terminate(timeout)));
+        assert_send(guard.release()).await.unwrap();
+        let spawned = tokio::spawn(async move {
+            let job = async |job: crate::Heartbeater| job.heartbeat();
+            locker.acquire_and_run("k", options(), job).await.is_ok()
+        });
+        assert!(spawned.await.unwrap());
     }
 }

@@ -3,7 +3,7 @@
 use crate::acquire::{Acquired, acquire};
 use crate::error::AcquireError;
 use crate::guard::LockGuard;
-use crate::options::{AcquireOptions, Wait};
+use crate::options::{AcquireOptions, HeartbeatPolicy, Wait};
 use crate::shared::Shared;
 use locker_core::{ErrorKind, Key};
 use std::sync::Arc;
@@ -11,18 +11,30 @@ use std::sync::Arc;
 /// Stands by for a lock: becomes its owner on its release, on the crash of its owner, and by
 /// looking at it periodically.
 ///
-/// ```no_run
-/// # use distributed_locker::{AcquireOptions, Locker};
+/// Its guards last as long as the process: heartbeats are [automatic](HeartbeatPolicy::Automatic)
+/// here, unless the options ask for [`HeartbeatPolicy::Required`].
+///
+/// ```
+/// # use distributed_locker::{AcquireOptions, AcquireError, Locker, memory};
+/// # use std::time::Duration;
 /// # async fn consume() {}
-/// # async fn run(locker: Locker) -> Result<(), Box<dyn std::error::Error>> {
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let locker = Locker::builder(memory()).start().await?;
 /// let mut standby = locker.standby("consumer", AcquireOptions::new())?;
 /// loop {
-///     let guard = standby.next().await?;
+///     let guard = match standby.next().await {
+///         Ok(guard) => guard,
+///         Err(AcquireError::Draining(_)) => break, // the program is ending
+///         Err(error) => return Err(error.into()),
+///     };
 ///     tokio::select! {
 ///         () = consume() => {}
-///         loss = guard.lost() => tracing::warn!("{loss}; standing by again"),
+///         loss = guard.lost() => eprintln!("{loss}; standing by again"),
 ///     }
+///     # locker.drain("the example has been read");
 /// }
+/// # Ok(())
 /// # }
 /// ```
 #[derive(Debug)]
@@ -34,10 +46,13 @@ pub struct Standby {
 
 impl Standby {
     pub(crate) fn new(shared: Arc<Shared>, key: Key, options: AcquireOptions) -> Self {
+        let mut options = options.wait(Wait::Forever);
+        // A leader leads until it ends: there is no job whose progress a beat would show.
+        options.heartbeat.get_or_insert(HeartbeatPolicy::Automatic);
         Self {
             shared,
             key,
-            options: options.wait(Wait::Forever),
+            options,
         }
     }
 

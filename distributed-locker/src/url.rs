@@ -4,7 +4,8 @@ use locker_core::{BackendError, Connect};
 use std::sync::Arc;
 use thiserror::Error;
 
-/// A URL that names no store that this program can open. Nothing was opened.
+/// A URL that does not name a store which this program can open. Nothing was opened, and no store was
+/// asked.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum ConnectError {
@@ -63,7 +64,18 @@ fn known() -> Vec<String> {
     schemes().map(|scheme| format!("{scheme}:…")).collect()
 }
 
-/// The store that a URL names, in the namespace `locker`. Nothing is opened yet.
+/// Names a store by its URL, in the namespace `locker`. [`LockerBuilder::start`] opens it.
+///
+/// ```
+/// # use distributed_locker::connect;
+/// let error = connect("mysql://db/locks").unwrap_err();
+/// assert!(error.to_string().contains("names no store"));
+/// # #[cfg(feature = "sqlite")]
+/// let store = connect("sqlite:/var/lib/worker/locks.db")?;
+/// # Ok::<_, distributed_locker::ConnectError>(())
+/// ```
+///
+/// [`LockerBuilder::start`]: crate::LockerBuilder::start
 ///
 /// | URL | store | cargo feature |
 /// | --- | --- | --- |
@@ -85,7 +97,13 @@ pub fn connect(url: &str) -> Result<Arc<dyn Connect>, ConnectError> {
     connect_in(url, "locker")
 }
 
-/// The store that a URL names, in another namespace: the locks of two namespaces never meet.
+/// Names a store by its URL, in a namespace: the locks of two namespaces never meet.
+///
+/// ```
+/// # use distributed_locker::connect_in;
+/// let error = connect_in("sqlite:/var/lib/worker/locks.db", "").unwrap_err();
+/// assert!(error.to_string().contains("namespace"));
+/// ```
 ///
 /// # Errors
 ///

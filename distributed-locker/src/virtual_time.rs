@@ -25,6 +25,10 @@ use std::time::Duration;
 /// # Ok(())
 /// # }
 /// ```
+///
+/// # Cancel safety
+///
+/// When it is dropped only a part of the time has passed.
 pub async fn pass(clock: &ManualClock, time: Duration) {
     let end = clock.now() + time;
     loop {

@@ -2,6 +2,7 @@
 use distributed_locker::{AcquireOptions, Locker, ManualClock, Memory, Run, RunError, pass};
 use std::cell::Cell;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 #[tokio::test]
@@ -25,6 +26,29 @@ async fn a_job_that_never_beats_loses_its_lock_after_exactly_one_lock_ttl() {
     }
     pass(&clock, Duration::from_secs(1)).await;
     assert!(!guard.is_valid());
+}
+
+/// The callback goes by the clock of the lock, and comes from a sleep as well.
+#[tokio::test]
+async fn a_callback_of_a_held_lock_goes_by_the_clock_of_its_locker() {
+    let clock = Arc::new(ManualClock::new());
+    let store = Arc::new(Memory::new(clock.clone()));
+    let locker = Locker::builder(store)
+        .clock(clock.clone())
+        .start()
+        .await
+        .unwrap();
+    let calls = Arc::new(AtomicU32::new(0));
+    let count = calls.clone();
+    let run = locker.acquire_and_run("nightly", AcquireOptions::new(), async |job| {
+        let job = job.with_on_every(Duration::from_secs(60), move || {
+            count.fetch_add(1, Ordering::Relaxed);
+        });
+        job.sleep(Duration::from_secs(150)).await
+    });
+    let (run, ()) = tokio::join!(run, pass(&clock, Duration::from_secs(151)));
+    assert!(matches!(run.unwrap(), Run::Completed { value: Ok(()), .. }));
+    assert_eq!(calls.load(Ordering::Relaxed), 3);
 }
 
 /// S12, attack 18, hazard CU-15: the machine sleeps for ten minutes between two polls of a job. No

@@ -2,7 +2,7 @@
 #![no_main]
 
 #[path = "../../locker-core/tests/parsers/entry.rs"]
-#[allow(dead_code)]
+#[allow(dead_code, reason = "each target enters by one of its functions")]
 mod entry;
 
 libfuzzer_sys::fuzz_target!(|raw: (&str, &str, [i64; 4])| {

@@ -59,6 +59,10 @@ pub enum Value {
 /// The answers that are values of their own.
 pub trait Told: Sized {
     /// This answer, if it is one of this type.
+    ///
+    /// # Errors
+    ///
+    /// The answer as it was, if it is of another type.
     fn of(value: Value) -> Result<Self, Value>;
 }
 
@@ -87,6 +91,10 @@ told!(
 );
 
 /// The answer as the method's own type. A store that answers another method is a broken model.
+///
+/// # Errors
+///
+/// The store's own.
 pub fn told<T: Told>(answer: Answer) -> locker_core::backend::Answer<T> {
     let reply = answer?;
     let store_time = reply.store_time;

@@ -179,7 +179,10 @@ pub(crate) fn absolute(path: &Path) -> PathBuf {
 }
 
 /// The request of a byte lock. `l_pid` must be zero for open-file-description locks.
-#[allow(clippy::cast_possible_truncation)] // The constants are small; the field is a short.
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "the constants are small; the field is a short"
+)]
 fn flock(start: i64, len: i64, kind: libc::c_int) -> libc::flock {
     libc::flock {
         l_type: kind as libc::c_short,

@@ -56,6 +56,16 @@ pub const RETENTION: Duration = Duration::from_secs(30 * 24 * 3600);
 pub type Answer<T> = Result<Reply<T>, BackendError>;
 
 /// One connection to a store. See the [module](self) for what an implementation guarantees.
+///
+/// # Errors
+///
+/// Of every method: a [`BackendError`], when the store could not be asked or its answer is not known. It
+/// says whether the request may have had an effect. That a lock is held, or not there, is no error.
+///
+/// # Cancel safety
+///
+/// Of every method: a future that is dropped leaves the request sent or unsent, never half done. What
+/// was sent may have had its effect, and may be repeated under the same owner hash.
 #[async_trait]
 pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// What this store can keep. It costs nothing and never changes.
@@ -141,7 +151,8 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// store has confirmed the subscription, so a release that comes later is not missed.
     ///
     /// A [`Watcher::Waiter`] is enrolled as long as its process lives or until the stream is
-    /// dropped; a stream whose enrolment the store has removed ends. An [`Watcher::Observer`] has no place in the order and delays nobody.
+    /// dropped; a stream whose enrolment the store has removed ends. A [`Watcher::Observer`] has no
+    /// place in the order and delays nobody.
     async fn watch(&self, key: &Key, watcher: &Watcher) -> Result<HintStream, BackendError>;
 
     /// Deletes, in small batches, what has been free or dead for longer than `retention`: a lock

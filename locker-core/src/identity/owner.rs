@@ -109,6 +109,38 @@ impl FromStr for OwnerHash {
     }
 }
 
+impl TryFrom<&str> for OwnerHash {
+    type Error = InvalidIdentity;
+
+    fn try_from(text: &str) -> Result<Self, InvalidIdentity> {
+        text.parse()
+    }
+}
+
+impl TryFrom<&String> for OwnerHash {
+    type Error = InvalidIdentity;
+
+    fn try_from(text: &String) -> Result<Self, InvalidIdentity> {
+        text.parse()
+    }
+}
+
+impl TryFrom<String> for OwnerHash {
+    type Error = InvalidIdentity;
+
+    fn try_from(text: String) -> Result<Self, InvalidIdentity> {
+        text.parse()
+    }
+}
+
+impl TryFrom<&OwnerHash> for OwnerHash {
+    type Error = InvalidIdentity;
+
+    fn try_from(owner: &OwnerHash) -> Result<Self, InvalidIdentity> {
+        Ok(owner.clone())
+    }
+}
+
 impl PartialEq for OwnerHash {
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0) || self.0.text == other.0.text

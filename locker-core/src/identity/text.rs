@@ -85,6 +85,13 @@ macro_rules! text_identity {
             }
         }
 
+        impl TryFrom<&String> for $name {
+            type Error = InvalidIdentity;
+            fn try_from(text: &String) -> Result<Self, InvalidIdentity> {
+                Self::new(text.as_str())
+            }
+        }
+
         impl TryFrom<&$name> for $name {
             type Error = InvalidIdentity;
             fn try_from(text: &$name) -> Result<Self, InvalidIdentity> {

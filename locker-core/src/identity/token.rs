@@ -28,6 +28,23 @@ impl Token {
         self.0
     }
 
+    /// The number as a signed one, which is what the columns of most databases hold.
+    ///
+    /// Every store grants tokens below 2^63, so this is the same number. A greater one can only have
+    /// been made by hand; it becomes `i64::MAX`.
+    ///
+    /// ```
+    /// # use locker_core::Token;
+    /// assert_eq!(Token::new(7).as_i64(), 7);
+    /// ```
+    pub const fn as_i64(self) -> i64 {
+        if self.0 > i64::MAX.cast_unsigned() {
+            i64::MAX
+        } else {
+            self.0.cast_signed()
+        }
+    }
+
     /// The token of the next grant, in every store but etcd:
     /// `max(last + 1, the store's wall clock in microseconds)`.
     ///
@@ -60,6 +77,15 @@ impl FromStr for Token {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_token_as_a_signed_number_keeps_its_order() {
+        let greatest = i64::MAX.cast_unsigned();
+        assert_eq!(Token::new(0).as_i64(), 0);
+        assert_eq!(Token::new(greatest).as_i64(), i64::MAX);
+        assert_eq!(Token::new(greatest + 1).as_i64(), i64::MAX);
+        assert_eq!(Token::new(u64::MAX).as_i64(), i64::MAX);
+    }
 
     #[test]
     fn a_clock_that_steps_back_does_not_take_the_token_back() {

@@ -46,6 +46,10 @@ pub type Word = Result<Released, BackendError>;
 
 impl End {
     /// What the owner may be told.
+    ///
+    /// # Errors
+    ///
+    /// Why nothing is known for certain, as in [`Word`].
     pub fn into_word(self) -> Word {
         match self {
             Self::Confirmed(word) => word,

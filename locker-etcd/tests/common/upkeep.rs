@@ -98,8 +98,11 @@ impl fmt::Display for Upkeep {
 
 fn gauge(server: &Server, name: &str) -> Result<u64, Box<dyn Error + Send + Sync>> {
     let value: f64 = server.member().metric(name)?.parse()?;
-    // Large gauges come as `1.234e+06`.
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a gauge counts, and a large one comes as `1.234e+06`"
+    )]
     Ok(value as u64)
 }
 

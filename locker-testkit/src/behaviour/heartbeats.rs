@@ -70,6 +70,44 @@ pub async fn an_automatic_heartbeat_needs_no_beats<F: Fixture>(world: World<F>) 
     guard.release().await.unwrap();
 }
 
+/// The guard beats as its heartbeater does.
+pub async fn a_guard_that_beats_keeps_its_lock<F: Fixture>(world: World<F>) {
+    let locker = world.locker().await;
+    let ttl = world.timing().lock_ttl;
+    let guard = world.hold(&locker, "k").await;
+    for _ in 0..2 {
+        world.pass(ttl * 8 / 10).await;
+        guard.heartbeat().expect("a beat in time");
+    }
+    locker.drain("enough");
+    let told = guard.heartbeat().unwrap_err();
+    assert_eq!(told, Interrupted::Draining("enough".to_owned()));
+    assert!(guard.is_valid(), "{:?}", guard.loss());
+}
+
+/// A leader has no job that beats: it leads as long as its process lives.
+pub async fn a_standby_that_never_beats_leads_for_longer_than_the_lock_ttl<F: Fixture>(
+    world: World<F>,
+) {
+    let (a, b) = (world.locker().await, world.locker().await);
+    let mut standby = a.standby("k", AcquireOptions::new()).unwrap();
+    let guard = world.during(standby.next()).await.unwrap();
+    world.pass(world.timing().lock_ttl * 3 / 2).await;
+    assert!(guard.is_valid(), "{:?}", guard.loss());
+    assert!(!world.is_free(&b, "k").await);
+}
+
+/// Who asks a standby for beats gets what was asked for.
+pub async fn a_standby_that_must_beat_loses_its_lock_without<F: Fixture>(world: World<F>) {
+    let locker = world.locker().await;
+    let options = AcquireOptions::new().heartbeat(HeartbeatPolicy::Required);
+    let mut standby = locker.standby("k", options).unwrap();
+    let guard = world.during(standby.next()).await.unwrap();
+    world.pass(world.timing().lock_ttl).await;
+    let loss = guard.loss().expect("it never beat");
+    assert_eq!(loss.reason, LossReason::Expired);
+}
+
 /// A heartbeat costs no I/O.
 pub async fn a_burst_of_heartbeats_costs_the_store_nothing<F: Fixture>(world: World<F>) {
     let (locker, counted) = world.counted_locker().await;

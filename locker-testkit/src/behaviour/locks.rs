@@ -4,7 +4,7 @@ use super::World;
 use crate::fixture::Fixture;
 use crate::wrap::{Fault, Scope};
 use distributed_locker::{
-    AcquireError, AcquireOptions, Acquired, Key, OwnerHashStatus, Released, Trace,
+    AcquireError, AcquireOptions, Acquired, Key, OwnerHashStatus, ReadError, Released, Trace,
 };
 
 /// The first test of `@clickup/distributed-locker`.
@@ -29,6 +29,12 @@ pub async fn acquire_and_release_show_in_the_owner_hash_status<F: Fixture>(world
     let status = locker.read_owner_hash_status(&owner).await.unwrap();
     assert!(matches!(status, OwnerHashStatus::SomeoneElseHoldsLock(data)
         if data.owner == *other.owner_hash()));
+    // The typed form of an owner hash asks the same.
+    let status = locker
+        .read_owner_hash_status(other.owner_hash())
+        .await
+        .unwrap();
+    assert_eq!(status, OwnerHashStatus::Running);
     let status = locker.read_owner_hash_status("k@nonsense").await.unwrap();
     assert_eq!(status, OwnerHashStatus::MalformedOwnerHash);
 }
@@ -57,6 +63,19 @@ pub async fn a_second_process_is_refused_and_told_who_holds_it<F: Fixture>(world
     assert_eq!(data.owner, *guard.owner_hash());
     assert_eq!(data.trace().unwrap().as_str(), "ticket 5");
     assert_eq!(Some(data.process()), a.process_hash().as_ref());
+}
+
+/// The short form of an acquisition: a guard, or nothing.
+pub async fn a_single_try_answers_the_guard_or_nothing<F: Fixture>(world: World<F>) {
+    let (a, b) = (world.locker().await, world.locker().await);
+    let key = "k".to_owned();
+    let guard = a.try_acquire(&key).await.unwrap().expect("it is free");
+    assert!(guard.is_valid());
+    assert!(b.try_acquire(&key).await.unwrap().is_none());
+    guard.release().await.unwrap();
+    assert!(b.try_acquire(&key).await.unwrap().is_some());
+    let error = a.try_acquire("a\0b").await.unwrap_err();
+    assert!(matches!(error, AcquireError::InvalidKey(_)), "{error:?}");
 }
 
 /// S4, hazard PG-2.
@@ -162,6 +181,13 @@ pub async fn a_bad_key_is_refused_without_asking_the_store<F: Fixture>(world: Wo
             .unwrap_err();
         assert!(matches!(error, AcquireError::InvalidKey(_)), "{error:?}");
         assert!(error.to_string().contains("not held"), "{error}");
+    }
+    for bad in ["", "a\0b"] {
+        let error = locker.read_lock_data(bad).await.unwrap_err();
+        assert!(matches!(error, ReadError::InvalidKey(_)), "{error:?}");
+        assert!(!error.to_string().contains("not held"), "{error}");
+        let error = locker.on_release(bad).await.unwrap_err();
+        assert!(matches!(error, ReadError::InvalidKey(_)), "{error:?}");
     }
     let caller = locker_core::backend::Side::Caller;
     assert_eq!(

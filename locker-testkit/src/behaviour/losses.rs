@@ -125,6 +125,11 @@ pub async fn a_release_that_is_not_confirmed_stands_beside_the_result_of_the_job
         other => panic!("{other:?}"),
     }
     assert!(world.has_record("k").await, "nothing has arrived yet");
+    let timeout = world.timing().report_every;
+    let run = locker.mutex("l", timeout, AcquireOptions::new(), async |_job| 5);
+    let ran = world.during(run).await.unwrap();
+    assert_eq!(ran.value, 5);
+    assert!(matches!(ran.release, Release::Unconfirmed(_)), "{ran:?}");
     faulty.heal();
     let limit = world.timing().request_timeout * 3;
     world

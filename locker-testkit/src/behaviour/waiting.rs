@@ -4,12 +4,17 @@ use super::World;
 use crate::fixture::Fixture;
 use crate::wrap::{Fault, Method, Scope, Twist, Twisted};
 use async_trait::async_trait;
-use distributed_locker::{AcquireOptions, Acquired, LockGuard, Locker, MutexError, Wait};
-use futures_util::StreamExt;
+use distributed_locker::{
+    AcquireOptions, Acquired, HeartbeatPolicy, LockGuard, Locker, MutexError, Release, Trace, Wait,
+};
 use futures_util::future::join_all;
-use locker_core::backend::{Answer, Birth, Claim, Claimed, Limits, Liveness};
-use locker_core::{Backend, Host, Key, OwnerHash, ProcessHash, StoreTime};
+use locker_core::backend::{
+    Answer, Birth, Claim, Claimed, Hint, HintStream, Limits, Liveness, Watcher,
+};
+use locker_core::{Backend, BackendError, Host, Key, OwnerHash, ProcessHash, StoreTime};
 use std::cell::{Cell, RefCell};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 /// Counts who is inside, and how many came at all.
@@ -27,14 +32,14 @@ async fn compete<F: Fixture>(world: &World<F>, lockers: &[Locker], rounds: usize
         let inside = &inside;
         async move {
             let patience = world.timing().start_timeout * 4;
-            let recheck = world.timing().recheck_every;
+            let options = AcquireOptions::new().poll_every(world.timing().recheck_every);
             let job = async |job: distributed_locker::Heartbeater| {
                 assert_eq!(inside.now.replace(1), 0, "two jobs at once");
                 job.sleep(work).await.unwrap();
                 assert_eq!(inside.now.replace(0), 1);
                 inside.ever.set(inside.ever.get() + 1);
             };
-            locker.mutex("k", patience, recheck, job).await.unwrap();
+            locker.mutex("k", patience, options, job).await.unwrap();
         }
     });
     world.during(join_all(jobs)).await;
@@ -58,8 +63,9 @@ pub async fn a_mutex_gives_up_at_its_deadline_and_names_the_holder<F: Fixture>(w
     let (a, b) = (world.locker().await, world.locker().await);
     let guard = world.hold(&a, "k").await;
     let (began, timeout) = (world.now(), world.timing().report_every);
-    let recheck = world.timing().recheck_every;
-    let run = b.mutex("k", timeout, recheck, async |_| unreachable!("it is held"));
+    // What the options say of waiting has no effect.
+    let options = AcquireOptions::new().wait(Wait::Forever);
+    let run = b.mutex("k", timeout, options, async |_| unreachable!("it is held"));
     let error = world.during(run).await.unwrap_err();
     let took = world.now().since(began);
     assert!(
@@ -71,6 +77,22 @@ pub async fn a_mutex_gives_up_at_its_deadline_and_names_the_holder<F: Fixture>(w
         if holder.owner == *guard.owner_hash()),
         "{error:?}"
     );
+}
+
+/// A mutex is an acquisition like the others: with a trace, a loss policy, a heartbeat policy.
+pub async fn a_mutex_takes_what_an_acquisition_may_ask_for<F: Fixture>(world: World<F>) {
+    let locker = world.locker().await;
+    let (timing, trace) = (world.timing(), Trace::new("ticket 5").unwrap());
+    let options = AcquireOptions::new()
+        .trace(trace.clone())
+        .heartbeat(HeartbeatPolicy::Automatic);
+    let run = locker.mutex("k", timing.report_every, options, async |job| {
+        world.timing_sleep(timing.lock_ttl * 5 / 4).await;
+        job.owner_hash().and_then(|owner| owner.trace().cloned())
+    });
+    let ran = world.during(run).await.unwrap();
+    assert_eq!(ran.value, Some(trace));
+    assert!(matches!(ran.release, Release::Confirmed), "{ran:?}");
 }
 
 /// Waits for "k", which is released after a while, and is granted it soon after that.
@@ -319,6 +341,70 @@ pub async fn a_release_is_heard_by_who_only_listens<F: Fixture>(world: World<F>)
         Some(Key::new("k").unwrap())
     );
     assert!(world.is_free(&b, "k").await);
+}
+
+/// The first subscription of this store is rebuilt and ends, the second one is refused.
+#[derive(Debug, Clone, Default)]
+struct BrokenHints(Arc<AtomicU32>);
+
+#[async_trait]
+impl Twist for BrokenHints {
+    async fn watch(
+        &self,
+        store: &dyn Backend,
+        key: &Key,
+        watcher: &Watcher,
+    ) -> Result<HintStream, BackendError> {
+        match self.0.fetch_add(1, Ordering::Relaxed) {
+            0 => Ok(Box::pin(futures_util::stream::iter([Hint::Rebuilt]))),
+            1 => Err(BackendError::timeout()),
+            _ => store.watch(key, watcher).await,
+        }
+    }
+}
+
+/// S10: who only listens looks again whenever a release may have been missed.
+pub async fn a_listener_subscribes_anew_and_says_that_it_may_have_missed_something<F: Fixture>(
+    world: World<F>,
+) {
+    let a = world.locker().await;
+    let hints = BrokenHints::default();
+    let connect = Twisted::connect(world.process(), hints.clone());
+    let b = world.locker_over(connect).await;
+    let guard = world.hold(&a, "k").await;
+    let mut releases = b.on_release("k").await.unwrap();
+    let began = world.now();
+    let key = Some(Key::new("k").unwrap());
+    assert_eq!(world.during(releases.next()).await, key, "it was rebuilt");
+    assert_eq!(hints.0.load(Ordering::Relaxed), 1);
+    assert_eq!(world.during(releases.next()).await, key, "it was renewed");
+    assert_eq!(hints.0.load(Ordering::Relaxed), 3);
+    let took = world.now().since(began);
+    assert!(took >= world.timing().retry_after * 2, "no pause: {took:?}");
+    let releasing = async {
+        world.timing_sleep(world.timing().retry_after).await;
+        guard.release().await.unwrap();
+    };
+    let both = async { tokio::join!(releases.next(), releasing) };
+    let (heard, ()) = world.during(both).await;
+    assert_eq!(heard, key, "it was released");
+}
+
+/// L3, L8: a stream of releases keeps no locker, and does not outlive it.
+pub async fn a_listener_ends_with_its_locker<F: Fixture>(world: World<F>) {
+    let locker = world.locker().await;
+    let mut releases = locker.on_release("k").await.unwrap();
+    drop(locker);
+    let limit = world.timing().liveness_ttl;
+    for _ in 0..2 {
+        let ended = async {
+            tokio::select! {
+                heard = releases.next() => heard,
+                () = world.timing_sleep(limit) => panic!("it goes on"),
+            }
+        };
+        assert_eq!(world.during(ended).await, None);
+    }
 }
 
 fn patient<F: Fixture>(world: &World<F>) -> AcquireOptions {

@@ -6,8 +6,8 @@ use crate::fixture::Fixture;
 use crate::wrap::{Around, Call, Faulty, Request, Twist, Twisted, WrappedConnect};
 use async_trait::async_trait;
 use distributed_locker::{
-    AcquireError, AcquireOptions, Acquired, Backend, BackendError, Connect, HeartbeatPolicy, Key,
-    LockGuard, Locker, OwnerHash, Wait,
+    AcquireOptions, Acquired, Backend, BackendError, Connect, HeartbeatPolicy, Key, LockGuard,
+    Locker, OwnerHash, ReadError, Wait,
 };
 use futures_util::StreamExt;
 use futures_util::future::join_all;
@@ -302,7 +302,7 @@ impl<F: Fixture> Stage<F> {
                 let looks = (0..AT_ONCE).map(|_| locker.read_lock_data(KEY));
                 for look in self.world.during(join_all(looks)).await {
                     match look {
-                        Err(AcquireError::Store(late)) if late.kind().is_transient() => {
+                        Err(ReadError::Store(late)) if late.kind().is_transient() => {
                             unanswered += 1;
                             assert!(unanswered < 100, "the store does not answer: {late}");
                         }

@@ -10,7 +10,6 @@ use crate::fixture::Fixture;
 use distributed_locker::{
     AcquireError, AcquireOptions, Acquired, Force, HeartbeatPolicy, LockGuard, Locker, Wait,
 };
-use futures_util::StreamExt;
 use locker_core::backend::{Claim, Side};
 use locker_core::{Host, Key, OwnerHash, ProcessHash, StoreTime};
 use std::pin::Pin;
@@ -188,7 +187,8 @@ async fn mutex<F: Fixture>(stage: &Stage<F>) -> Prepared<'_> {
     let locker = stage.locker();
     let patience = stage.world().timing().liveness_ttl;
     Prepared::alone(async move {
-        let run = locker.mutex(KEY, patience, patience, async |job| job.heartbeat().is_ok());
+        let options = AcquireOptions::new().poll_every(patience);
+        let run = locker.mutex(KEY, patience, options, async |job| job.heartbeat().is_ok());
         nothing(run.await.is_ok())
     })
     .with(let_go(stage, guard))
