@@ -22,9 +22,15 @@
 //!
 //! Two majorities meet only where they are of the same primaries, and the chart may be old: whoever has
 //! asked nothing of a slot has not noticed that its primary was replaced. A former primary that is cut off
-//! from the others says what once was so. It is no witness: it takes for failed whom it does not hear. One
-//! that has heard what it is now is none either, but its dissent counts, as everybody's. And who dissents
-//! may be slower than who agrees, so nobody's word is taken before the others had a moment, too.
+//! from the others says what once was so. It has no voice, for or against: it hears few of them. One that
+//! stood still as well, was replaced, and goes on in the same moment, hears them all, as it did before. So
+//! those who agree must hear *each other*. Of these, let one be the first that was replaced: most of the
+//! primaries of then have voted, so one of those who agree has; and that one does not hear it, or knows
+//! who took its place.
+//!
+//! One that has heard what it is now is no witness either, but its dissent counts, as that of everybody who
+//! hears most of the others. And who dissents may be slower than who agrees, so nobody's word is taken
+//! before the others had a moment, too.
 //!
 //! # What this does not cover
 //!
@@ -34,6 +40,10 @@
 //! differ, and the hard margin: 1.2 s by default if they do not differ, and 0.2 s if they differ by all that
 //! is allowed. In that time it must have arrived. A cluster with one primary has no other way to replace it
 //! while it stands still, and nobody who could say so.
+//!
+//! And a primary that is cut off from the replica after its vote, before the replica's first message, and
+//! hears the old primary again from then on, forgets both: the network must have changed sides in that
+//! moment, and nobody who knows better be heard here.
 
 use crate::connection::Connection;
 use crate::pipelines::Pipelines;

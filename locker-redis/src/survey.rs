@@ -9,8 +9,8 @@
 //! Of two views the one of the greater epoch is newer (`nodes`). It counts more than how many share a view:
 //! where one primary of three was replaced and is cut off, and another is silent, it is one against one; and
 //! of those who have voted for a replica most may not have heard yet that it was promoted. Between views of
-//! the same epoch, which differ for a moment while a word gets around, and where the epoch cannot be had,
-//! because the user lacks the right to `CLUSTER NODES`, most are right more often than not.
+//! the same epoch, which differ while a word gets around, and where the epoch cannot be had, because the user
+//! lacks the right to `CLUSTER NODES`, most are right more often than not.
 //!
 //! The client of the cluster asks a node that it does not name. What it is told has no epoch, so it is
 //! believed where nothing else is known: when nobody has been reached yet, or nobody can be any more.
