@@ -15,6 +15,7 @@ mod refusing;
 mod repeats;
 mod replaced;
 mod requests;
+mod scripted;
 mod stalled;
 
 use distributed_locker::{AcquireOptions, Acquired, LockGuard, Locker, Wait};
