@@ -11,6 +11,7 @@ mod foreign;
 mod hints;
 mod listing;
 mod memory_full;
+mod moving;
 mod refusing;
 mod repeats;
 mod replaced;

@@ -117,9 +117,8 @@ impl Nodes {
         let line = |node: usize| {
             let owned = THIRDS.into_iter().zip(says.owners);
             let owned = owned.filter(|(_, owner)| *owner == node);
-            let owned: String = owned
-                .map(|((first, last), _)| format!(" {first}-{last}"))
-                .collect();
+            let owned = owned.map(|((first, last), _)| format!(" {first}-{last}"));
+            let owned = owned.collect::<Vec<_>>().concat();
             let myself = if node == place { "myself," } else { "" };
             let role = if owned.is_empty() { "slave" } else { "master" };
             let fail = if says.unheard.contains(&node) {
@@ -237,4 +236,16 @@ async fn a_claim_is_settled_for_good_only_by_a_confirmed_primary() {
     }
     let end = settled().await;
     assert!(matches!(end, Settlement::Final(_)), "{end:?}");
+}
+
+/// S7: p refuses for a moment, and the client of the cluster is answered by somebody else.
+#[tokio::test]
+async fn a_claim_is_not_settled_for_good_by_whom_the_client_of_the_cluster_has_asked() {
+    let nodes = Nodes::start().await;
+    let looker = looker(&nodes).await;
+    let (owner, not_after) = attempt_at_p();
+    let moved = format!("-MOVED 0 127.0.0.1:{}", nodes.ports[T]);
+    nodes.says(P, |says| says.script = moved);
+    let open = looker.settle(&owner, not_after).await.unwrap().value;
+    assert!(matches!(open, Settlement::Open(_)), "{open:?}");
 }
