@@ -47,7 +47,7 @@
 
 use crate::connection::Connection;
 use crate::pipelines::Pipelines;
-use crate::slots::Range;
+use crate::slots::{self, Range};
 use crate::url::Address;
 use crate::witnesses::{self, Witnesses};
 use locker_coalesce::Gate;
@@ -84,7 +84,7 @@ impl Chart {
 
     pub(crate) fn gate(&self, slot: u16) -> Option<&Arc<Gate<Pipelines>>> {
         self.gates
-            .get(range_of(&self.ranges, slot)?.primary.as_ref()?)
+            .get(slots::range_of(&self.ranges, slot)?.primary.as_ref()?)
     }
 
     /// The gate of this primary, if it is the one that was there before, and its connection has not broken.
@@ -110,7 +110,7 @@ impl Chart {
 
     /// Whether another primary than that of the slot can be asked.
     pub(crate) fn has_others(&self, slot: u16) -> bool {
-        let range = range_of(&self.ranges, slot);
+        let range = slots::range_of(&self.ranges, slot);
         let primary = range.and_then(|range| range.primary.as_ref());
         self.lines().any(|(to, _)| Some(to) != primary)
     }
@@ -118,12 +118,12 @@ impl Chart {
     /// Whether the primary of the slot tells no address. Then nothing leads to it but the client of the
     /// cluster, and nobody knows which node that asks.
     pub(crate) fn is_nameless(&self, slot: u16) -> bool {
-        range_of(&self.ranges, slot).is_some_and(|range| range.primary.is_none())
+        slots::range_of(&self.ranges, slot).is_some_and(|range| range.primary.is_none())
     }
 
     /// Whether the primaries say now that the slot is that of the primary behind its gate.
     pub(crate) async fn is_confirmed(&self, slot: u16) -> bool {
-        let Some(range) = range_of(&self.ranges, slot) else {
+        let Some(range) = slots::range_of(&self.ranges, slot) else {
             return false;
         };
         let all = count(&self.ranges);
@@ -138,13 +138,6 @@ impl Chart {
             && self.gates.len() == other.gates.len()
             && pairs.all(|(a, b)| a.0 == b.0 && Arc::ptr_eq(a.1, b.1))
     }
-}
-
-/// Of ranges that are in the order of the slots.
-fn range_of(ranges: &[Range], slot: u16) -> Option<&Range> {
-    let after = ranges.partition_point(|range| range.first <= slot);
-    let range = ranges.get(after.checked_sub(1)?)?;
-    (slot <= range.last).then_some(range)
 }
 
 /// How many primaries there are.

@@ -50,6 +50,13 @@ pub(crate) fn of(name: &str) -> u16 {
     crc16::State::<crc16::XMODEM>::calculate(tag.as_bytes()) % SLOTS
 }
 
+/// The range of a slot, of ranges that are in the order of the slots.
+pub(crate) fn range_of(ranges: &[Range], slot: u16) -> Option<&Range> {
+    let after = ranges.partition_point(|range| range.first <= slot);
+    let range = ranges.get(after.checked_sub(1)?)?;
+    (slot <= range.last).then_some(range)
+}
+
 fn ranges(slots: &Value) -> Vec<Range> {
     let Value::Array(ranges) = slots else {
         return Vec::new();
