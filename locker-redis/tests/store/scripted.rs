@@ -2,7 +2,7 @@
 //! them has been replaced and does not know it yet.
 
 use super::*;
-use locker_core::backend::{Liveness, Settlement};
+use locker_core::backend::{Liveness, Observed, Settlement};
 use locker_core::{Effect, ErrorKind};
 use redis::cluster_routing::Slot;
 use std::sync::Mutex;
@@ -27,7 +27,7 @@ struct Says {
     owners: [usize; 3],
     /// Whom it does not hear.
     unheard: Vec<usize>,
-    /// What it answers to a script, behind the time, which is two seconds; or an error.
+    /// The words that it answers to a script, behind the time, which is two seconds; or an error.
     script: String,
     is_silent: bool,
 }
@@ -47,7 +47,7 @@ impl Nodes {
         let says = Says {
             owners: START,
             unheard: Vec::new(),
-            script: "+absent".to_owned(),
+            script: "absent".to_owned(),
             is_silent: false,
         };
         let nodes = Arc::new(Self {
@@ -98,7 +98,10 @@ impl Nodes {
             ["CLUSTER", "NODES"] => bulk(&self.nodes(place, &says)),
             ["INFO", ..] => bulk("redis_version:7.0.15\r\nredis_mode:cluster\r\nrole:master\r\n"),
             ["EVALSHA", ..] if says.script.starts_with('-') => format!("{}\r\n", says.script),
-            ["EVALSHA", ..] => format!("*3\r\n:2\r\n:0\r\n{}\r\n", says.script),
+            ["EVALSHA", ..] => {
+                let words: Vec<_> = says.script.split(' ').map(bulk).collect();
+                format!("*{}\r\n:2\r\n:0\r\n{}", 2 + words.len(), words.concat())
+            }
             _ => "+OK\r\n".to_owned(),
         })
     }
@@ -154,17 +157,25 @@ async fn command(client: &mut BufReader<TcpStream>) -> Option<Vec<String>> {
     Some(words)
 }
 
-fn lies_at_p(name: &str) -> bool {
-    let (first, last) = THIRDS[P];
-    let lies_in = Some(Slot::for_key(name));
-    (first..=last).any(|slot| Slot::new(slot) == lies_in)
+/// Whether this key lies in that third of the slots.
+fn lies_in(third: usize, name: &str) -> bool {
+    let (first, last) = THIRDS[third];
+    let slot = Some(Slot::for_key(name));
+    (first..=last).any(|number| Slot::new(number) == slot)
 }
 
 /// A process whose record lies at p.
 fn process_at_p() -> ProcessHash {
     let mut hashes = (0..).map(|nonce| ProcessHash::new(&Host::new("h").unwrap(), 1, nonce));
-    let lies_there = |hash: &ProcessHash| lies_at_p(&format!("ns:process:{hash}"));
+    let lies_there = |hash: &ProcessHash| lies_in(P, &format!("ns:process:{hash}"));
     hashes.find(lies_there).unwrap()
+}
+
+/// The key of a lock in that third.
+fn lock_in(third: usize) -> Key {
+    let mut texts = (0..).map(|number| format!("k{number}"));
+    let text = texts.find(|text| lies_in(third, &format!("ns:{{{text}}}")));
+    key(&text.unwrap())
 }
 
 /// Somebody who wants to know of this process, and has heard what the nodes say now.
@@ -180,7 +191,7 @@ async fn one_that_was_replaced_as_well_confirms_no_death() {
     let looker = looker(&nodes).await;
     nodes.says(P, |says| {
         says.owners = [P, T, R];
-        says.script = "+gone".to_owned();
+        says.script = "gone 1".to_owned();
     });
     nodes.says(R, |says| says.is_silent = true);
     let process = process_at_p();
@@ -194,7 +205,7 @@ async fn one_that_was_replaced_as_well_confirms_no_death() {
 async fn one_that_is_cut_off_keeps_nobody_alive() {
     let nodes = Nodes::start().await;
     let looker = looker(&nodes).await;
-    nodes.says(P, |says| says.script = "+gone".to_owned());
+    nodes.says(P, |says| says.script = "gone 1".to_owned());
     nodes.says(R, |says| {
         says.owners = [T, Q, R];
         says.unheard = vec![Q, T];
@@ -211,11 +222,29 @@ async fn one_that_is_cut_off_keeps_nobody_alive() {
     );
 }
 
+/// L2: death is final, so the lock is taken over without another question.
+#[tokio::test]
+async fn who_was_found_dead_is_not_asked_about_again() {
+    let nodes = Nodes::start().await;
+    let looker = looker(&nodes).await;
+    let process = process_at_p();
+    nodes.says(P, |says| says.script = "gone 1".to_owned());
+    nodes.says(Q, |says| says.script = "granted".to_owned());
+    let said = looker.read_process(&process).await.unwrap().value;
+    assert_eq!(said, Liveness::Dead);
+    nodes.says(P, |says| says.is_silent = true);
+    let lock = lock_in(Q);
+    let former = OwnerHash::new(&lock, &process, 1, None);
+    let observed = Observed::new(format!("1 {former}"));
+    let heir = claim(&OwnerHash::new(&lock, &process, 2, None));
+    let taken = looker.take_over(&heir, &observed);
+    let taken = tokio::time::timeout(Duration::from_secs(1), taken).await;
+    token(&taken.expect("in time").unwrap().value);
+}
+
 /// An owner of a lock at p, and a moment that has passed there.
 fn attempt_at_p() -> (OwnerHash, StoreTime) {
-    let mut keys = (0..).map(|number| format!("k{number}"));
-    let text = keys.find(|text| lies_at_p(&format!("ns:{{{text}}}")));
-    let owner = OwnerHash::new(&key(&text.unwrap()), &process_at_p(), 1, None);
+    let owner = OwnerHash::new(&lock_in(P), &process_at_p(), 1, None);
     (owner, StoreTime::from_micros(1_000_000))
 }
 
