@@ -52,7 +52,7 @@ use crate::url::Address;
 use crate::witnesses::{self, Witnesses};
 use locker_coalesce::Gate;
 use redis::aio::MultiplexedConnection;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// The gates of the primaries that can be reached.
@@ -126,7 +126,7 @@ impl Chart {
         let Some(range) = slots::range_of(&self.ranges, slot) else {
             return false;
         };
-        let all = count(&self.ranges);
+        let all = slots::owners(&self.ranges).len();
         let lines = || self.lines().map(|(_, line)| Connection::Server(line));
         let views = self.witnesses.hear(|| witnesses::ask(lines(), all));
         witnesses::agree(&views.await, slot, &range.id, all)
@@ -138,10 +138,4 @@ impl Chart {
             && self.gates.len() == other.gates.len()
             && pairs.all(|(a, b)| a.0 == b.0 && Arc::ptr_eq(a.1, b.1))
     }
-}
-
-/// How many primaries there are.
-fn count(ranges: &[Range]) -> usize {
-    let ids: BTreeSet<&str> = ranges.iter().map(|range| range.id.as_str()).collect();
-    ids.len()
 }

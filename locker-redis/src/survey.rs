@@ -83,8 +83,8 @@ fn newest(said: Vec<Said>) -> Option<Vec<Range>> {
     best.and_then(|best| views.into_iter().nth(best))
 }
 
-/// Whether the slots are of the same nodes. The addresses do not count: a node may not know its own.
-pub(crate) fn is_same(a: &[Range], b: &[Range]) -> bool {
+/// The addresses do not count: a node may not know its own.
+fn is_same(a: &[Range], b: &[Range]) -> bool {
     let owned = |range: &Range| (range.first, range.last, range.id.clone());
     a.len() == b.len() && a.iter().zip(b).all(|(a, b)| owned(a) == owned(b))
 }

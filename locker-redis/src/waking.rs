@@ -26,7 +26,6 @@ use crate::reply;
 use crate::script::{Argument, BATCH, CLUSTER_BATCH, Member, MemberAnswer};
 use crate::session::Session;
 use crate::slots::{self, Range};
-use crate::survey;
 use futures_util::future::{join_all, select_ok};
 use locker_core::{BackendError, Key};
 use redis::{PushInfo, PushKind, Value};
@@ -415,7 +414,7 @@ impl Subscription {
     ///
     /// There one that hangs says nothing of the channels of the others, and while it does, hardly anybody can
     /// be enrolled over another connection: the client waits for it again and again. So the subscription stays
-    /// as long as anybody answers that the slots are whose they were: then the one that hangs has not been
+    /// as long as anybody answers that whoever had slots has some: then the one that hangs has not been
     /// replaced.
     async fn ask(&self) {
         let Some((session, generation)) = self.opened().await else {
@@ -431,7 +430,9 @@ impl Subscription {
             let live = self.live.lock().await;
             let former = live.as_ref().and_then(|live| live.ranges.as_ref());
             let both = former.zip(now.as_ref());
-            if !both.is_some_and(|(former, now)| survey::is_same(former, now)) {
+            let stays = both
+                .is_some_and(|(former, now)| slots::owners(former).is_subset(&slots::owners(now)));
+            if !stays {
                 self.noticed_of(generation, &error);
             }
         }

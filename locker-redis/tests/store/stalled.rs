@@ -275,7 +275,7 @@ async fn who_waits_elsewhere_is_woken_beside_one_that_hangs_for_long() {
         Process::born(servers.url(), "ns").await,
         Process::born(servers.url(), "ns").await,
     );
-    let hung = place_of(&servers, "ns:{there}");
+    let hung = (place_of(&servers, MOVED) + 1) % 3;
     let mut texts = elsewhere(&servers, hung);
     let held = texts.pop().unwrap();
     let lock = owner.acquire(&held).await;
@@ -284,7 +284,7 @@ async fn who_waits_elsewhere_is_woken_beside_one_that_hangs_for_long() {
     for number in 0..100 {
         waits.push(waiter.watch(&format!("before{number}")).await.unwrap());
     }
-    servers.nodes()[hung].pause().unwrap();
+    let _hung = Hung::new(servers, hung);
     // It is asked after five seconds, and all have three to answer.
     let end = Instant::now() + Duration::from_secs(10);
     let mut slowest = Duration::ZERO;
