@@ -11,9 +11,9 @@
 //! | `connection` | a server alone, behind sentinels, or a cluster: one way to send a command |
 //! | `server` | what the server says about itself, and whether we can work with it |
 //! | `names` | the names of keys and channels |
-//! | `session` | one connection, and the way that every request takes
+//! | `session` | one connection, and the way that every request takes |
 //! | `gather` | what is asked for at the same time travels together |
-//! | `primaries`, `slots` | the same on a cluster: to each primary what concerns its slots |
+//! | `primaries`, `pipelines`, `slots` | the same on a cluster: to each primary what concerns its slots |
 //! | `chart`, `survey`, `nodes`, `witnesses` | whose the slots are, and whether the primaries agree on it |
 //! | `script` | the two scripts, and how they are sent |
 //! | `reply` | total decoding of what comes back |
