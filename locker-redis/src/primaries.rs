@@ -411,7 +411,8 @@ impl Shared {
     }
 
     /// Asks for what was refused: the node that has forgotten the script, or the one that takes the
-    /// member, if there is a connection to it; or else by the client of the cluster.
+    /// member, if there is a connection to it; or else, and then it is not sure who has answered, by the
+    /// client of the cluster.
     async fn ask_again(
         &self,
         chart: &Chart,
