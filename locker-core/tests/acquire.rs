@@ -149,6 +149,12 @@ fn a_holder_of_whom_nothing_is_heard_is_a_holder() {
     let (waits, now) = sleep(machine.on_liveness(now, told(2.0, alive(2))));
     let (waits, until) = sleep(looks_again(waits, now).on_liveness(now, unknown()));
     assert!(until.since(now) <= retry);
+    // Also where that is told with the lock.
+    let (machine, _) = created(waits.on_wake(until));
+    let heard = held(&owner(2, 1), Some(alive(2)));
+    let (waits, now) = sleep(machine.on_claimed(until, told(2.0, Claimed::Held(heard))));
+    let (waits, until) = sleep(looks_again(waits, now).on_liveness(now, unknown()));
+    assert!(until.since(now) <= retry, "{:?}", until.since(now));
     created(waits.on_hint(now, Hint::Free { place: 0 }));
     // Nobody waits beyond his time.
     let (_, until) = sleep(asked(patience(Some(at(1.9)))).on_liveness(at(1.75), unknown()));

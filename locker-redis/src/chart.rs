@@ -22,9 +22,15 @@
 //!
 //! Two majorities meet only where they are of the same primaries, and the chart may be old: whoever has
 //! asked nothing of a slot has not noticed that its primary was replaced. A former primary that is cut off
-//! from the others says what once was so. It is no witness: it takes for failed whom it does not hear. One
-//! that has heard what it is now is none either, but its dissent counts, as everybody's. And who dissents
-//! may be slower than who agrees, so nobody's word is taken before the others had a moment, too.
+//! from the others says what once was so. It has no voice, for or against: it hears few of them. One that
+//! stood still as well, was replaced, and goes on in the same moment, hears them all, as it did before. So
+//! those who agree must hear *each other*. Of these, let one be the first that was replaced: most of the
+//! primaries of then have voted, so one of those who agree has; and that one does not hear it, or knows
+//! who took its place.
+//!
+//! One that has heard what it is now is no witness either, but its dissent counts, as that of everybody who
+//! hears most of the others. And who dissents may be slower than who agrees, so nobody's word is taken
+//! before the others had a moment, too.
 //!
 //! # What this does not cover
 //!
@@ -34,15 +40,19 @@
 //! differ, and the hard margin: 1.2 s by default if they do not differ, and 0.2 s if they differ by all that
 //! is allowed. In that time it must have arrived. A cluster with one primary has no other way to replace it
 //! while it stands still, and nobody who could say so.
+//!
+//! And a primary that is cut off from the replica after its vote, before the replica's first message, and
+//! hears the old primary again from then on, forgets both: the network must have changed sides in that
+//! moment, and nobody who knows better be heard here.
 
 use crate::connection::Connection;
 use crate::pipelines::Pipelines;
-use crate::slots::Range;
+use crate::slots::{self, Range};
 use crate::url::Address;
 use crate::witnesses::{self, Witnesses};
 use locker_coalesce::Gate;
 use redis::aio::MultiplexedConnection;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// The gates of the primaries that can be reached.
@@ -74,7 +84,7 @@ impl Chart {
 
     pub(crate) fn gate(&self, slot: u16) -> Option<&Arc<Gate<Pipelines>>> {
         self.gates
-            .get(range_of(&self.ranges, slot)?.primary.as_ref()?)
+            .get(slots::range_of(&self.ranges, slot)?.primary.as_ref()?)
     }
 
     /// The gate of this primary, if it is the one that was there before, and its connection has not broken.
@@ -100,7 +110,7 @@ impl Chart {
 
     /// Whether another primary than that of the slot can be asked.
     pub(crate) fn has_others(&self, slot: u16) -> bool {
-        let range = range_of(&self.ranges, slot);
+        let range = slots::range_of(&self.ranges, slot);
         let primary = range.and_then(|range| range.primary.as_ref());
         self.lines().any(|(to, _)| Some(to) != primary)
     }
@@ -108,15 +118,15 @@ impl Chart {
     /// Whether the primary of the slot tells no address. Then nothing leads to it but the client of the
     /// cluster, and nobody knows which node that asks.
     pub(crate) fn is_nameless(&self, slot: u16) -> bool {
-        range_of(&self.ranges, slot).is_some_and(|range| range.primary.is_none())
+        slots::range_of(&self.ranges, slot).is_some_and(|range| range.primary.is_none())
     }
 
     /// Whether the primaries say now that the slot is that of the primary behind its gate.
     pub(crate) async fn is_confirmed(&self, slot: u16) -> bool {
-        let Some(range) = range_of(&self.ranges, slot) else {
+        let Some(range) = slots::range_of(&self.ranges, slot) else {
             return false;
         };
-        let all = count(&self.ranges);
+        let all = slots::owners(&self.ranges).len();
         let lines = || self.lines().map(|(_, line)| Connection::Server(line));
         let views = self.witnesses.hear(|| witnesses::ask(lines(), all));
         witnesses::agree(&views.await, slot, &range.id, all)
@@ -128,17 +138,4 @@ impl Chart {
             && self.gates.len() == other.gates.len()
             && pairs.all(|(a, b)| a.0 == b.0 && Arc::ptr_eq(a.1, b.1))
     }
-}
-
-/// Of ranges that are in the order of the slots.
-fn range_of(ranges: &[Range], slot: u16) -> Option<&Range> {
-    let after = ranges.partition_point(|range| range.first <= slot);
-    let range = ranges.get(after.checked_sub(1)?)?;
-    (slot <= range.last).then_some(range)
-}
-
-/// How many primaries there are.
-fn count(ranges: &[Range]) -> usize {
-    let ids: BTreeSet<&str> = ranges.iter().map(|range| range.id.as_str()).collect();
-    ids.len()
 }

@@ -20,7 +20,7 @@ use crate::connection::bounded;
 use crate::error;
 use crate::primaries::{Death, STRAGGLER, Waits};
 use crate::reply;
-use crate::script::{Answered, Argument};
+use crate::script::{Answered, Argument, Member};
 use crate::session::Session;
 use locker_core::backend::{
     Answer, Claim, Claimed, Force, Held, Liveness, Observed, Released, Reply, Settlement, Standing,
@@ -210,33 +210,45 @@ impl Session {
     }
 
     async fn release_by(&self, operation: &'static str, owner: &OwnerHash) -> Answer<Released> {
-        let member = self.member(owner.key(), operation, [Argument::Owner(owner.clone())]);
-        let Answered { time, fields } = self.send_one(member).await?;
-        let released = reply::released(owner.key(), &fields)?;
+        let answered = self.send_one(self.of_owner(operation, owner)).await?;
+        self.released(operation, owner, &answered)
+    }
+
+    fn of_owner(&self, operation: &'static str, owner: &OwnerHash) -> Member {
+        self.member(owner.key(), operation, [Argument::Owner(owner.clone())])
+    }
+
+    fn released(
+        &self,
+        operation: &str,
+        owner: &OwnerHash,
+        answered: &Answered,
+    ) -> Answer<Released> {
+        let released = reply::released(owner.key(), &answered.fields)?;
         if operation == "release" || released != Released::Done {
             self.shared.grants.gone(owner);
         }
-        Ok(Reply::at(time, released))
+        Ok(Reply::at(answered.time, released))
     }
 
     /// The server does one thing at a time, and reads one clock: a claim that comes after this
     /// release, which saw `not_after` pass, is too late by itself. On a cluster that is so of the primary
     /// of the lock, and of nobody whom it has replaced: the claim may lie with the one, and the release
-    /// have come to the other. So that is looked at, as for a death, and by the chart from before.
+    /// have come to the other. So that is looked at, as for a death, and of whoever has answered.
     pub(crate) async fn settle(
         &self,
         owner: &OwnerHash,
         not_after: StoreTime,
     ) -> Answer<Settlement> {
-        let place = self.place(owner.key());
-        let Reply { value, store_time } = self.release(owner).await?;
-        let passed = store_time.is_some_and(|time| time > not_after);
-        let value = if passed && place.is_sure().await {
-            Settlement::Final(value)
+        const RELEASE: &str = "release";
+        let (answered, by) = self.send_to_whom(self.of_owner(RELEASE, owner)).await?;
+        let released = self.released(RELEASE, owner, &answered)?;
+        let is_final = answered.time > not_after && by.is_sure().await;
+        Ok(released.map(if is_final {
+            Settlement::Final
         } else {
-            Settlement::Open(value)
-        };
-        Ok(Reply { value, store_time })
+            Settlement::Open
+        }))
     }
 
     /// What is known of the holder's process is added if it can be had soon, as for a claim. Who needs it

@@ -21,7 +21,7 @@ pub(crate) struct Node {
     is_myself: bool,
     is_master: bool,
     /// Whether it is not heard, by whoever says this (`fail?`) or by most primaries (`fail`).
-    pub(crate) is_failing: bool,
+    is_failing: bool,
     /// That of its last promotion, or of the last slots that it took over.
     epoch: u64,
     slots: Vec<(u16, u16)>,
@@ -59,21 +59,45 @@ impl View {
     /// Whose the slot is.
     pub(crate) fn primary(&self, slot: u16) -> Option<&Node> {
         let holds = |&(first, last): &(u16, u16)| (first..=last).contains(&slot);
-        let mut primaries = self.0.iter().filter(|node| node.is_primary());
+        let mut primaries = self.all_primaries();
         primaries.find(|node| node.slots.iter().any(holds))
     }
 
     /// How many primaries there are.
     pub(crate) fn primaries(&self) -> usize {
-        self.0.iter().filter(|node| node.is_primary()).count()
+        self.all_primaries().count()
+    }
+
+    /// How many primaries are heard, by the one who says this.
+    pub(crate) fn heard(&self) -> usize {
+        self.all_primaries().filter(|node| !node.is_failing).count()
+    }
+
+    /// Whether most primaries are.
+    pub(crate) fn hears_most(&self) -> bool {
+        2 * self.heard() > self.primaries()
+    }
+
+    /// Whether the node of this id is a primary, and is heard.
+    pub(crate) fn hears(&self, id: &str) -> bool {
+        let mut primaries = self.all_primaries();
+        primaries.any(|node| node.id == id && !node.is_failing)
     }
 
     /// How new it is. Whoever takes slots over does it under an epoch that is greater than all others, and
     /// the cluster itself leaves a slot to whoever claims it under the greatest. So of two views the one
-    /// in which that took place has the greater one; and who is cut off hears of no new one.
+    /// in which that took place has the greater one, unless it had been the greatest before: a node that
+    /// takes several slots over, one after the other, has a new epoch for the first. And who is cut off
+    /// hears of no new one.
     pub(crate) fn epoch(&self) -> u64 {
-        let primaries = self.0.iter().filter(|node| node.is_primary());
-        primaries.map(|node| node.epoch).max().unwrap_or(0)
+        self.all_primaries()
+            .map(|node| node.epoch)
+            .max()
+            .unwrap_or(0)
+    }
+
+    fn all_primaries(&self) -> impl Iterator<Item = &Node> {
+        self.0.iter().filter(|node| node.is_primary())
     }
 }
 

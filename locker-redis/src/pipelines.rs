@@ -44,12 +44,17 @@ impl Pipelines {
     }
 
     /// Reads the process under this key, if the connection has not broken, and does not break.
-    pub(crate) async fn read_process(&self, key: &str) -> Result<Piped, BackendError> {
+    pub(crate) async fn read_process(
+        &self,
+        key: &str,
+        how: Option<Apart>,
+    ) -> Result<Piped, BackendError> {
         if self.is_broken() {
             self.outdated.notify_one();
             return Ok(Err(Refused::Otherwise));
         }
-        let read = self.awaited(script::read_process_at(&self.line, key)).await;
+        let read = script::read_process_at(&self.line, key, how);
+        let read = self.awaited(read).await;
         if let Ok(Err(refused)) = &read {
             self.hears(refused);
         }

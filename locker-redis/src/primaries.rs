@@ -26,7 +26,8 @@
 //! each command. The client of the cluster sends the two one after the other over a connection
 //! which it shares, so that of several callers one gets through and the others go round again: in
 //! vain where they are more than three or four, however often it tries. So that node is asked over
-//! our connection to it, if there is one, and the two are one message.
+//! our connection to it, if there is one, and the two are one message. That is as good as the word of the
+//! primary, as long as it is one: it has the slot and not the key, and sends everybody there.
 //!
 //! *Why also for what travels alone?* When one primary hangs, the client of a cluster tries to reach it
 //! as soon as anything is asked of it, and lets everybody else wait meanwhile. A batch of a locker's
@@ -37,8 +38,9 @@
 //! same connections as the locks: a claim on a primary that answers must not wait for one that does not.
 //! There is no gate before them. A reading is one small script, and it changes nothing, so where the
 //! connection breaks it is asked for again by the client of the cluster. That a process is dead is believed
-//! only where most primaries name the one that says so (`chart`); so not of this client, which does not
-//! tell whom it has asked, unless there is no address by which a primary could be asked.
+//! only where most primaries name the one that says so, or that sends to who says so (`chart`); so not of
+//! this client, which does not tell whom it has asked, unless there is no address by which a primary could
+//! be asked. That a claim can take no effect any more is believed in the same way.
 //!
 //! *Why a connection of our own?* The client of a cluster sends a pipeline again as a whole when one
 //! of its commands is redirected, and everything when a connection breaks. A release that was done
@@ -140,31 +142,29 @@ pub(crate) enum Death {
     IsShown,
 }
 
-/// Who answers for a lock, as it was known before he was asked.
+/// Who has answered.
 #[derive(Debug)]
-pub(crate) enum Place {
-    /// A server, whoever it is.
+pub(crate) enum By {
+    /// A server alone, whoever it is.
     Server,
-    /// The primary of this slot.
-    Slot(Arc<Shared>, Arc<Chart>, u16),
+    /// The primary of this slot by this chart, or the node to which it sends for what it has moved there.
+    Primary(Arc<Shared>, Arc<Chart>, u16),
+    /// Somebody. The client of a cluster does not tell whom it has asked.
+    Client,
 }
 
-impl Place {
-    /// Whether what was answered meanwhile is final (`chart` has the argument). Where the primary tells no
-    /// address nobody can look, and it is.
+impl By {
+    /// Whether what was answered is final (`chart` has the argument).
     ///
     /// # Cancel safety
     ///
     /// It changes nothing.
     pub(crate) async fn is_sure(&self) -> bool {
-        let Self::Slot(shared, chart, slot) = self else {
-            return true;
-        };
-        let is_sure = chart.is_nameless(*slot) || chart.is_confirmed(*slot).await;
-        if !is_sure {
-            shared.outdated.notify_one();
+        match self {
+            Self::Server => true,
+            Self::Primary(shared, chart, slot) => shared.is_sure(chart, *slot).await,
+            Self::Client => false,
         }
-        is_sure
     }
 }
 
@@ -207,7 +207,25 @@ impl Primaries {
     pub(crate) async fn ask(&self, member: Member) -> MemberAnswer {
         let (chart, slot) = (self.shared.chart(), slots::of(&member.lock));
         let answer = self.shared.ask(&chart, slot, member).await;
-        answer.map_err(|cause| of_one(&chart, slot, cause))
+        let answer = answer.map_err(|cause| of_one(&chart, slot, cause));
+        answer.map(|(answered, _)| answered)
+    }
+
+    /// The same, and who has answered.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`ask`](Self::ask).
+    pub(crate) async fn ask_whom(&self, member: Member) -> Result<(Answered, By), BackendError> {
+        let (chart, slot) = (self.shared.chart(), slots::of(&member.lock));
+        let answer = self.shared.ask(&chart, slot, member).await;
+        let (answered, by_primary) = answer.map_err(|cause| of_one(&chart, slot, cause))?;
+        let by = if by_primary || chart.is_nameless(slot) {
+            By::Primary(Arc::clone(&self.shared), chart, slot)
+        } else {
+            By::Client
+        };
+        Ok((answered, by))
     }
 
     /// Reads the process under this key, by the connection to its primary. Where it is final that it is
@@ -224,15 +242,6 @@ impl Primaries {
         let (chart, slot) = (self.shared.chart(), slots::of(key));
         let answer = self.shared.read_process(&chart, slot, key, death).await;
         answer.map_err(|cause| of_one(&chart, slot, cause))
-    }
-
-    /// Who answers for this lock now.
-    pub(crate) fn place(&self, lock: &str) -> Place {
-        Place::Slot(
-            Arc::clone(&self.shared),
-            self.shared.chart(),
-            slots::of(lock),
-        )
     }
 
     /// Sends any number of members, and answers in their order.
@@ -319,17 +328,34 @@ impl Shared {
         Arc::clone(&self.chart.borrow())
     }
 
-    async fn ask(&self, chart: &Chart, slot: u16, member: Member) -> MemberAnswer {
+    /// Asks for one member. Whether its primary has answered, or the node to which it sends.
+    async fn ask(
+        &self,
+        chart: &Chart,
+        slot: u16,
+        member: Member,
+    ) -> Result<(Answered, bool), BackendError> {
         let member = Arc::new(member);
         let Some(gate) = chart.gate(slot) else {
             self.outdated.notify_one();
-            return script::send_one(&self.cluster, &self.names, &member).await;
+            let answer = script::send_one(&self.cluster, &self.names, &member).await;
+            return answer.map(|answered| (answered, false));
         };
         match gate.ask(Arc::clone(&member)).await? {
-            Ok(answered) => Ok(answered),
+            Ok(answered) => Ok((answered, true)),
             // Boxed: it is rare, and the futures of all the others stay small.
             Err(refused) => Box::pin(self.ask_again(chart, gate, refused, &member)).await,
         }
+    }
+
+    /// Whether what the primary of the slot has answered meanwhile is final. Where it tells no address
+    /// nobody can look, and it is.
+    async fn is_sure(&self, chart: &Chart, slot: u16) -> bool {
+        let is_sure = chart.is_nameless(slot) || chart.is_confirmed(slot).await;
+        if !is_sure {
+            self.outdated.notify_one();
+        }
+        is_sure
     }
 
     async fn read_process(
@@ -349,21 +375,16 @@ impl Shared {
         if death == Death::IsShown || reply::word(&answered.fields) != Some("gone") {
             return Ok(answered);
         }
-        let is_sure = if is_by_primary {
-            Box::pin(chart.is_confirmed(slot)).await
-        } else {
-            // The client does not tell whom it has asked.
-            chart.is_nameless(slot)
-        };
-        if is_sure {
+        // The client does not tell whom it has asked.
+        let may_be_sure = is_by_primary || chart.is_nameless(slot);
+        if may_be_sure && Box::pin(self.is_sure(chart, slot)).await {
             return Ok(answered);
         }
-        self.outdated.notify_one();
         Err(error::unconfirmed())
     }
 
-    /// Reads a process by the connection to its primary. Nothing where there is none, it breaks, or the
-    /// primary refuses.
+    /// Reads a process by the connection to its primary, or to the node to which that one sends. Nothing
+    /// where there is none, it breaks, or is refused.
     async fn read_at_primary(
         &self,
         chart: &Chart,
@@ -374,22 +395,31 @@ impl Shared {
             self.outdated.notify_one();
             return Ok(None);
         };
-        match gate.carrier().read_process(key).await {
-            Ok(read) => Ok(read.ok()),
-            Err(error) if error.is_unanswered() => Ok(None),
-            Err(error) => Err(error),
-        }
+        let read =
+            async |gate: &Gate<Pipelines>, how| match gate.carrier().read_process(key, how).await {
+                Err(error) if error.is_unanswered() => Ok(Err(Refused::Otherwise)),
+                read => read,
+            };
+        let answered = match read(gate, None).await? {
+            Err(Refused::TakenBy(node)) => match chart.sound_gate(&node) {
+                Some(gate) => read(&gate, Some(Apart::Asking)).await?,
+                None => return Ok(None),
+            },
+            answered => answered,
+        };
+        Ok(answered.ok())
     }
 
     /// Asks for what was refused: the node that has forgotten the script, or the one that takes the
-    /// member, if there is a connection to it; or else by the client of the cluster.
+    /// member, if there is a connection to it; or else, and then it is not sure who has answered, by the
+    /// client of the cluster.
     async fn ask_again(
         &self,
         chart: &Chart,
         gate: &Gate<Pipelines>,
         refused: Refused,
         member: &Member,
-    ) -> MemberAnswer {
+    ) -> Result<(Answered, bool), BackendError> {
         let answered = match refused {
             Refused::Forgotten => gate.carrier().send_apart(member, Apart::Telling).await?,
             Refused::TakenBy(node) => match chart.sound_gate(&node) {
@@ -398,10 +428,11 @@ impl Shared {
             },
             Refused::Otherwise => Err(Refused::Otherwise),
         };
-        match answered {
-            Ok(answered) => Ok(answered),
-            Err(_) => script::send_one(&self.cluster, &self.names, member).await,
+        if let Ok(answered) = answered {
+            return Ok((answered, true));
         }
+        let answer = script::send_one(&self.cluster, &self.names, member).await;
+        answer.map(|answered| (answered, false))
     }
 
     /// Reads the slots, and opens what connections are missing. Whether the chart is new.

@@ -120,6 +120,9 @@ impl Session {
         let key = self.names.process(process);
         let Answered { time, fields } = self.read_process_at_key(&key, death).await?;
         let looked = reply::liveness(time, process, &fields)?;
+        if death == Death::IsFinal && reply::has_lived(&fields) {
+            self.shared.dead.note(process);
+        }
         Ok(Reply::at(time, looked))
     }
 }

@@ -188,6 +188,11 @@ pub(crate) fn unreadable_process(process: &ProcessHash) -> BackendError {
     ))
 }
 
+/// Whether a process has lived, and does not any more. One that was never born may be yet.
+pub(crate) fn has_lived(fields: &[Value]) -> bool {
+    word(fields) == Some("gone") && fields.len() > 1
+}
+
 /// What the script of processes answers to a question: liveness, and how long it lasts.
 pub(crate) fn liveness(
     now: StoreTime,

@@ -364,10 +364,11 @@ pub(crate) async fn send_process(
 pub(crate) async fn read_process_at(
     node: &MultiplexedConnection,
     key: &str,
+    how: Option<Apart>,
 ) -> Result<Piped, BackendError> {
     let complete = |begin: &mut Cmd| write_process(begin, key, READ, 0);
     let room = room_of_process(key);
-    let value = match run_at(node, None, &PROCESS, room, complete).await? {
+    let value = match run_at(node, how, &PROCESS, room, complete).await? {
         Ok(value) => value,
         Err(cause) => return refused(cause).map(Err),
     };

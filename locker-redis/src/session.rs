@@ -4,8 +4,8 @@ use crate::config::Shared;
 use crate::connection::{Connection, Source};
 use crate::gather::Gathering;
 use crate::names::Names;
-use crate::primaries::{Death, Place, Waits};
-use crate::script::{self, Argument, BATCH, Member, MemberAnswer};
+use crate::primaries::{By, Death, Waits};
+use crate::script::{self, Answered, Argument, BATCH, Member, MemberAnswer};
 use futures_util::future::join_all;
 use locker_core::{BackendError, Effect, Key};
 use std::sync::Arc;
@@ -67,6 +67,26 @@ impl Session {
         }
     }
 
+    /// The same, and who has answered.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`send_one`](Self::send_one).
+    pub(crate) async fn send_to_whom(
+        &self,
+        member: Member,
+    ) -> Result<(Answered, By), BackendError> {
+        if let Some(Gathering::Cluster(primaries)) = &self.gathering {
+            return primaries.ask_whom(member).await;
+        }
+        let by = if self.connection.is_cluster() {
+            By::Client
+        } else {
+            By::Server
+        };
+        Ok((self.send_one(member).await?, by))
+    }
+
     /// Reads the process under this key, for somebody to whom the answer means this.
     ///
     /// # Errors
@@ -119,14 +139,6 @@ impl Session {
         all_or_each(answers)
     }
 
-    /// Who answers for this lock now.
-    pub(crate) fn place(&self, key: &Key) -> Place {
-        match &self.gathering {
-            Some(Gathering::Cluster(primaries)) => primaries.place(&self.names.lock(key)),
-            _ => Place::Server,
-        }
-    }
-
     pub(crate) fn member(
         &self,
         key: &Key,
@@ -168,7 +180,6 @@ fn weightiest<'e>(errors: impl IntoIterator<Item = &'e BackendError>) -> Option<
 mod tests {
     use super::*;
     use crate::error;
-    use crate::script::Answered;
     use locker_core::{ErrorKind, StoreTime};
 
     fn answered() -> Answered {

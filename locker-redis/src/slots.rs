@@ -6,6 +6,7 @@ use crate::reply;
 use crate::url::Address;
 use locker_core::BackendError;
 use redis::Value;
+use std::collections::BTreeSet;
 
 /// Slots that lie side by side on one primary.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,6 +49,18 @@ pub(crate) fn of(name: &str) -> u16 {
         .map_or("", |(tag, _)| tag);
     let tag = if tag.is_empty() { name } else { tag };
     crc16::State::<crc16::XMODEM>::calculate(tag.as_bytes()) % SLOTS
+}
+
+/// Who has slots.
+pub(crate) fn owners(ranges: &[Range]) -> BTreeSet<&str> {
+    ranges.iter().map(|range| range.id.as_str()).collect()
+}
+
+/// The range of a slot, of ranges that are in the order of the slots.
+pub(crate) fn range_of(ranges: &[Range], slot: u16) -> Option<&Range> {
+    let after = ranges.partition_point(|range| range.first <= slot);
+    let range = ranges.get(after.checked_sub(1)?)?;
+    (slot <= range.last).then_some(range)
 }
 
 fn ranges(slots: &Value) -> Vec<Range> {

@@ -9,8 +9,8 @@
 //! Of two views the one of the greater epoch is newer (`nodes`). It counts more than how many share a view:
 //! where one primary of three was replaced and is cut off, and another is silent, it is one against one; and
 //! of those who have voted for a replica most may not have heard yet that it was promoted. Between views of
-//! the same epoch, which differ for a moment while a word gets around, and where the epoch cannot be had,
-//! because the user lacks the right to `CLUSTER NODES`, most are right more often than not.
+//! the same epoch, which differ while a word gets around, and where the epoch cannot be had, because the user
+//! lacks the right to `CLUSTER NODES`, most are right more often than not.
 //!
 //! The client of the cluster asks a node that it does not name. What it is told has no epoch, so it is
 //! believed where nothing else is known: when nobody has been reached yet, or nobody can be any more.
@@ -72,18 +72,20 @@ async fn ask_one(way: &Connection) -> Result<Said, BackendError> {
 }
 
 /// What was said under the greatest epoch; of several such views the one that most share, and of these the
-/// one that was heard first.
+/// first that names most addresses: a node may not know its own yet.
 fn newest(said: Vec<Said>) -> Option<Vec<Range>> {
     let epoch = said.iter().map(|said| said.epoch).max()?;
     let views = said.into_iter().filter(|said| said.epoch == epoch);
     let views: Vec<_> = views.map(|said| said.ranges).collect();
     let shared = |view: &[Range]| views.iter().filter(|other| is_same(view, other)).count();
+    let nameless = |view: &[Range]| view.iter().filter(|it| it.primary.is_none()).count();
     // `min_by_key` takes the first of several.
-    let best = (0..views.len()).min_by_key(|place| Reverse(shared(&views[*place])));
+    let best = (0..views.len())
+        .min_by_key(|place| (Reverse(shared(&views[*place])), nameless(&views[*place])));
     best.and_then(|best| views.into_iter().nth(best))
 }
 
-/// The addresses do not count: a node may not know its own.
+/// The addresses do not count.
 fn is_same(a: &[Range], b: &[Range]) -> bool {
     let owned = |range: &Range| (range.first, range.last, range.id.clone());
     a.len() == b.len() && a.iter().zip(b).all(|(a, b)| owned(a) == owned(b))
@@ -134,7 +136,16 @@ mod tests {
                 Some(2),
             ),
         ];
-        for (name, said, expected) in cases {
+        let nameless = |mut said: Said| {
+            said.ranges[0].primary = None;
+            said
+        };
+        let one_does_not_know_itself = (
+            "the first does not know its own address",
+            vec![nameless(said(1, "p", 0)), said(1, "p", 1)],
+            Some(1),
+        );
+        for (name, said, expected) in cases.into_iter().chain([one_does_not_know_itself]) {
             let ranges = newest(said);
             let port = ranges.map(|ranges| ranges[0].primary.clone().unwrap().1);
             assert_eq!(port, expected, "{name}");

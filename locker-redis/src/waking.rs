@@ -12,7 +12,8 @@
 //! On a server alone there is one mailbox, a channel. On a cluster a mailbox lies beside each watched
 //! lock, as a sharded channel, so that a release publishes to its own node only. A primary that hangs
 //! confirms none, and enrolments are made one after the other. So one is not waited for as long as whoever
-//! stands behind it has time, and that it has failed says nothing about the subscription.
+//! stands behind it has time, and that it has failed says nothing about the subscription. Nor does it that
+//! one hangs which has not been replaced.
 //! Withdrawals are sent while others enrol: each names its stream and its number, so they need no order.
 
 use crate::config::Shared;
@@ -24,7 +25,8 @@ use crate::names::{self, Names};
 use crate::reply;
 use crate::script::{Argument, BATCH, CLUSTER_BATCH, Member, MemberAnswer};
 use crate::session::Session;
-use futures_util::future::join_all;
+use crate::slots::{self, Range};
+use futures_util::future::{join_all, select_ok};
 use locker_core::{BackendError, Key};
 use redis::{PushInfo, PushKind, Value};
 use std::collections::BTreeSet;
@@ -72,6 +74,8 @@ struct Live {
     session: Session,
     /// The sharded channels that it listens to.
     channels: BTreeSet<String>,
+    /// On a cluster, whose the slots were when it was opened.
+    ranges: Option<Vec<Range>>,
 }
 
 impl Subscription {
@@ -194,9 +198,10 @@ impl Subscription {
     }
 
     async fn revived(&self, live: &mut Option<Live>) -> Result<(), BackendError> {
-        if live.is_none() {
-            *live = Some(bounded(PATIENCE, self.open()).await?);
+        if live.is_some() {
+            return Ok(());
         }
+        *live = Some(bounded(PATIENCE, self.open()).await?);
         self.enrol_lapsed(live.as_mut()).await
     }
 
@@ -204,7 +209,8 @@ impl Subscription {
     /// and who waits there is looked after every [`ASK_EVERY`].
     async fn enrol_lapsed(&self, live: Option<&mut Live>) -> Result<(), BackendError> {
         let Some(live) = live else { return Ok(()) };
-        for batch in self.slots.lapsed().chunks(BATCH) {
+        let most = most(&live.session);
+        for batch in self.slots.lapsed().chunks(most) {
             if let Err(error) = self.enrol_on(live, batch, true).await {
                 if error.kind().breaks_connection() {
                     return Err(error);
@@ -226,8 +232,10 @@ impl Subscription {
             let subscribed = server.clone().subscribe(channel).await;
             subscribed.map_err(|cause| error::from_redis(cause, error::Stage::Connecting))?;
         }
+        let session = Session::new(connection, Arc::clone(&self.names), shared);
         Ok(Live {
-            session: Session::new(connection, Arc::clone(&self.names), shared),
+            ranges: ranges(&session).await,
+            session,
             channels: BTreeSet::new(),
         })
     }
@@ -279,25 +287,35 @@ impl Subscription {
         let channel =
             |enrolment: &Enrolment| names::sharded_channel(&enrolment.lock, &self.mailbox);
         let wanted: BTreeSet<String> = enrolments.iter().map(channel).collect();
-        let subscribing = wanted.difference(&live.channels).map(|channel| {
+        let subscribe = async |channel: &String| {
             let mut cluster = cluster.clone();
-            async move {
-                let subscribed = bounded(ROUND_TRIP, async {
-                    self.confirmed.forget(channel);
-                    let subscribed = cluster.ssubscribe(channel).await;
-                    subscribed
-                        .map_err(|cause| error::from_redis(cause, error::Stage::Connecting))?;
-                    // The client takes any word about a subscription for the answer to the oldest
-                    // request, be it the one about a channel that was just left. Only the server's
-                    // word about this channel says that no release is missed from now on.
-                    self.confirmed.wait(channel).await;
-                    Ok(())
-                });
-                subscribed.await.map(|()| channel.clone())
-            }
-        });
+            let subscribed = bounded(ROUND_TRIP, async {
+                self.confirmed.forget(channel);
+                let subscribed = cluster.ssubscribe(channel).await;
+                subscribed.map_err(|cause| error::from_redis(cause, error::Stage::Connecting))?;
+                // The client takes any word about a subscription for the answer to the oldest
+                // request, be it the one about a channel that was just left. Only the server's
+                // word about this channel says that no release is missed from now on.
+                self.confirmed.wait(channel).await;
+                Ok(())
+            });
+            subscribed.await.map(|()| channel.clone())
+        };
+        // One of each primary goes first. The client tries each one of a dead primary again and again, and
+        // with many it gets to nothing else.
+        let ranges = live.ranges.as_deref().unwrap_or_default();
+        let primary = |channel: &String| slots::range_of(ranges, slots::of(channel));
+        let primary = |channel: &String| primary(channel).map(|range| range.id.as_str());
+        let mut asked = BTreeSet::new();
+        let (first, mut others): (Vec<_>, Vec<_>) = wanted
+            .difference(&live.channels)
+            .partition(|channel| primary(channel).is_none_or(|id| asked.insert(id)));
+        let mut subscribed = join_all(first.into_iter().map(&subscribe)).await;
+        let sound: BTreeSet<_> = subscribed.iter().flatten().map(primary).collect();
+        others.retain(|channel| sound.contains(&primary(channel)));
+        subscribed.extend(join_all(others.into_iter().map(&subscribe)).await);
         let mut failed = None;
-        for subscribed in join_all(subscribing).await {
+        for subscribed in subscribed {
             match subscribed {
                 Ok(channel) => {
                     live.channels.insert(channel);
@@ -319,11 +337,7 @@ impl Subscription {
         let Some((session, generation)) = self.opened().await else {
             return again;
         };
-        let most = if session.connection.is_cluster() {
-            CLUSTER_BATCH
-        } else {
-            BATCH
-        };
+        let most = most(&session);
         let end = Instant::now() + PATIENCE;
         let mut done = Vec::new();
         for batch in withdrawals.chunks(most) {
@@ -365,7 +379,10 @@ impl Subscription {
     /// Leaves the sharded channels of locks that nobody here watches any more.
     async fn leave(&self, withdrawals: &[&Withdrawal]) {
         let mut live = self.live.lock().await;
-        let Some(Live { session, channels }) = live.as_mut() else {
+        let Some(Live {
+            session, channels, ..
+        }) = live.as_mut()
+        else {
             return;
         };
         let Connection::Cluster(cluster) = &session.connection else {
@@ -394,6 +411,11 @@ impl Subscription {
 
     /// Asks a silent subscription whether it is still there. Nobody who enrols waits for the answer: on a
     /// cluster it is that of all primaries.
+    ///
+    /// There one that hangs says nothing of the channels of the others, and while it does, hardly anybody can
+    /// be enrolled over another connection: the client waits for it again and again. So the subscription stays
+    /// as long as anybody answers that whoever had slots has some: then the one that hangs has not been
+    /// replaced.
     async fn ask(&self) {
         let Some((session, generation)) = self.opened().await else {
             return;
@@ -404,7 +426,15 @@ impl Subscription {
             answer.map_err(|cause| error::from_redis(cause, error::Stage::Once))
         });
         if let Err(error) = asked.await {
-            self.noticed_of(generation, &error);
+            let now = ranges(&session).await;
+            let live = self.live.lock().await;
+            let former = live.as_ref().and_then(|live| live.ranges.as_ref());
+            let both = former.zip(now.as_ref());
+            let stays = both
+                .is_some_and(|(former, now)| slots::owners(former).is_subset(&slots::owners(now)));
+            if !stays {
+                self.noticed_of(generation, &error);
+            }
         }
     }
 
@@ -477,6 +507,27 @@ impl Subscription {
             }
         })
     }
+}
+
+/// How many a batch has at most. On a cluster one may be as long as a primary that hangs is waited for.
+fn most(session: &Session) -> usize {
+    if session.connection.is_cluster() {
+        CLUSTER_BATCH
+    } else {
+        BATCH
+    }
+}
+
+/// Whose the slots of a cluster are, by the word of the first node that answers. The client chooses which one
+/// it asks, and may choose one that hangs.
+async fn ranges(session: &Session) -> Option<Vec<Range>> {
+    const MANY: usize = 4;
+    if !session.connection.is_cluster() {
+        return None;
+    }
+    let asked = (0..MANY).map(|_| Box::pin(slots::ask(&session.connection)));
+    let first = async { Ok(select_ok(asked).await?.0) };
+    bounded(ROUND_TRIP, first).await.ok()
 }
 
 /// Sends a batch of the subscription's own. On a cluster each member is bounded by itself, because what one

@@ -10,7 +10,8 @@ use crate::connection::{Connection, OTHERS, next_by};
 use crate::nodes::{self, View};
 use futures_util::stream::FuturesUnordered;
 use locker_core::BackendError;
-use std::collections::BTreeSet;
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
@@ -83,25 +84,37 @@ fn note(error: &BackendError) {
 }
 
 /// Whether the slot is that of the primary of this id, by what the primaries say: most of them, it itself
-/// among them, and nobody says anything else. As many as this there are at least.
+/// among them, who hear each other; and nobody says anything else. As many as this there are at least.
 ///
-/// No voice has who is no primary, by his own word; nor who does not hear that primary. Who is cut off
-/// hears nobody, and tells what once was. And who votes for a replica does so because he does not hear its
-/// primary, and says so until he knows what became of the vote.
+/// No voice has who is no primary, by his own word or by that of another who agrees; nor who does not hear
+/// that primary. Who is cut off hears few, and tells what once was, for or against. Who stood still hears
+/// everybody, as it was before, but those who went on know who took his place. And who votes for a replica
+/// does so because he does not hear its primary, and says so until he knows what became of the vote.
 pub(crate) fn agree(views: &[View], slot: u16, id: &str, at_least: usize) -> bool {
-    let (mut agreed, mut all) = (BTreeSet::new(), at_least);
-    for view in views {
-        let Some(primary) = view.primary(slot).filter(|primary| primary.id == id) else {
+    let (mut agreeing, mut all) = (BTreeMap::new(), at_least);
+    for view in views.iter().filter(|view| view.hears_most()) {
+        if view.primary(slot).is_none_or(|primary| primary.id != id) {
             return false;
-        };
+        }
         let myself = view.myself().filter(|myself| myself.is_primary());
-        if let Some(myself) = myself.filter(|_| !primary.is_failing) {
-            agreed.insert(myself.id.as_str());
+        if let Some(myself) = myself.filter(|_| view.hears(id)) {
+            agreeing.insert(myself.id.as_str(), view);
             // Others may know of more primaries than we do.
             all = all.max(view.primaries());
         }
     }
-    agreed.contains(id) && 2 * agreed.len() > all
+    let mut agreeing: Vec<_> = agreeing.into_iter().collect();
+    // Of two who do not hear each other the one who hears more stays.
+    agreeing.sort_by_key(|(who, view)| (*who != id, Reverse(view.heard())));
+    let mut together: Vec<(&str, &View)> = Vec::new();
+    for (who, view) in agreeing {
+        let hear = |(other, of): &(&str, &View)| view.hears(other) && of.hears(who);
+        if together.iter().all(hear) {
+            together.push((who, view));
+        }
+    }
+    let has_it = together.first().is_some_and(|(who, _)| *who == id);
+    has_it && 2 * together.len() > all
 }
 
 #[cfg(test)]
@@ -177,6 +190,31 @@ mod tests {
             (
                 "it has become a replica itself",
                 vec![view("p", ["s", "q", "r"], &[]), q(), r()],
+                false,
+            ),
+            (
+                "one was replaced while it stood still, and goes on together with the other, who knows",
+                vec![view("p", ["p", "t", "r"], &[]), q()],
+                false,
+            ),
+            (
+                "two do not hear each other, and hear it",
+                vec![p(), view("q", OLD, &["r"]), view("r", OLD, &["q"])],
+                true,
+            ),
+            (
+                "one is cut off, and has not heard how the slot came to it",
+                vec![p(), q(), view("r", ["t", "q", "r"], &["t", "q"])],
+                true,
+            ),
+            (
+                "one hears most, and has another word",
+                vec![p(), q(), view("r", ["t", "q", "r"], &["t"])],
+                false,
+            ),
+            (
+                "it is cut off itself",
+                vec![view("p", OLD, &["q", "r"]), q(), r()],
                 false,
             ),
             (

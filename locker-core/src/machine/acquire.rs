@@ -302,7 +302,15 @@ impl Acquire {
 
     /// Decides about a record that somebody else has. `refused` is what the store has just refused
     /// to let be taken over, if it was asked for that.
-    fn consider(self, now: Instant, held: Box<Held>, refused: Option<&Observed>) -> AcquireStep {
+    fn consider(
+        mut self,
+        now: Instant,
+        held: Box<Held>,
+        refused: Option<&Observed>,
+    ) -> AcquireStep {
+        if held.holder.is_some() {
+            self.unheard = 0;
+        }
         match held.holder {
             // The store has just refused to take this very record over, and calls its owner dead
             // all the same: it contradicts itself, and is asked again after a pause.

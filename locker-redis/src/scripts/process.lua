@@ -6,7 +6,8 @@
 -- ARGV[2]  the TTL, in microseconds, of a birth and of a renewal.
 --
 -- The answer: seconds and microseconds of the server's clock, what was found, and for a record that
--- lives its two times.
+-- lives its two times. One that is gone has its end, as long as its tombstone is there: of who has
+-- none it is not known whether it was ever born.
 --
 -- Death is one-way. Whether a process lives is decided by EXPIRES; the key itself stays for another
 -- hour, as a tombstone, so that a late birth of a name that has ended finds it.
@@ -36,9 +37,9 @@ end
 -- That a process is dead is final, and a former master, which has become a replica and takes reads as
 -- before, may never have heard of it: so this is said by none that refuses a write. The write changes
 -- nothing: there is no key, or it has this TTL.
-local function gone(expired)
+local function gone(expired, ...)
   redis.call('PEXPIREAT', key, stays(expired))
-  return answer('gone')
+  return answer('gone', ...)
 end
 
 local function run()
@@ -62,7 +63,7 @@ local function run()
   end
   expires = tonumber(expires)
   if expires <= now then
-    return gone(expires)
+    return gone(expires, text(expires))
   end
 
   if operation == 'renew' then

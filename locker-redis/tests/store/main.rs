@@ -11,10 +11,12 @@ mod foreign;
 mod hints;
 mod listing;
 mod memory_full;
+mod moving;
 mod refusing;
 mod repeats;
 mod replaced;
 mod requests;
+mod scripted;
 mod stalled;
 
 use distributed_locker::{AcquireOptions, Acquired, LockGuard, Locker, Wait};

@@ -3,8 +3,9 @@
 //! what lies in its sockets before it hears that it is no master any more.
 
 use super::*;
+use futures_util::StreamExt;
 use futures_util::future::join_all;
-use locker_core::backend::Liveness;
+use locker_core::backend::{Hint, Liveness};
 
 /// The master that stands still.
 const PLACE: usize = 1;
@@ -61,6 +62,21 @@ async fn who_has_little_patience_gets_through_to_the_replica_of_one_that_stands_
     })
     .await;
     println!("granted after {:?}", began.elapsed());
+    servers.nodes()[PLACE].resume().unwrap();
+}
+
+/// L1: who waits for what lies there listens to it in vain. He hears of it once it is seen that another has its
+/// slots.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_waits_there_begins_to_wait_at_the_replica() {
+    let servers = Cluster::start(&Setup::new(), 3, 1).unwrap();
+    let waiter = Process::born(servers.url(), "ns").await;
+    let there = locks_on(&servers, PLACE).next().unwrap();
+    let mut hints = waiter.watch(&there).await.unwrap();
+    servers.nodes()[PLACE].pause().unwrap();
+    is_replaced(&servers).await;
+    let hint = tokio::time::timeout(PATIENCE, hints.next()).await;
+    assert_eq!(hint.expect("in time"), Some(Hint::Rebuilt));
     servers.nodes()[PLACE].resume().unwrap();
 }
 
