@@ -1,7 +1,7 @@
 //! The contract, method by method.
 
 use crate::connection::Source;
-use crate::hub::Hub;
+use crate::hints::Hub;
 use crate::script::{BATCH, CLUSTER_BATCH};
 use crate::session::Session;
 use async_trait::async_trait;

@@ -6,8 +6,8 @@
 //! keeps a connection to every node, follows redirects and goes on when a node is replaced; why its
 //! repetitions are harmless is said at each operation, in `locks` and `processes`.
 
+use crate::cluster::slots;
 use crate::error::{self, Stage};
-use crate::slots;
 use crate::url::{Address, Deployment, Login, Place};
 use futures_util::stream::FuturesUnordered;
 use futures_util::{Stream, StreamExt};

@@ -8,9 +8,9 @@
 //! refused as a whole (a right that is missing, a server that loads its data) is judged by the gate on
 //! a server alone: sent again apart where a member may be to blame, told to everybody where none is.
 
+use crate::cluster::primaries::Primaries;
 use crate::connection::{Connection, Source};
 use crate::names::Names;
-use crate::primaries::Primaries;
 use crate::script::{self, Answered, BATCH, Member, MemberAnswer};
 use locker_coalesce::{Carrier, Gate, Limits};
 use locker_core::{BackendError, ErrorKind};

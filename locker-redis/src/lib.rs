@@ -13,44 +13,35 @@
 //! | `names` | the names of keys and channels |
 //! | `session` | one connection, and the way that every request takes |
 //! | `gather` | sends together what is asked for at the same time |
-//! | `primaries`, `slots` | the same on a cluster: each primary gets what concerns its slots |
-//! | `pipelines` | one primary of a cluster: its connection, and what is asked over it |
-//! | `chart`, `survey`, `nodes`, `witnesses` | which primary has which slot, and whether the primaries agree |
+//! | `cluster` | the same on a cluster: each primary gets what concerns its slots |
 //! | `script` | the two scripts, and how they are sent |
 //! | `reply` | total decoding of what comes back |
 //! | `locks`, `processes`, `listing` | the operations, each a member of a script or a script |
 //! | `grants` | which keys a process holds, so that its end wakes their waiters |
 //! | `dead` | processes that are known to be dead, which is final |
-//! | `hub`, `waking`, `confirmed` | the streams of hints, and the subscription that feeds them |
+//! | `hints`, `subscription` | the streams of hints, and the subscription that feeds them |
 //! | `backend` | the contract, method by method |
 //! | `error` | the one mapping of the client's errors |
 
 mod backend;
-mod chart;
+mod cluster;
 mod config;
-mod confirmed;
 mod connection;
 mod dead;
 mod error;
 mod gather;
 mod grants;
-mod hub;
+mod hints;
 mod listing;
 mod locks;
 mod names;
-mod nodes;
-mod pipelines;
-mod primaries;
 mod processes;
 mod reply;
 mod script;
 mod server;
 mod session;
-mod slots;
-mod survey;
+mod subscription;
 mod url;
-mod waking;
-mod witnesses;
 
 pub use config::Redis;
 

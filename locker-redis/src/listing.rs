@@ -9,13 +9,13 @@
 //! A cursor is `NODE SCAN NAME NAME…`: on a cluster the primary that is being scanned, its own
 //! cursor, and the names, percent-encoded. Primaries are scanned in the order of their addresses.
 
+use crate::cluster::primaries::{Death, Waits};
+use crate::cluster::slots;
 use crate::connection::Connection;
 use crate::error;
 use crate::locks::read;
-use crate::primaries::{Death, Waits};
 use crate::reply;
 use crate::session::Session;
-use crate::slots;
 use crate::url;
 use futures_util::future::join_all;
 use locker_core::backend::{Answer, Cursor, Held, Listing, Liveness, Page, Reply};

@@ -16,9 +16,9 @@
 //! | enrol | the second one finds the first by its number, or is a stranger to its mailbox, which withdraws it at its first hint |
 //! | withdraw | names the enrolment as well as its number |
 
+use crate::cluster::primaries::{Death, STRAGGLER, Waits};
 use crate::connection::bounded;
 use crate::error;
-use crate::primaries::{Death, STRAGGLER, Waits};
 use crate::reply;
 use crate::script::{Answered, Argument, Member};
 use crate::session::Session;

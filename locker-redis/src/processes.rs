@@ -7,14 +7,14 @@
 //! renewal never creates and never shortens. A retirement that has happened changes nothing, and a
 //! reading never does.
 
+use crate::cluster::primaries::{Death, STRAGGLER, Waits};
+use crate::cluster::slots;
 use crate::connection::bounded;
 use crate::error;
 use crate::locks::micros;
-use crate::primaries::{Death, STRAGGLER, Waits};
 use crate::reply;
 use crate::script::{Answered, Argument, send_process};
 use crate::session::Session;
-use crate::slots;
 use locker_core::backend::{Answer, Birth, Liveness, Renewal, Reply};
 use locker_core::{BackendError, ProcessHash};
 use std::time::Duration;

@@ -1,10 +1,10 @@
 //! One connection to the store, with what every operation needs beside it.
 
+use crate::cluster::primaries::{By, Death, Waits};
 use crate::config::Shared;
 use crate::connection::{Connection, Source};
 use crate::gather::Gathering;
 use crate::names::Names;
-use crate::primaries::{By, Death, Waits};
 use crate::script::{self, Answered, Argument, BATCH, Member, MemberAnswer};
 use futures_util::future::join_all;
 use locker_core::{BackendError, Effect, Key};

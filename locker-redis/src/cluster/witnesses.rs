@@ -6,8 +6,8 @@
 //! primaries say *after* that. So one question is under way, those who come meanwhile wait for the
 //! next one, and share that: however many ask at once, two questions are asked.
 
+use crate::cluster::nodes::{self, View};
 use crate::connection::{Connection, OTHERS, next_by};
-use crate::nodes::{self, View};
 use futures_util::stream::FuturesUnordered;
 use locker_core::BackendError;
 use std::cmp::Reverse;

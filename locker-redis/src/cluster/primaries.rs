@@ -65,15 +65,15 @@
 //! left: that judges nobody. The surveyor believes the node that knows best (`survey`), and every connection
 //! is used as soon as it is open.
 
-use crate::chart::{Chart, Gates};
+use crate::cluster::chart::{Chart, Gates};
+use crate::cluster::pipelines::Pipelines;
+use crate::cluster::slots;
+use crate::cluster::survey;
 use crate::connection::{Connection, OTHERS, PushTaker, Source, bounded, next_by};
 use crate::error;
 use crate::names::Names;
-use crate::pipelines::Pipelines;
 use crate::reply;
 use crate::script::{self, Answered, Apart, BATCH, Member, MemberAnswer, Refused};
-use crate::slots;
-use crate::survey;
 use crate::url::Address;
 use futures_util::StreamExt;
 use futures_util::future::join_all;

@@ -45,11 +45,11 @@
 //! hears the old primary again from then on, forgets both: the network must have changed sides in that
 //! moment, and nobody who knows better be heard here.
 
+use crate::cluster::pipelines::Pipelines;
+use crate::cluster::slots::{self, Range};
+use crate::cluster::witnesses::{self, Witnesses};
 use crate::connection::Connection;
-use crate::pipelines::Pipelines;
-use crate::slots::{self, Range};
 use crate::url::Address;
-use crate::witnesses::{self, Witnesses};
 use locker_coalesce::Gate;
 use redis::aio::MultiplexedConnection;
 use std::collections::BTreeMap;

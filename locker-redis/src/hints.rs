@@ -2,9 +2,9 @@
 //! where a dropped stream leaves its withdrawal until it can be sent.
 //!
 //! The hub lives as long as a connection or a stream of it does, so a stream outlives a connection
-//! that was given up. What keeps the subscription itself is in `waking`.
+//! that was given up. What keeps the subscription itself is in `subscription`.
 
-use crate::waking::Subscription;
+use crate::subscription::Subscription;
 use futures_core::Stream;
 use locker_core::backend::{Hint, Watcher};
 use locker_core::{BackendError, Key, ProcessHash};

@@ -16,16 +16,18 @@
 //! one hangs which has not been replaced.
 //! Withdrawals are sent while others enrol: each names its stream and its number, so they need no order.
 
+mod confirmed;
+
+use crate::cluster::slots::{self, Range};
 use crate::config::Shared;
-use crate::confirmed::Confirmed;
 use crate::connection::{Connection, PushTaker, Source, bounded};
 use crate::error;
-use crate::hub::{Enrolment, Slots, Withdrawal};
+use crate::hints::{Enrolment, Slots, Withdrawal};
 use crate::names::{self, Names};
 use crate::reply;
 use crate::script::{Argument, BATCH, CLUSTER_BATCH, Member, MemberAnswer};
 use crate::session::Session;
-use crate::slots::{self, Range};
+use confirmed::Confirmed;
 use futures_util::future::{join_all, select_ok};
 use locker_core::{BackendError, Key};
 use redis::{PushInfo, PushKind, Value};

@@ -15,9 +15,9 @@
 //! The client of the cluster asks a node that it does not name. What it is told has no epoch, so it is
 //! believed where nothing else is known: when nobody has been reached yet, or nobody can be any more.
 
+use crate::cluster::nodes;
+use crate::cluster::slots::{self, Range};
 use crate::connection::{Connection, OTHERS, next_by};
-use crate::nodes;
-use crate::slots::{self, Range};
 use futures_util::future::join;
 use futures_util::stream::FuturesUnordered;
 use locker_core::BackendError;
