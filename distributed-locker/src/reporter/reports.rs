@@ -165,7 +165,7 @@ impl Reports<'_> {
             })
         };
         match end {
-            End::Retired => {
+            End::Retired | End::RanOut(_) => {
                 shared
                     .events
                     .send(Event::Reporter(ReporterEvent::Retired(process)));
