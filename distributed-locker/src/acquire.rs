@@ -370,9 +370,7 @@ impl Acquisition<'_> {
         };
         let abort_lead = (self.options.on_lost == OnLost::Abort).then_some(self.options.abort_lead);
         let now = shared.time.now();
-        let Some(owner) = attempt.owner().cloned() else {
-            return Err(AcquireError::TooLate);
-        };
+        let owner = attempt.owner().clone();
         let process = Arc::clone(&incarnation.deadline);
         let stop_budget = shared.timing.stop_budget;
         let tenure = Tenure::new(owner, now, lock_until, process, beat_within, stop_budget);
@@ -380,9 +378,7 @@ impl Acquisition<'_> {
         if tenure.judge(now).is_err() {
             return Err(AcquireError::TooLate);
         }
-        let Some(entry) = attempt.into_entry(token, Arc::new(tenure), abort_lead, unsettled) else {
-            return Err(AcquireError::TooLate);
-        };
+        let entry = attempt.into_entry(token, Arc::new(tenure), abort_lead, unsettled);
         let guard = LockGuard::new(Arc::clone(shared), entry);
         let armed = guard.entry().watch(shared);
         let armed = shared

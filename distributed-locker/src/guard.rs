@@ -5,7 +5,7 @@ use crate::heartbeat::Heartbeater;
 use crate::registry::{Departure, Entry};
 use crate::shared::Shared;
 use locker_core::backend::Released;
-use locker_core::machine::release::{Request, Word};
+use locker_core::machine::release::Word;
 use locker_core::machine::{Loss, LossReason, Release, Step};
 use locker_core::{BackendError, Effect, ErrorKind, Instant, Key, OwnerHash, Token};
 use std::sync::Arc;
@@ -207,18 +207,13 @@ impl Drop for LockGuard {
 /// When it is dropped the departure goes to the Reporter.
 async fn give_back(shared: &Arc<Shared>, mut departure: Departure) -> Word {
     let give_up = shared.time.now() + shared.timing.request_timeout * 2;
-    let Some(owner) = departure.owner().cloned() else {
-        return Ok(Released::Absent);
-    };
+    let owner = departure.owner();
     let (gone_by, unsettled) = (departure.gone_by, departure.unsettled);
-    let Step::Call(machine, Request::Release(owner)) =
-        Release::begin(owner, shared.timing, gone_by, unsettled)
-    else {
-        return Ok(Released::Absent);
-    };
+    // What was held is released first, whatever else there is to settle.
+    let (machine, _) = Release::begin(owner.clone(), shared.timing, gone_by, unsettled);
     let answer = shared
         .caller
-        .call(async |store| store.release(&owner).await)
+        .call(async |store| store.release(owner).await)
         .await;
     let failure = answer.as_ref().err().cloned();
     if let Ok(reply) = &answer {

@@ -179,7 +179,7 @@ impl Entry {
             shared: Arc::clone(shared),
             id: self.id,
             owner: self.owner().clone(),
-            tenancy,
+            tenancy: Some(tenancy),
         };
         let mut departure = place.depart(shared.runs_out_by(now), self.unsettled);
         departure.is_unheard = self.is_unheard();

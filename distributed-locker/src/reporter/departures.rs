@@ -51,13 +51,15 @@ pub(super) async fn run(shared: &Arc<Shared>, link: &Arc<Link>, turns: &Arc<Turn
 }
 
 async fn see_off(shared: &Shared, link: &Link, turns: &Turns, mut departure: Departure) {
-    let Some(owner) = departure.owner().cloned() else {
-        return;
-    };
+    let owner = departure.owner().clone();
     let mut step = match departure.begun.take() {
         // What its caller has learned counts.
         Some(machine) => machine.on_wake(shared.time.now()),
-        None => Release::begin(owner, shared.timing, departure.gone_by, departure.unsettled),
+        None => {
+            let (gone_by, unsettled) = (departure.gone_by, departure.unsettled);
+            let (machine, request) = Release::begin(owner, shared.timing, gone_by, unsettled);
+            Step::Call(machine, request)
+        }
     };
     let mut ended_at = None;
     let mut is_unheard = departure.is_unheard;
@@ -100,7 +102,8 @@ async fn see_off(shared: &Shared, link: &Link, turns: &Turns, mut departure: Dep
 /// and nobody else would do it. When the guard goes, its own departure takes over.
 pub(super) async fn let_go(shared: &Shared, link: &Link, turns: &Turns, entry: &Entry) {
     let gone_by = shared.runs_out_by(shared.time.now());
-    let mut step = Release::begin(entry.owner().clone(), shared.timing, gone_by, None);
+    let (machine, request) = Release::begin(entry.owner().clone(), shared.timing, gone_by, None);
+    let mut step = Step::Call(machine, request);
     let mut is_unheard = entry.is_unheard();
     while !entry.has_departed() {
         step = match step {
