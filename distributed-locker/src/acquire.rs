@@ -7,6 +7,7 @@ use crate::options::{AcquireOptions, HeartbeatPolicy, OnLost, Wait};
 use crate::queue::Turn;
 use crate::registry::Attempt;
 use crate::shared::Shared;
+use crate::spans;
 use crate::time::Time;
 use futures_util::StreamExt;
 use locker_core::backend::{Answer, Claimed, Held, Hint, Liveness, Watcher};
@@ -15,6 +16,7 @@ use locker_core::machine::{Acquire, Step, Tenure};
 use locker_core::{Instant, Key, LockData, OwnerHash, ProcessHash, StoreTime, Token};
 use std::sync::Arc;
 use std::time::Duration;
+use tracing::{Instrument, Span};
 
 /// What came of asking for a lock.
 #[derive(Debug)]
@@ -44,6 +46,7 @@ struct Acquisition<'a> {
     wait_until: Option<Instant>,
     /// Until when a store that does not answer is asked again by who does not wait.
     ask_until: Instant,
+    span: Span,
 }
 
 /// Acquires a lock.
@@ -72,15 +75,19 @@ pub(crate) async fn acquire(
         Wait::Forever => Some(Instant::FAR_FUTURE),
     };
     let ask_until = now + shared.timing.request_timeout * 2 + shared.timing.retry_after;
+    let span = spans::acquire(key);
     let acquisition = Acquisition {
         shared,
         key,
         options,
         wait_until,
         ask_until,
+        span: span.clone(),
     };
     // Boxed, so that the futures of callers, and of their callers, stay small.
-    Box::pin(acquisition.run()).await
+    let acquired = Box::pin(acquisition.run().instrument(span.clone())).await;
+    spans::acquired(&span, &acquired);
+    acquired
 }
 
 /// What the store said to a request of the machine.
@@ -133,6 +140,7 @@ impl Acquisition<'_> {
             let owner = OwnerHash::new(self.key, &incarnation.process, seq, trace);
             // From here on a drop settles whatever was sent.
             let mut attempt = Attempt::begin(self.shared, &incarnation, owner.clone());
+            spans::asking(&self.span, &owner);
             // The Reporter ends when it finds the locker draining and the registry empty. Asked in
             // the other order here, so that it never ends under an attempt.
             if let Some(reason) = self.shared.draining.get() {
@@ -389,6 +397,7 @@ impl Acquisition<'_> {
             // The Reporter is stalled: without its timer the promise of `OnLost::Abort` is empty.
             return Err(AcquireError::TooLate);
         }
+        spans::granted(&self.span, token);
         Ok(Acquired::Guard(guard))
     }
 

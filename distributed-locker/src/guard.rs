@@ -4,6 +4,7 @@ use crate::error::{ExtendError, ReleaseError};
 use crate::heartbeat::Heartbeater;
 use crate::registry::{Departure, Entry};
 use crate::shared::Shared;
+use crate::spans;
 use locker_core::backend::Released;
 use locker_core::machine::release::Word;
 use locker_core::machine::{Loss, LossReason, Release, Step};
@@ -11,6 +12,7 @@ use locker_core::{BackendError, Effect, ErrorKind, Instant, Key, OwnerHash, Toke
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
+use tracing::Instrument;
 
 /// A held lock.
 ///
@@ -165,7 +167,11 @@ impl LockGuard {
         let Some(departure) = self.entry.depart(&self.shared) else {
             return Ok(());
         };
-        match Box::pin(give_back(&self.shared, departure)).await {
+        let span = spans::release(self.owner_hash(), self.token());
+        let given_back = give_back(&self.shared, departure).instrument(span.clone());
+        let word = Box::pin(given_back).await;
+        spans::released(&span, &word);
+        match word {
             Ok(Released::Done) if lost_before.is_none() => Ok(()),
             Ok(found) => {
                 let reason = match (lost_before, found) {

@@ -52,6 +52,7 @@ mod reporter;
 mod run;
 mod shared;
 mod shutdown;
+mod spans;
 mod standby;
 mod sync;
 mod time;
