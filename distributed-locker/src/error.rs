@@ -152,12 +152,26 @@ pub enum Interrupted {
     Draining(String),
 }
 
-/// A termination that left jobs running. The process's record and their locks stay until they end.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("{} jobs still hold their locks: {}", keys.len(), list(keys))]
-pub struct StillRunning {
-    /// The locks that are held, being acquired, or on their way back.
-    pub keys: Vec<Key>,
+/// A termination of which not everything is confirmed. The locker takes no more work, and what goes on
+/// goes on in the background.
+#[derive(Debug, Clone, Error)]
+#[non_exhaustive]
+pub enum TerminateError {
+    /// Some locks were not free at the end of the grace. The process's record stays until they are, or
+    /// until the process ends; `terminate` may be called again.
+    #[error("{} locks are not free yet: {}", keys.len(), list(keys))]
+    StillRunning {
+        /// The locks that are held, being acquired, or on their way back.
+        keys: Vec<Key>,
+    },
+    /// Nothing is held any more, but the store has not confirmed that the process's record is gone. It
+    /// keeps nobody from a lock that was released, and runs out by itself within the liveness TTL.
+    #[error("every lock was given back, but the process's record may still be there for a while")]
+    Unconfirmed(#[source] Option<BackendError>),
+    /// Whoever was to see to it has ended before it was done: the Reporter by a fault of its own,
+    /// or the runtime of a [`Shutdown`](crate::Shutdown). Whatever is left at the store runs out by itself.
+    #[error("nobody was left to give the locks back; they become free when their time runs out")]
+    Abandoned,
 }
 
 fn list(keys: &[Key]) -> String {

@@ -63,7 +63,7 @@ pub use acquire::Acquired;
 pub use builder::LockerBuilder;
 pub use error::{
     AcquireError, ExtendError, Interrupted, MutexError, NotRunning, ReleaseError, RunError,
-    StartError, StillRunning,
+    StartError, TerminateError,
 };
 pub use events::{Event, Events, ReporterEvent};
 pub use guard::LockGuard;

@@ -22,7 +22,7 @@ mod upkeep;
 mod watchdog;
 
 use crate::link::Link;
-use crate::shared::{Life, Shared};
+use crate::shared::{Ending, Life, Shared};
 use crate::time::Time;
 use locker_core::backend::{Connect, Side};
 use std::io;
@@ -37,16 +37,18 @@ pub(crate) fn start(shared: &Arc<Shared>, connect: Arc<dyn Connect>) -> io::Resu
         .name("locker-reporter".to_owned())
         .spawn(move || {
             // Even a panic leaves the others with a plain "has ended".
-            let ended = Ended(Arc::clone(&shared));
+            let mut end = End {
+                shared: Arc::clone(&shared),
+                ending: Ending::Crashed,
+            };
             let _silence = tracing::dispatcher::set_default(&tracing::Dispatch::none());
-            runtime.block_on(run(shared, connect));
+            end.ending = runtime.block_on(run(shared, connect));
             drop(runtime);
-            drop(ended);
         })?;
     Ok(())
 }
 
-async fn run(shared: Arc<Shared>, connect: Arc<dyn Connect>) {
+async fn run(shared: Arc<Shared>, connect: Arc<dyn Connect>) -> Ending {
     let link = |side| {
         Link::new(
             Arc::clone(&connect),
@@ -59,11 +61,11 @@ async fn run(shared: Arc<Shared>, connect: Arc<dyn Connect>) {
     let upkeep = Arc::new(link(Side::Upkeep));
     let turns = Arc::new(departures::Turns::new());
     tokio::select! {
-        () = reports::run(&shared, &reports, &upkeep) => {}
-        () = upkeep::run(&shared, &upkeep, &turns) => {}
-        () = departures::run(&shared, &upkeep, &turns) => {}
-        () = sweep::run(&shared, &upkeep) => {}
-        () = watchdog::run(&shared) => {}
+        ending = reports::run(&shared, &reports, &upkeep) => ending,
+        () = upkeep::run(&shared, &upkeep, &turns) => Ending::Crashed,
+        () = departures::run(&shared, &upkeep, &turns) => Ending::Crashed,
+        () = sweep::run(&shared, &upkeep) => Ending::Crashed,
+        () = watchdog::run(&shared) => Ending::Crashed,
     }
 }
 
@@ -82,16 +84,20 @@ fn runtime(shared: &Shared) -> io::Result<Runtime> {
 }
 
 /// Says at the end of the thread, however it comes, that there is no Reporter any more.
-struct Ended(Arc<Shared>);
+struct End {
+    shared: Arc<Shared>,
+    ending: Ending,
+}
 
-impl Drop for Ended {
+impl Drop for End {
     fn drop(&mut self) {
-        if let Life::Alive(incarnation) = &*self.0.life.borrow() {
+        let shared = &self.shared;
+        if let Life::Alive(incarnation) = &*shared.life.borrow() {
             incarnation.deadline.lose();
         }
-        self.0.life.send_replace(Life::Ended);
-        self.0.registry.close();
-        if let Time::Manual(clock) = &self.0.time {
+        shared.life.send_replace(Life::Ended(self.ending));
+        shared.registry.close();
+        if let Time::Manual(clock) = &shared.time {
             clock.set_busy(false);
         }
     }

@@ -3,24 +3,25 @@
 use crate::events::{Event, ReporterEvent};
 use crate::incarnation::Incarnation;
 use crate::link::{Link, Silence};
-use crate::shared::{Life, Shared};
+use crate::shared::{Ending, Life, Shared};
 use crate::time::{Alarm, Time};
 use locker_core::machine::report::{End, Report, ReportStep, Request};
 use locker_core::machine::{Jitter, Step};
-use locker_core::{Backend, Instant, ProcessHash, Timestamp};
+use locker_core::{Backend, BackendError, Effect, Instant, ProcessHash, Timestamp};
 use std::sync::Arc;
 use std::time::Duration;
 
 /// Lives one incarnation after the other, until the locker is drained and nothing is left.
-pub(super) async fn run(shared: &Arc<Shared>, link: &Link, upkeep: &Arc<Link>) {
+pub(super) async fn run(shared: &Arc<Shared>, link: &Link, upkeep: &Arc<Link>) -> Ending {
     let Ok(alarm) = Alarm::new(&shared.time) else {
-        return;
+        return Ending::Crashed;
     };
     let mut reports = Reports {
         shared,
         link,
         upkeep,
         alarm,
+        ending: Ending::Gone,
         jitter: Jitter::new(u64::from(shared.pid)),
         stillborn: 0,
         wall_gap: None,
@@ -28,6 +29,7 @@ pub(super) async fn run(shared: &Arc<Shared>, link: &Link, upkeep: &Arc<Link>) {
     while !reports.is_done() {
         reports.incarnation().await;
     }
+    reports.ending
 }
 
 struct Reports<'a> {
@@ -35,6 +37,8 @@ struct Reports<'a> {
     link: &'a Link,
     upkeep: &'a Arc<Link>,
     alarm: Alarm,
+    /// What would be left at the store if this were the end.
+    ending: Ending,
     jitter: Jitter,
     /// How many births in a row have failed.
     stillborn: u32,
@@ -151,6 +155,9 @@ impl Reports<'_> {
                     .link
                     .call(async |store| store.retire_process(&process).await)
                     .await;
+                if let Err(error) = &answer {
+                    *shared.not_retired() = Some(error.clone());
+                }
                 machine.on_retired(shared.time.now(), answer)
             }
         }
@@ -165,7 +172,12 @@ impl Reports<'_> {
             })
         };
         match end {
-            End::Retired | End::RanOut(_) => {
+            End::RanOut(_) => {
+                self.ending = Ending::Unconfirmed;
+                return;
+            }
+            End::Retired => {
+                self.ending = Ending::Gone;
                 shared
                     .events
                     .send(Event::Reporter(ReporterEvent::Retired(process)));
@@ -173,6 +185,10 @@ impl Reports<'_> {
             }
             End::Stillborn(error) => {
                 self.stillborn += 1;
+                // Without an error its record was there, or was confirmed too late.
+                if error.as_ref().map(BackendError::effect) != Some(Effect::NotApplied) {
+                    self.ending = Ending::Unconfirmed;
+                }
                 if let Some(error) = &error {
                     let text = error.to_string();
                     shared
@@ -189,10 +205,17 @@ impl Reports<'_> {
                 let pause = self.jitter.up_to(longest);
                 return self.pause(pause).await;
             }
-            End::Lapsed => shared.events.send(ended("it could not report in time")),
-            End::Gone => shared
-                .events
-                .send(ended("its record is gone from the store")),
+            End::Lapsed => {
+                // Its last renewal may have been executed after all.
+                self.ending = Ending::Unconfirmed;
+                shared.events.send(ended("it could not report in time"));
+            }
+            End::Gone => {
+                self.ending = Ending::Gone;
+                shared
+                    .events
+                    .send(ended("its record is gone from the store"));
+            }
         }
         shared.life.send_replace(Life::Unborn(None));
         if let Some(incarnation) = born {

@@ -84,6 +84,7 @@ macro_rules! __for_each_behaviour {
                 the_last_handle_retires_the_process,
                 terminating_with_a_job_still_running_keeps_its_lock,
                 terminating_frees_the_process_record_at_once,
+                a_record_that_is_not_removed_within_the_grace_is_told,
                 a_terminated_locker_says_so,
             }
             faults {
