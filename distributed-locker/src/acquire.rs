@@ -14,6 +14,7 @@ use locker_core::backend::{Answer, Claimed, Held, Hint, Liveness, Watcher};
 use locker_core::machine::acquire::{AcquireStep, End, Outcome, Patience, Request};
 use locker_core::machine::{Acquire, Step, Tenure};
 use locker_core::{Instant, Key, LockData, OwnerHash, ProcessHash, StoreTime, Token};
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use tracing::{Instrument, Span};
@@ -388,13 +389,19 @@ impl Acquisition<'_> {
         }
         let entry = attempt.into_entry(token, Arc::new(tenure), abort_lead, unsettled);
         let guard = LockGuard::new(Arc::clone(shared), entry);
-        let armed = guard.entry().watch(shared);
-        let armed = shared
-            .time
-            .timeout(shared.timing.request_timeout, armed)
-            .await;
-        if !matches!(armed, Some(Ok(()))) || !guard.is_valid() {
-            // The Reporter is stalled: without its timer the promise of `OnLost::Abort` is empty.
+        if let Some(armed) = guard.entry().watch(shared) {
+            let patience = shared.timing.request_timeout;
+            // Without the timer the promise of `OnLost::Abort` is empty, and the lock is given back.
+            match shared.time.timeout(patience, armed).await {
+                Some(Ok(armed)) => armed.map_err(AcquireError::AbortUnavailable)?,
+                // Its thread is stopped, or has ended.
+                Some(Err(_)) | None => {
+                    let stopped = io::ErrorKind::TimedOut.into();
+                    return Err(AcquireError::AbortUnavailable(stopped));
+                }
+            }
+        }
+        if !guard.is_valid() {
             return Err(AcquireError::TooLate);
         }
         spans::granted(&self.span, token);

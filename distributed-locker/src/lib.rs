@@ -65,7 +65,7 @@ pub use error::{
     AcquireError, ExtendError, Interrupted, MutexError, NotRunning, ReleaseError, RunError,
     StartError, TerminateError,
 };
-pub use events::{Event, Events, ReporterEvent};
+pub use events::{EndReason, Event, Events, ReporterEvent, Trouble};
 pub use guard::LockGuard;
 pub use heartbeat::Heartbeater;
 pub use locker::{Locker, OwnerHashStatus};

@@ -1,7 +1,7 @@
 //! What the callers and the Reporter of one locker share.
 
 use crate::error::NotRunning;
-use crate::events::{Event, EventSender, ReporterEvent};
+use crate::events::{EventSender, ReporterEvent};
 use crate::executioner::Executioner;
 use crate::incarnation::Incarnation;
 use crate::link::Link;
@@ -128,8 +128,7 @@ impl Shared {
         let tolerance = self.timing.hard_margin + self.timing.request_timeout;
         let jump = self.lock_clock().observe(now, told, tolerance);
         if let Some(jump) = jump {
-            self.events
-                .send(Event::Reporter(ReporterEvent::StoreClockJumped(jump)));
+            self.events.report(ReporterEvent::StoreClockJumped(jump));
         }
     }
 

@@ -2,9 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
-use distributed_locker::{AcquireOptions, Locker, Run, memory};
+use distributed_locker::{AcquireOptions, Event, Force, Locker, Run, memory};
 use std::io;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use tracing::Level;
 
 #[derive(Clone, Default)]
@@ -77,5 +78,33 @@ async fn what_a_job_logs_bears_its_lock() {
         written
             .line("released")
             .contains(&format!("release{fields}"))
+    );
+}
+
+#[tokio::test]
+async fn a_loss_is_written_with_its_owner_and_reason() {
+    let (written, _subscribed) = Written::at(Level::WARN);
+    let locker = Locker::builder(memory()).start().await.unwrap();
+    let mut events = locker.events();
+    let guard = locker.acquire("k", AcquireOptions::new()).await.unwrap();
+    let guard = guard.guard().unwrap();
+    let owner = guard.owner_hash();
+    locker.force_release(owner, Force::Now).await.unwrap();
+    assert!(guard.extend().await.is_err());
+    let limit = Duration::from_secs(5);
+    let event = tokio::time::timeout(limit, events.next()).await.unwrap();
+    assert!(matches!(event, Some(Event::LostLock { .. })));
+    // Another task writes it down.
+    let is_written = async {
+        while written.0.lock().unwrap().is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(limit, is_written).await.unwrap();
+    let line = written.line("a lock is lost");
+    let fields = format!("key=k owner={owner} reason=its record is gone from the store");
+    assert!(
+        line.contains("WARN distributed_locker") && line.contains(&fields),
+        "{line}"
     );
 }

@@ -3,7 +3,9 @@
 use super::World;
 use crate::fixture::Fixture;
 use crate::wrap::{Fault, Method, Scope};
-use distributed_locker::{AcquireError, AcquireOptions, Interrupted, TerminateError, Wait};
+use distributed_locker::{
+    AcquireError, AcquireOptions, Event, Interrupted, ReporterEvent, TerminateError, Wait,
+};
 use locker_core::backend::Liveness;
 
 /// Hazard CU-16.
@@ -138,6 +140,37 @@ pub async fn a_record_that_is_not_removed_within_the_grace_is_told<F: Fixture>(w
     faulty.heal();
     let grace = world.timing().liveness_ttl;
     world.during(locker.terminate(grace)).await.unwrap();
+}
+
+/// An end in good order is one that the store has confirmed.
+pub async fn a_record_that_runs_out_is_not_told_as_retired<F: Fixture>(world: World<F>) {
+    let (locker, faulty) = world.faulty_locker().await;
+    let mut events = locker.events();
+    faulty.inject(Scope::all().of(Method::RetireProcess), Fault::Refuse);
+    let grace = world.timing().liveness_ttl * 2;
+    let error = world.during(locker.terminate(grace)).await.unwrap_err();
+    assert!(
+        matches!(error, TerminateError::Unconfirmed(Some(_))),
+        "{error:?}"
+    );
+    let again = world.during(locker.terminate(grace)).await.unwrap_err();
+    assert!(
+        matches!(again, TerminateError::Unconfirmed(Some(_))),
+        "{again:?}"
+    );
+    drop(locker);
+    let mut told = (0, 0);
+    while let Some(event) = events.next().await {
+        match event {
+            Event::Reporter(ReporterEvent::NotRetired { error, .. }) => {
+                assert!(error.is_some());
+                told.0 += 1;
+            }
+            Event::Reporter(ReporterEvent::Retired(_)) => told.1 += 1,
+            _ => {}
+        }
+    }
+    assert_eq!(told, (1, 0));
 }
 
 /// An error says what happened.
