@@ -7,14 +7,17 @@ use crate::options::{AcquireOptions, HeartbeatPolicy, OnLost, Wait};
 use crate::queue::Turn;
 use crate::registry::Attempt;
 use crate::shared::Shared;
+use crate::spans;
 use crate::time::Time;
 use futures_util::StreamExt;
 use locker_core::backend::{Answer, Claimed, Held, Hint, Liveness, Watcher};
 use locker_core::machine::acquire::{AcquireStep, End, Outcome, Patience, Request};
 use locker_core::machine::{Acquire, Step, Tenure};
 use locker_core::{Instant, Key, LockData, OwnerHash, ProcessHash, StoreTime, Token};
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
+use tracing::{Instrument, Span};
 
 /// What came of asking for a lock.
 #[derive(Debug)]
@@ -44,6 +47,7 @@ struct Acquisition<'a> {
     wait_until: Option<Instant>,
     /// Until when a store that does not answer is asked again by who does not wait.
     ask_until: Instant,
+    span: Span,
 }
 
 /// Acquires a lock.
@@ -72,15 +76,19 @@ pub(crate) async fn acquire(
         Wait::Forever => Some(Instant::FAR_FUTURE),
     };
     let ask_until = now + shared.timing.request_timeout * 2 + shared.timing.retry_after;
+    let span = spans::acquire(key);
     let acquisition = Acquisition {
         shared,
         key,
         options,
         wait_until,
         ask_until,
+        span: span.clone(),
     };
     // Boxed, so that the futures of callers, and of their callers, stay small.
-    Box::pin(acquisition.run()).await
+    let acquired = Box::pin(acquisition.run().instrument(span.clone())).await;
+    spans::acquired(&span, &acquired);
+    acquired
 }
 
 /// What the store said to a request of the machine.
@@ -133,6 +141,7 @@ impl Acquisition<'_> {
             let owner = OwnerHash::new(self.key, &incarnation.process, seq, trace);
             // From here on a drop settles whatever was sent.
             let mut attempt = Attempt::begin(self.shared, &incarnation, owner.clone());
+            spans::asking(&self.span, &owner);
             // The Reporter ends when it finds the locker draining and the registry empty. Asked in
             // the other order here, so that it never ends under an attempt.
             if let Some(reason) = self.shared.draining.get() {
@@ -370,9 +379,7 @@ impl Acquisition<'_> {
         };
         let abort_lead = (self.options.on_lost == OnLost::Abort).then_some(self.options.abort_lead);
         let now = shared.time.now();
-        let Some(owner) = attempt.owner().cloned() else {
-            return Err(AcquireError::TooLate);
-        };
+        let owner = attempt.owner().clone();
         let process = Arc::clone(&incarnation.deadline);
         let stop_budget = shared.timing.stop_budget;
         let tenure = Tenure::new(owner, now, lock_until, process, beat_within, stop_budget);
@@ -380,19 +387,24 @@ impl Acquisition<'_> {
         if tenure.judge(now).is_err() {
             return Err(AcquireError::TooLate);
         }
-        let Some(entry) = attempt.into_entry(token, Arc::new(tenure), abort_lead, unsettled) else {
-            return Err(AcquireError::TooLate);
-        };
+        let entry = attempt.into_entry(token, Arc::new(tenure), abort_lead, unsettled);
         let guard = LockGuard::new(Arc::clone(shared), entry);
-        let armed = guard.entry().watch(shared);
-        let armed = shared
-            .time
-            .timeout(shared.timing.request_timeout, armed)
-            .await;
-        if !matches!(armed, Some(Ok(()))) || !guard.is_valid() {
-            // The Reporter is stalled: without its timer the promise of `OnLost::Abort` is empty.
+        if let Some(armed) = guard.entry().watch(shared) {
+            let patience = shared.timing.request_timeout;
+            // Without the timer the promise of `OnLost::Abort` is empty, and the lock is given back.
+            match shared.time.timeout(patience, armed).await {
+                Some(Ok(armed)) => armed.map_err(AcquireError::AbortUnavailable)?,
+                // Its thread is stopped, or has ended.
+                Some(Err(_)) | None => {
+                    let stopped = io::ErrorKind::TimedOut.into();
+                    return Err(AcquireError::AbortUnavailable(stopped));
+                }
+            }
+        }
+        if !guard.is_valid() {
             return Err(AcquireError::TooLate);
         }
+        spans::granted(&self.span, token);
         Ok(Acquired::Guard(guard))
     }
 

@@ -101,7 +101,9 @@ impl LockerBuilder {
         let mut shared = Shared::new(self.time, timing, limits, host, caller, events);
         shared.lose_on_pause = self.lose_on_pause;
         let locker = Locker::new(Arc::new(shared));
-        reporter::start(locker.shared(), self.connect).map_err(StartError::System)?;
+        reporter::start(locker.shared(), self.connect)
+            .await
+            .map_err(StartError::System)?;
         tokio::spawn(write_to_tracing(to_tracing));
         match locker.ensure_running().await {
             Ok(_) => Ok(locker),

@@ -22,8 +22,8 @@ pub enum StartError {
     /// The process could not report that it lives within the start timeout.
     #[error("the process could not report that it lives, so no lock is held")]
     NotRunning(#[from] NotRunning),
-    /// The operating system refused a thread, a timer or random bits.
-    #[error("the operating system refused what the Reporter needs")]
+    /// The operating system refused a thread, a timer or random bits, or the host's name.
+    #[error("the operating system refused what the Reporter needs, so no lock is held")]
     System(#[source] io::Error),
 }
 
@@ -62,6 +62,10 @@ pub enum AcquireError {
     /// The lock was granted, but the answer came too late to be of use; it is being given back.
     #[error("the lock is not held: it was granted too late to be used, and is being given back")]
     TooLate,
+    /// The kernel refused the timer of [`OnLost::Abort`](crate::OnLost::Abort), or its thread does not
+    /// get to it; the lock was granted, and is being given back.
+    #[error("the lock is not held: there is no timer for `OnLost::Abort`; it is being given back")]
+    AbortUnavailable(#[source] io::Error),
     /// This is a forked child of the process that started the locker.
     #[error("the lock is not held: a forked child must start its own locker")]
     Forked,
@@ -164,12 +168,27 @@ pub enum Interrupted {
     Draining(String),
 }
 
-/// A termination that left jobs running. The process's record and their locks stay until they end.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("{} jobs still hold their locks: {}", keys.len(), list(keys))]
-pub struct StillRunning {
-    /// The locks that are held, being acquired, or on their way back.
-    pub keys: Vec<Key>,
+/// A termination of which not everything is confirmed. The locker takes no more work, and what goes on
+/// goes on in the background.
+#[derive(Debug, Clone, Error)]
+#[non_exhaustive]
+pub enum TerminateError {
+    /// Some locks were not free at the end of the grace. The process's record stays until they are, or
+    /// until the process ends; `terminate` may be called again.
+    #[error("{} locks are not free yet: {}", keys.len(), list(keys))]
+    StillRunning {
+        /// The locks that are held, being acquired, or on their way back.
+        keys: Vec<Key>,
+    },
+    /// Nothing is held any more, but the store has not confirmed that the process's record is gone. It
+    /// keeps nobody from a lock that was released, and runs out by itself within the liveness TTL.
+    #[error("every lock was given back, but the process's record may still be there for a while")]
+    Unconfirmed(#[source] Option<BackendError>),
+    /// Whoever was to see to it has ended before it was done: the Reporter by a fault of its own
+    /// ([`ReporterEvent::Crashed`](crate::ReporterEvent::Crashed)), or the runtime of a
+    /// [`Shutdown`](crate::Shutdown). Whatever is left at the store runs out by itself.
+    #[error("nobody was left to give the locks back; they become free when their time runs out")]
+    Abandoned,
 }
 
 fn list(keys: &[Key]) -> String {

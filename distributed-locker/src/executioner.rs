@@ -49,31 +49,29 @@ impl Executioner {
 
 /// Sets the timer whenever the bell rings, until the locker is gone.
 fn watch(shared: &Weak<Shared>, rung: &Receiver<()>) {
-    let mut timer = KillTimer::new();
+    let mut timer = None;
+    let mut told = None;
     while rung.recv().is_ok() {
         let Some(shared) = shared.upgrade() else {
             return;
         };
-        let armed = match &mut timer {
-            Ok(timer) => arm(&shared, timer),
-            Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
+        let Err(error) = arm(&shared, &mut timer) else {
+            continue;
         };
-        // Whoever waits for the timer gives up its lock again.
-        if let Err(error) = armed {
-            let text = format!("the kernel refused the timer of `OnLost::Abort`: {error}");
-            shared.events.send(Event::Locker(text));
+        let now = shared.time.now();
+        let every = shared.timing.recheck_every;
+        if told.is_none_or(|told: Instant| now.since(told) >= every) {
+            told = Some(now);
+            shared.events.send(Event::AbortRefused(Arc::new(error)));
         }
     }
 }
 
-fn arm(shared: &Shared, timer: &mut KillTimer) -> io::Result<()> {
+/// Arms the timer, and tells those who wait for it.
+fn arm(shared: &Shared, timer: &mut Option<KillTimer>) -> io::Result<()> {
     let held = shared.registry.held();
-    let wants: Vec<_> = held
-        .iter()
-        .filter(|entry| entry.abort_lead.is_some())
-        .collect();
-    let earliest = wants
-        .iter()
+    let wants = || held.iter().filter(|entry| entry.abort_lead.is_some());
+    let earliest = wants()
         .filter_map(|entry| {
             let lead = entry.abort_lead?;
             // A lock that is lost already, under a guard that is still there: its time to stop is
@@ -89,9 +87,24 @@ fn arm(shared: &Shared, timer: &mut KillTimer) -> io::Result<()> {
             (!entry.has_departed()).then(|| hard - lead)
         })
         .min();
-    timer.arm(earliest)?;
-    for entry in wants {
-        entry.confirm_armed();
+    let armed = match timer {
+        Some(timer) => timer.arm(earliest),
+        // What the kernel refused the last time it may have by now.
+        None => KillTimer::new().and_then(|made| timer.insert(made).arm(earliest)),
+    };
+    for entry in wants() {
+        entry.tell_armed(match &armed {
+            Ok(()) => Ok(()),
+            Err(error) => Err(copy(error)),
+        });
     }
-    Ok(())
+    armed
+}
+
+/// The same error, for one more who waits.
+fn copy(error: &io::Error) -> io::Error {
+    match error.raw_os_error() {
+        Some(code) => io::Error::from_raw_os_error(code),
+        None => io::Error::new(error.kind(), error.to_string()),
+    }
 }

@@ -4,13 +4,15 @@ use crate::error::{ExtendError, Interrupted, ReleaseError};
 use crate::heartbeat::{Heartbeater, beat, refuse_if_draining};
 use crate::registry::{Departure, Entry};
 use crate::shared::Shared;
+use crate::spans;
 use locker_core::backend::Released;
-use locker_core::machine::release::{Request, Word};
+use locker_core::machine::release::Word;
 use locker_core::machine::{Loss, LossReason, Release, Step};
 use locker_core::{BackendError, Effect, ErrorKind, Instant, Key, OwnerHash, Token};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
+use tracing::Instrument;
 
 /// A held lock.
 ///
@@ -266,7 +268,11 @@ impl LockGuard {
         let Some(departure) = self.entry.depart(&self.shared) else {
             return Ok(());
         };
-        match Box::pin(give_back(&self.shared, departure)).await {
+        let span = spans::release(self.owner_hash(), self.token());
+        let given_back = give_back(&self.shared, departure).instrument(span.clone());
+        let word = Box::pin(given_back).await;
+        spans::released(&span, &word);
+        match word {
             Ok(Released::Done) if lost_before.is_none() => Ok(()),
             Ok(found) => {
                 let reason = match (lost_before, found) {
@@ -308,18 +314,13 @@ impl Drop for LockGuard {
 /// When it is dropped the departure goes to the Reporter.
 async fn give_back(shared: &Arc<Shared>, mut departure: Departure) -> Word {
     let give_up = shared.time.now() + shared.timing.request_timeout * 2;
-    let Some(owner) = departure.owner().cloned() else {
-        return Ok(Released::Absent);
-    };
+    let owner = departure.owner();
     let (gone_by, unsettled) = (departure.gone_by, departure.unsettled);
-    let Step::Call(machine, Request::Release(owner)) =
-        Release::begin(owner, shared.timing, gone_by, unsettled)
-    else {
-        return Ok(Released::Absent);
-    };
+    // What was held is released first, whatever else there is to settle.
+    let (machine, _) = Release::begin(owner.clone(), shared.timing, gone_by, unsettled);
     let answer = shared
         .caller
-        .call(async |store| store.release(&owner).await)
+        .call(async |store| store.release(owner).await)
         .await;
     let failure = answer.as_ref().err().cloned();
     if let Ok(reply) = &answer {

@@ -55,6 +55,7 @@ mod reporter;
 mod run;
 mod shared;
 mod shutdown;
+mod spans;
 mod standby;
 mod sync;
 mod time;
@@ -65,9 +66,9 @@ pub use acquire::Acquired;
 pub use builder::LockerBuilder;
 pub use error::{
     AcquireError, ExtendError, Interrupted, MutexError, NotRunning, ReadError, ReleaseError,
-    RunError, StartError, StillRunning,
+    RunError, StartError, TerminateError,
 };
-pub use events::{Event, Events, ReporterEvent};
+pub use events::{EndReason, Event, Events, ReporterEvent, Trouble};
 pub use guard::LockGuard;
 pub use heartbeat::Heartbeater;
 pub use inspect::OwnerHashStatus;

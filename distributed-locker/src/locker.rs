@@ -2,14 +2,14 @@
 
 use crate::acquire::{self, Acquired};
 use crate::builder::LockerBuilder;
-use crate::error::{AcquireError, MutexError, NotRunning, RunError, StillRunning};
+use crate::error::{AcquireError, MutexError, NotRunning, RunError, TerminateError};
 use crate::events::Events;
 use crate::guard::LockGuard;
 use crate::heartbeat::Heartbeater;
 use crate::into_key::IntoKey;
 use crate::options::AcquireOptions;
 use crate::run::{self, Completed, Run};
-use crate::shared::{Life, Shared};
+use crate::shared::{Ending, Life, Shared};
 use crate::shutdown::Shutdown;
 use crate::standby::Standby;
 use locker_core::backend::Connect;
@@ -381,43 +381,55 @@ impl Locker {
         self.shared.drain(reason.into());
     }
 
-    /// Drains, and waits until every lock has been released and the process's record is gone: one
-    /// write at the store that frees whatever is left.
+    /// Drains, and waits until every lock has been released and the store has confirmed that the
+    /// process's record is gone: the one write that tells everybody that nothing of it is left. `grace`
+    /// is for all of it together.
     ///
     /// # Errors
     ///
-    /// [`StillRunning`] when jobs still hold their locks at the end of the grace. They keep them,
-    /// and the process's record stays, until they end or the process does; `terminate` may be
-    /// called again.
+    /// [`TerminateError::StillRunning`] when jobs, or releases that the store does not confirm, still
+    /// have their locks at the end of the grace. They keep them, and the process's record stays, until
+    /// they end or the process does. [`TerminateError::Unconfirmed`] when only that record may be left.
+    /// `terminate` may be called again.
     ///
     /// # Cancel safety
     ///
     /// When it is dropped the draining goes on in the background.
-    pub async fn terminate(&self, grace: Duration) -> Result<(), StillRunning> {
-        self.shared.drain("the locker was terminated".to_owned());
-        let deadline = self.shared.time.now() + grace;
+    pub async fn terminate(&self, grace: Duration) -> Result<(), TerminateError> {
+        let shared = &self.shared;
+        shared.drain("the locker was terminated".to_owned());
+        let deadline = shared.time.now() + grace;
         let emptied = async {
             loop {
-                let rung = self.shared.registry.left.notified();
-                if self.shared.registry.is_empty() {
+                let rung = shared.registry.left.notified();
+                if shared.registry.is_empty() {
                     return;
                 }
                 rung.await;
             }
         };
-        tokio::select! {
-            biased;
-            () = emptied => {}
-            () = self.shared.time.sleep_until(deadline) => {
-                return Err(StillRunning { keys: self.shared.registry.keys() });
+        let Some(()) = shared.time.timeout_at(deadline, emptied).await else {
+            let keys = shared.registry.keys();
+            return Err(TerminateError::StillRunning { keys });
+        };
+        let mut life = shared.life.subscribe();
+        let ended = async {
+            loop {
+                if let Life::Ended(ending) = &*life.borrow_and_update() {
+                    return *ending;
+                }
+                // The sender is in our own hands.
+                let _ = life.changed().await;
+            }
+        };
+        match shared.time.timeout_at(deadline, ended).await {
+            Some(Ending::Gone) => Ok(()),
+            Some(Ending::Crashed) => Err(TerminateError::Abandoned),
+            Some(Ending::Unconfirmed) | None => {
+                let error = shared.not_retired().clone();
+                Err(TerminateError::Unconfirmed(error))
             }
         }
-        // The Reporter retires the record: it has its own bounded patience with the store.
-        let mut life = self.shared.life.subscribe();
-        let patience = self.shared.timing.liveness_ttl;
-        let ended = life.wait_for(|life| matches!(life, Life::Ended));
-        let _ = self.shared.time.timeout(patience, ended).await;
-        Ok(())
     }
 
     /// Drains when the process gets SIGINT or SIGTERM, and tells when everything is released.

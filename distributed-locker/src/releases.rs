@@ -130,7 +130,7 @@ impl Listening {
         tokio::select! {
             biased;
             // An error would mean that nobody is left who could say so.
-            _ = life.wait_for(|life| matches!(life, Life::Ended)) => false,
+            _ = life.wait_for(|life| matches!(life, Life::Ended(_))) => false,
             () = self.sign() => true,
         }
     }

@@ -11,6 +11,7 @@ use crate::guard::LockGuard;
 use crate::heartbeat::Heartbeater;
 use crate::options::{AcquireOptions, OnLost, Wait};
 use crate::shared::Shared;
+use crate::spans;
 use locker_core::machine::Loss;
 use locker_core::{BackendError, Key, LockData};
 use std::future::poll_fn;
@@ -18,6 +19,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
+use tracing::Instrument;
 
 /// How a run ended that did not lose its lock.
 #[derive(Debug)]
@@ -65,14 +67,12 @@ pub(crate) async fn acquire_and_run<T>(
         Acquired::Guard(guard) => guard,
         Acquired::SomeoneElseHoldsLock(data) => return Ok(Run::SomeoneElseHoldsLock(data)),
     };
+    let job = job(guard.heartbeater()).instrument(spans::run(guard.owner_hash(), guard.token()));
     let value = match options.on_lost {
-        OnLost::Signal => job(guard.heartbeater()).await,
-        OnLost::Cancel | OnLost::Abort => {
-            let job = job(guard.heartbeater());
-            supervise(&guard, job)
-                .await
-                .map_err(|loss| RunError::Lost { loss, late: None })?
-        }
+        OnLost::Signal => job.await,
+        OnLost::Cancel | OnLost::Abort => supervise(&guard, job)
+            .await
+            .map_err(|loss| RunError::Lost { loss, late: None })?,
     };
     // A loss that was there when the job ended makes its value a late one (S6), and so does a
     // release that finds nothing to release.

@@ -1,7 +1,7 @@
 //! What the callers and the Reporter of one locker share.
 
 use crate::error::NotRunning;
-use crate::events::{Event, EventSender, ReporterEvent};
+use crate::events::{EventSender, ReporterEvent};
 use crate::executioner::Executioner;
 use crate::incarnation::Incarnation;
 use crate::link::Link;
@@ -12,7 +12,7 @@ use locker_core::backend::{KeptBy, Limits, Reply};
 use locker_core::time::StoreClock;
 use locker_core::{BackendError, Host, Instant, ProcessHash, Timing};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use tokio::sync::{Notify, watch};
 
 /// What the callers and the Reporter of one locker share.
@@ -35,6 +35,7 @@ pub(crate) struct Shared {
     pub(crate) executioner: Executioner,
     pub(crate) draining: OnceLock<String>,
     pub(crate) lose_on_pause: bool,
+    not_retired: Mutex<Option<BackendError>>,
     store_clock: Mutex<StoreClock>,
     next_seq: AtomicU64,
 }
@@ -58,7 +59,18 @@ pub(crate) enum Life {
     /// It lives.
     Alive(Arc<Incarnation>),
     /// The Reporter has ended, for ever.
-    Ended,
+    Ended(Ending),
+}
+
+/// How the Reporter ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// No record of the last incarnation is left.
+    Gone,
+    /// The store has not confirmed that: a record may be left, which runs out by itself.
+    Unconfirmed,
+    /// By a panic.
+    Crashed,
 }
 
 impl Shared {
@@ -87,6 +99,7 @@ impl Shared {
             executioner: Executioner::default(),
             draining: OnceLock::new(),
             lose_on_pause: false,
+            not_retired: Mutex::default(),
             store_clock: Mutex::default(),
             next_seq: AtomicU64::new(0),
         }
@@ -115,8 +128,7 @@ impl Shared {
         let tolerance = self.timing.hard_margin + self.timing.request_timeout;
         let jump = self.lock_clock().observe(now, told, tolerance);
         if let Some(jump) = jump {
-            self.events
-                .send(Event::Reporter(ReporterEvent::StoreClockJumped(jump)));
+            self.events.report(ReporterEvent::StoreClockJumped(jump));
         }
     }
 
@@ -125,7 +137,7 @@ impl Shared {
         *self.lock_clock()
     }
 
-    fn lock_clock(&self) -> std::sync::MutexGuard<'_, StoreClock> {
+    fn lock_clock(&self) -> MutexGuard<'_, StoreClock> {
         self.store_clock
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -143,7 +155,7 @@ impl Shared {
         let found = async {
             loop {
                 // Seen before it is looked at: what changes meanwhile is another round.
-                let ended = matches!(&*life.borrow_and_update(), Life::Ended);
+                let ended = matches!(&*life.borrow_and_update(), Life::Ended(_));
                 if let Some(incarnation) = self.living_incarnation() {
                     return Ok(incarnation);
                 }
@@ -171,7 +183,7 @@ impl Shared {
             Life::Alive(incarnation) if self.is_recent(incarnation) => {
                 Some(Arc::clone(incarnation))
             }
-            Life::Alive(_) | Life::Unborn(_) | Life::Ended => None,
+            Life::Alive(_) | Life::Unborn(_) | Life::Ended(_) => None,
         }
     }
 
@@ -188,7 +200,7 @@ impl Shared {
         match &*self.life.borrow() {
             Life::Unborn(Some(error)) => NotRunning::Unreported(Some(Arc::clone(error))),
             Life::Unborn(None) | Life::Alive(_) => NotRunning::Unreported(None),
-            Life::Ended => NotRunning::Ended,
+            Life::Ended(_) => NotRunning::Ended,
         }
     }
 
@@ -196,8 +208,15 @@ impl Shared {
     pub(crate) fn process_hash(&self) -> Option<ProcessHash> {
         match &*self.life.borrow() {
             Life::Alive(incarnation) => Some(incarnation.process.clone()),
-            Life::Unborn(_) | Life::Ended => None,
+            Life::Unborn(_) | Life::Ended(_) => None,
         }
+    }
+
+    /// Why the process's record is not confirmed as gone, if the store has said so.
+    pub(crate) fn not_retired(&self) -> MutexGuard<'_, Option<BackendError>> {
+        self.not_retired
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether this is a forked child of the process that started the locker.

@@ -1,8 +1,9 @@
 //! Releasing everything when the process is told to end.
 
-use crate::error::StillRunning;
+use crate::error::TerminateError;
 use crate::locker::Locker;
 use std::io;
+use std::panic::resume_unwind;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
@@ -11,8 +12,8 @@ use tokio::task::JoinHandle;
 /// that has begun goes on.
 #[derive(Debug)]
 pub struct Shutdown {
-    task: JoinHandle<Result<(), StillRunning>>,
-    ended: Option<Result<(), StillRunning>>,
+    task: JoinHandle<Result<(), TerminateError>>,
+    ended: Option<Result<(), TerminateError>>,
 }
 
 impl Shutdown {
@@ -34,17 +35,31 @@ impl Shutdown {
     ///
     /// # Errors
     ///
-    /// [`StillRunning`] when jobs outlasted the grace; they keep their locks.
+    /// As [`Locker::terminate`], and [`TerminateError::Abandoned`] when the runtime that listened to
+    /// the signals has ended.
+    ///
+    /// # Panics
+    ///
+    /// If the task that listened to them has panicked: with its own panic.
     ///
     /// # Cancel safety
     ///
     /// It may be dropped and called again, also after it has ended.
-    pub async fn finished(&mut self) -> Result<(), StillRunning> {
+    pub async fn finished(&mut self) -> Result<(), TerminateError> {
         if let Some(ended) = &self.ended {
             return ended.clone();
         }
-        // A task that was cancelled belongs to a runtime that has ended, and so has the locker.
-        let ended = (&mut self.task).await.unwrap_or(Ok(()));
+        let ended = match (&mut self.task).await {
+            Ok(ended) => ended,
+            Err(error) => {
+                self.ended = Some(Err(TerminateError::Abandoned));
+                if error.is_panic() {
+                    resume_unwind(error.into_panic());
+                }
+                // A task that was cancelled belongs to a runtime that has ended.
+                Err(TerminateError::Abandoned)
+            }
+        };
         self.ended = Some(ended.clone());
         ended
     }
@@ -53,5 +68,34 @@ impl Shutdown {
 impl Drop for Shutdown {
     fn drop(&mut self) {
         self.task.abort();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::FutureExt;
+    use std::panic::AssertUnwindSafe;
+
+    #[tokio::test]
+    async fn a_shutdown_that_panics_is_no_end_in_good_order() {
+        let task = tokio::spawn(async { panic!("a bug, as it is to be seen") });
+        let mut shutdown = Shutdown { task, ended: None };
+        let finished = AssertUnwindSafe(shutdown.finished()).catch_unwind().await;
+        assert!(finished.is_err(), "{finished:?}");
+        let again = shutdown.finished().await;
+        assert!(matches!(again, Err(TerminateError::Abandoned)), "{again:?}");
+    }
+
+    #[tokio::test]
+    async fn a_shutdown_whose_runtime_has_ended_has_released_nothing() {
+        let task = tokio::spawn(std::future::pending());
+        task.abort();
+        let mut shutdown = Shutdown { task, ended: None };
+        let finished = shutdown.finished().await;
+        assert!(
+            matches!(finished, Err(TerminateError::Abandoned)),
+            "{finished:?}"
+        );
     }
 }

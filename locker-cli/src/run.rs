@@ -39,8 +39,9 @@ enum Turn {
     Interrupted(Signal),
 }
 
-/// How long a process that was told to end waits for what it need not wait for.
-const BRIEFLY: Duration = Duration::from_millis(100);
+/// How long a process that was told to end waits for what it need not wait for: one write, and where the
+/// store hangs, what it would have removed runs out by itself.
+const BRIEFLY: Duration = Duration::from_millis(500);
 
 pub(crate) fn run(args: &Run, global: &Global) -> Result<Exit, Failure> {
     let plan = Plan::new(args, global)?;

@@ -10,11 +10,12 @@ use locker_core::{ErrorKind, Instant, StoreTime};
 use std::time::Duration;
 
 fn held_until(gone_by: Instant, unsettled: Option<StoreTime>) -> ReleaseStep {
-    Release::begin(owner(1, 1), timing(), gone_by, unsettled)
+    let (machine, request) = Release::begin(owner(1, 1), timing(), gone_by, unsettled);
+    Step::Call(machine, request)
 }
 
 fn only_an_attempt(not_after: StoreTime) -> ReleaseStep {
-    Release::begin(owner(1, 1), timing(), Instant::ZERO, Some(not_after))
+    held_until(Instant::ZERO, Some(not_after))
 }
 
 #[test]

@@ -141,5 +141,14 @@ fn a_retirement_ends_the_incarnation_before_it_is_sent() {
     assert_eq!(until, at(2.5) + timing().retry_after);
     let (machine, _) = call(machine.on_wake(until));
     let (machine, _) = sleep(machine.on_retired(at(9.9), unknown()));
-    assert!(matches!(done(machine.on_wake(at(10.1))), End::Retired));
+    // And then nobody says that the store has confirmed it.
+    let end = done(machine.on_wake(at(10.1)));
+    assert!(matches!(end, End::RanOut(Some(_))), "{end:?}");
+}
+
+#[test]
+fn a_retirement_ends_with_the_stores_word() {
+    let (machine, _) = call(born().0.retire(at(1.0)));
+    let end = done(machine.on_retired(at(1.1), told(1.1, ())));
+    assert!(matches!(end, End::Retired), "{end:?}");
 }

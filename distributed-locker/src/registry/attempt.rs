@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 /// An acquisition under way: it exists before the first byte is sent.
 #[derive(Debug)]
 pub(crate) struct Attempt {
-    place: Option<Place>,
+    place: Place,
     /// The latest `not_after` of a claim that was sent and not answered for certain.
     open: Option<StoreTime>,
 }
@@ -25,23 +25,18 @@ impl Attempt {
         incarnation: &Arc<Incarnation>,
         owner: OwnerHash,
     ) -> Self {
-        let id = shared.registry.enter(owner.key());
-        let tenancy = Tenancy::new(Arc::clone(incarnation));
         let place = Place {
             shared: Arc::clone(shared),
-            id,
+            id: shared.registry.enter(owner.key()),
             owner,
-            tenancy,
+            tenancy: Some(Tenancy::new(Arc::clone(incarnation))),
         };
-        Self {
-            place: Some(place),
-            open: None,
-        }
+        Self { place, open: None }
     }
 
     /// Whose attempt it is.
-    pub(crate) fn owner(&self) -> Option<&OwnerHash> {
-        self.place.as_ref().map(|place| &place.owner)
+    pub(crate) fn owner(&self) -> &OwnerHash {
+        &self.place.owner
     }
 
     /// Notes that a claim is about to be sent. From now on a drop settles it.
@@ -62,8 +57,7 @@ impl Attempt {
         tenure: Arc<Tenure>,
         abort_lead: Option<Duration>,
         unsettled: Option<StoreTime>,
-    ) -> Option<Arc<Entry>> {
-        let place = self.place.take()?;
+    ) -> Arc<Entry> {
         let entry = Arc::new(Entry {
             token,
             tenure,
@@ -73,25 +67,25 @@ impl Attempt {
             let_go: AtomicBool::new(false),
             unheard: AtomicBool::new(false),
             armed: Mutex::new(None),
-            id: place.id,
+            id: self.place.id,
             unsettled,
-            tenancy: Mutex::new(Some(place.tenancy)),
+            tenancy: Mutex::new(self.place.tenancy.take()),
         });
-        let mut inner = place.shared.registry.lock();
-        inner.under_way.remove(&place.id);
-        inner.held.insert(place.id, Arc::clone(&entry));
+        let mut inner = self.place.shared.registry.lock();
+        inner.under_way.remove(&entry.id);
+        inner.held.insert(entry.id, Arc::clone(&entry));
         drop(inner);
-        Some(entry)
+        entry
     }
 }
 
 impl Drop for Attempt {
     fn drop(&mut self) {
-        let Some(place) = self.place.take() else {
+        let Some(place) = self.place.pass_on() else {
             return;
         };
         match self.open {
-            None => place.shared.registry.leave(place.id),
+            None => place.leave(),
             Some(not_after) => {
                 place.depart(Instant::ZERO, Some(not_after)).hand_over();
             }

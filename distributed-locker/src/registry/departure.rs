@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 /// the Reporter.
 #[derive(Debug)]
 pub(crate) struct Departure {
-    place: Option<Place>,
+    place: Place,
     /// When the record has run out by itself; zero if there was only an attempt.
     pub(crate) gone_by: Instant,
     pub(crate) unsettled: Option<StoreTime>,
@@ -26,21 +26,20 @@ pub(crate) struct Departure {
 }
 
 impl Departure {
-    pub(crate) fn owner(&self) -> Option<&OwnerHash> {
-        self.place.as_ref().map(|place| &place.owner)
+    pub(crate) fn owner(&self) -> &OwnerHash {
+        &self.place.owner
     }
 
     /// Whether the incarnation that the owner hash names has ended, for ever.
     pub(crate) fn has_ended(&self, now: Instant) -> bool {
-        self.place
-            .as_ref()
-            .is_none_or(|place| place.tenancy.has_ended(now))
+        let tenancy = self.place.tenancy.as_ref();
+        tenancy.is_none_or(|tenancy| tenancy.has_ended(now))
     }
 
     /// Nothing of this owner hash is left at the store.
     pub(crate) fn finish(mut self) {
-        if let Some(place) = self.place.take() {
-            place.shared.registry.leave(place.id);
+        if let Some(place) = self.place.pass_on() {
+            place.leave();
         }
     }
 
@@ -52,12 +51,12 @@ impl Departure {
 
 impl Drop for Departure {
     fn drop(&mut self) {
-        let Some(place) = self.place.take() else {
+        let Some(place) = self.place.pass_on() else {
             return;
         };
         let shared = Arc::clone(&place.shared);
         let again = Self {
-            place: Some(place),
+            place,
             gone_by: self.gone_by,
             unsettled: self.unsettled,
             is_unheard: self.is_unheard,
@@ -77,13 +76,30 @@ pub(super) struct Place {
     pub(super) shared: Arc<Shared>,
     pub(super) id: u64,
     pub(super) owner: OwnerHash,
-    pub(super) tenancy: Tenancy,
+    /// Whoever has it has the place: a hand that has passed it on has nothing to do when it is
+    /// dropped.
+    pub(super) tenancy: Option<Tenancy>,
 }
 
 impl Place {
+    /// The place for the next hand, once.
+    pub(super) fn pass_on(&mut self) -> Option<Self> {
+        let tenancy = self.tenancy.take()?;
+        Some(Self {
+            shared: Arc::clone(&self.shared),
+            id: self.id,
+            owner: self.owner.clone(),
+            tenancy: Some(tenancy),
+        })
+    }
+
+    pub(super) fn leave(self) {
+        self.shared.registry.leave(self.id);
+    }
+
     pub(super) fn depart(self, gone_by: Instant, unsettled: Option<StoreTime>) -> Departure {
         Departure {
-            place: Some(self),
+            place: self,
             gone_by,
             unsettled,
             is_unheard: false,

@@ -7,6 +7,7 @@ use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Arc, Mutex, PoisonError};
 use locker_core::machine::{Loss, Tenure};
 use locker_core::{Instant, OwnerHash, StoreTime, Token};
+use std::io;
 use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
 
@@ -24,7 +25,7 @@ pub(crate) struct Entry {
     pub(super) let_go: AtomicBool,
     /// Whether nothing was heard when the store was asked about it the last time.
     pub(super) unheard: AtomicBool,
-    pub(super) armed: Mutex<Option<oneshot::Sender<()>>>,
+    pub(super) armed: Mutex<Option<oneshot::Sender<io::Result<()>>>>,
     pub(super) id: u64,
     pub(super) unsettled: Option<StoreTime>,
     pub(super) tenancy: Mutex<Option<Tenancy>>,
@@ -97,41 +98,34 @@ impl Entry {
         }
     }
 
-    /// Begins to be watched by the Reporter. With `OnLost::Abort` the answer comes when the kernel
-    /// timer is armed.
-    pub(crate) fn watch(&self, shared: &Arc<Shared>) -> oneshot::Receiver<()> {
-        let (sender, receiver) = oneshot::channel();
-        if self.abort_lead.is_some() {
+    /// Begins to be watched by the Reporter. With `OnLost::Abort` there is an answer to wait for: the
+    /// kernel timer is armed, or was refused.
+    pub(crate) fn watch(&self, shared: &Arc<Shared>) -> Option<oneshot::Receiver<io::Result<()>>> {
+        let answer = self.abort_lead.map(|_| {
+            let (sender, receiver) = oneshot::channel();
             *self.armed.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
             match shared.executioner.start(shared) {
                 Ok(()) => shared.executioner.ring(),
-                // Nobody will confirm: the lock is given up again.
-                Err(_) => drop(
-                    self.armed
-                        .lock()
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .take(),
-                ),
+                Err(error) => self.tell_armed(Err(error)),
             }
-        } else {
-            let _ = sender.send(());
-        }
+            receiver
+        });
         let next = self.judge(shared).unwrap_or(Instant::ZERO);
         if shared.registry.is_earlier(next) {
             shared.bells.watchdog.notify_one();
         }
-        receiver
+        answer
     }
 
-    /// The kernel timer counts this lock in.
-    pub(crate) fn confirm_armed(&self) {
+    /// Whether the kernel timer counts this lock in: tells who waits for that.
+    pub(crate) fn tell_armed(&self, outcome: io::Result<()>) {
         let armed = self
             .armed
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take();
         if let Some(armed) = armed {
-            let _ = armed.send(());
+            let _ = armed.send(outcome);
         }
     }
 
@@ -179,7 +173,7 @@ impl Entry {
             shared: Arc::clone(shared),
             id: self.id,
             owner: self.owner().clone(),
-            tenancy,
+            tenancy: Some(tenancy),
         };
         let mut departure = place.depart(shared.runs_out_by(now), self.unsettled);
         departure.is_unheard = self.is_unheard();

@@ -1,13 +1,15 @@
 //! The loop that finishes what callers could not: releases that were not confirmed, and attempts of
 //! unknown outcome.
 
+use super::troubles::{Asked, Troubles};
 use crate::link::{Link, Silence};
 use crate::registry::{Departure, Entry};
 use crate::shared::Shared;
-use locker_core::backend::Answer;
+use locker_core::backend::{Answer, Settlement};
+use locker_core::machine::Step;
 use locker_core::machine::release::{Release, ReleaseStep, Request};
-use locker_core::machine::{Step, release};
-use locker_core::{Backend, BackendError};
+use locker_core::{Backend, BackendError, Instant, OwnerHash};
+use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::Arc;
 use tokio::sync::Semaphore;
@@ -20,9 +22,29 @@ const AT_A_TIME: usize = 32;
 /// them a second have their first turn.
 const TURN: u32 = 8;
 
+/// What releases share, and upkeep with them.
+#[derive(Debug)]
+pub(super) struct Desk {
+    pub(super) shared: Arc<Shared>,
+    pub(super) link: Arc<Link>,
+    pub(super) troubles: Troubles,
+    turns: Turns,
+}
+
+impl Desk {
+    pub(super) fn new(shared: &Arc<Shared>, link: &Arc<Link>) -> Self {
+        Self {
+            shared: Arc::clone(shared),
+            link: Arc::clone(link),
+            troubles: Troubles::default(),
+            turns: Turns::new(),
+        }
+    }
+}
+
 /// Who asks the store in turn, so that it is not asked everything at once.
 #[derive(Debug)]
-pub(super) struct Turns {
+struct Turns {
     heard: Semaphore,
     /// For those of whom nothing was heard the last time that the store was asked, be it to extend,
     /// to check or to release. They may be many, and stay unheard for as long as a part of the store
@@ -31,7 +53,7 @@ pub(super) struct Turns {
 }
 
 impl Turns {
-    pub(super) fn new() -> Self {
+    fn new() -> Self {
         Self {
             heard: Semaphore::new(AT_A_TIME),
             unheard: Semaphore::new(AT_A_TIME),
@@ -39,30 +61,40 @@ impl Turns {
     }
 }
 
+/// One release, over all its requests.
+struct Releasing<'a> {
+    desk: &'a Desk,
+    owner: OwnerHash,
+    since: Instant,
+    /// Whether nothing was heard when the store was asked the last time.
+    is_unheard: bool,
+}
+
 /// Sees every departure to its end, for ever.
-pub(super) async fn run(shared: &Arc<Shared>, link: &Arc<Link>, turns: &Arc<Turns>) {
+pub(super) async fn run(desk: &Arc<Desk>) -> Infallible {
     loop {
-        for departure in shared.registry.take_departures() {
-            let shared = Arc::clone(shared);
-            let link = Arc::clone(link);
-            let turns = Arc::clone(turns);
-            tokio::spawn(async move { see_off(&shared, &link, &turns, departure).await });
+        for departure in desk.shared.registry.take_departures() {
+            let desk = Arc::clone(desk);
+            tokio::spawn(async move { see_off(&desk, departure).await });
         }
-        shared.bells.departures.notified().await;
+        desk.shared.bells.departures.notified().await;
     }
 }
 
-async fn see_off(shared: &Shared, link: &Link, turns: &Turns, mut departure: Departure) {
-    let Some(owner) = departure.owner().cloned() else {
-        return;
-    };
+async fn see_off(desk: &Desk, mut departure: Departure) {
+    let shared = &desk.shared;
+    let owner = departure.owner().clone();
+    let mut releasing = Releasing::new(desk, owner.clone(), departure.is_unheard);
     let mut step = match departure.begun.take() {
         // What its caller has learned counts.
         Some(machine) => machine.on_wake(shared.time.now()),
-        None => Release::begin(owner, shared.timing, departure.gone_by, departure.unsettled),
+        None => {
+            let (gone_by, unsettled) = (departure.gone_by, departure.unsettled);
+            let (machine, request) = Release::begin(owner, shared.timing, gone_by, unsettled);
+            Step::Call(machine, request)
+        }
     };
     let mut ended_at = None;
-    let mut is_unheard = departure.is_unheard;
     let end = loop {
         step = match step {
             Step::Done(end) => break end,
@@ -79,9 +111,7 @@ async fn see_off(shared: &Shared, link: &Link, turns: &Turns, mut departure: Dep
                 shared.time.sleep_until(until).await;
                 machine.on_wake(shared.time.now())
             }
-            Step::Call(machine, request) => {
-                call(shared, link, turns, machine, request, &mut is_unheard).await
-            }
+            Step::Call(machine, request) => releasing.call(machine, request).await,
         };
         // What became of the lock is known as soon as the store has first answered; what may still
         // land is settled without keeping anybody waiting.
@@ -100,10 +130,12 @@ async fn see_off(shared: &Shared, link: &Link, turns: &Turns, mut departure: Dep
 
 /// Deletes what a lost lock has left at the store while its guard is still there: its job hangs,
 /// and nobody else would do it. When the guard goes, its own departure takes over.
-pub(super) async fn let_go(shared: &Shared, link: &Link, turns: &Turns, entry: &Entry) {
+pub(super) async fn let_go(desk: &Desk, entry: &Entry) {
+    let shared = &desk.shared;
+    let mut releasing = Releasing::new(desk, entry.owner().clone(), entry.is_unheard());
     let gone_by = shared.runs_out_by(shared.time.now());
-    let mut step = Release::begin(entry.owner().clone(), shared.timing, gone_by, None);
-    let mut is_unheard = entry.is_unheard();
+    let (machine, request) = Release::begin(entry.owner().clone(), shared.timing, gone_by, None);
+    let mut step = Step::Call(machine, request);
     while !entry.has_departed() {
         step = match step {
             Step::Done(_) => return,
@@ -111,70 +143,95 @@ pub(super) async fn let_go(shared: &Shared, link: &Link, turns: &Turns, entry: &
                 shared.time.sleep_until(until).await;
                 machine.on_wake(shared.time.now())
             }
-            Step::Call(machine, request) => {
-                call(shared, link, turns, machine, request, &mut is_unheard).await
-            }
+            Step::Call(machine, request) => releasing.call(machine, request).await,
         };
     }
 }
 
-/// Asks in turn. `is_unheard` says whether nothing was heard when the store was asked the last time.
-async fn call(
-    shared: &Shared,
-    link: &Link,
-    turns: &Turns,
-    machine: Release,
-    request: release::Request,
-    is_unheard: &mut bool,
-) -> ReleaseStep {
-    match request {
-        Request::Release(owner) => {
-            let release = async |store: Arc<dyn Backend>| store.release(&owner).await;
-            let answer = ask(shared, link, turns, release, is_unheard).await;
-            machine.on_released(shared.time.now(), answer)
-        }
-        Request::Settle(owner, not_after) => {
-            let settle = async |store: Arc<dyn Backend>| store.settle(&owner, not_after).await;
-            let answer = ask(shared, link, turns, settle, is_unheard).await;
-            machine.on_settled(shared.time.now(), answer)
+impl<'a> Releasing<'a> {
+    fn new(desk: &'a Desk, owner: OwnerHash, is_unheard: bool) -> Self {
+        Self {
+            desk,
+            owner,
+            since: desk.shared.time.now(),
+            is_unheard,
         }
     }
-}
 
-async fn ask<T, F>(
-    shared: &Shared,
-    link: &Link,
-    turns: &Turns,
-    request: impl FnOnce(Arc<dyn Backend>) -> F,
-    is_unheard: &mut bool,
-) -> Answer<T>
-where
-    F: Future<Output = Answer<T>>,
-{
-    let turns = if *is_unheard {
-        &turns.unheard
-    } else {
-        &turns.heard
-    };
-    // The semaphore is never closed.
-    let turn = turns.acquire().await;
-    // Most of what departs has not been answered to its caller, and none of it has to get through at
-    // the next try, as an extend has.
-    let mut answering = pin!(link.send(request, Silence::IsKnown));
-    let limit = shared.timing.request_timeout / TURN;
-    let answer = match shared.time.timeout(limit, &mut answering).await {
-        Some(answer) => answer,
-        None => {
-            drop(turn);
-            answering.await
+    /// Asks in turn.
+    async fn call(&mut self, machine: Release, request: Request) -> ReleaseStep {
+        let time = &self.desk.shared.time;
+        match request {
+            Request::Release(owner) => {
+                let release = async |store: Arc<dyn Backend>| store.release(&owner).await;
+                let answer = self.ask(release).await;
+                if let Err(error) = &answer {
+                    self.note(Asked::Release, Some(error));
+                }
+                machine.on_released(time.now(), answer)
+            }
+            Request::Settle(owner, not_after) => {
+                let settle = async |store: Arc<dyn Backend>| store.settle(&owner, not_after).await;
+                let answer = self.ask(settle).await;
+                match &answer {
+                    Err(error) => self.note(Asked::Settle, Some(error)),
+                    Ok(reply) => {
+                        let open = matches!(reply.value, Settlement::Open(_));
+                        if open && self.is_overdue() {
+                            self.note(Asked::Settle, None);
+                        }
+                    }
+                }
+                machine.on_settled(time.now(), answer)
+            }
         }
-    };
-    // Whoever was refused, or had no connection, may well be heard the next time.
-    *is_unheard = answer.as_ref().is_err_and(BackendError::is_unanswered);
-    if let Ok(reply) = &answer {
-        shared.heard(reply);
     }
-    answer
+
+    fn note(&self, asked: Asked, error: Option<&BackendError>) {
+        let owner = [self.owner.clone()];
+        let Desk {
+            shared, troubles, ..
+        } = self.desk;
+        troubles.note(shared, asked, owner, error);
+    }
+
+    /// Whether what may still land should have ended long ago, and would have been seen to.
+    fn is_overdue(&self) -> bool {
+        let timing = &self.desk.shared.timing;
+        let took = self.desk.shared.time.now().since(self.since);
+        took > timing.not_after_patience() + timing.recheck_every * 2
+    }
+
+    async fn ask<T, F>(&mut self, request: impl FnOnce(Arc<dyn Backend>) -> F) -> Answer<T>
+    where
+        F: Future<Output = Answer<T>>,
+    {
+        let shared = &self.desk.shared;
+        let turns = if self.is_unheard {
+            &self.desk.turns.unheard
+        } else {
+            &self.desk.turns.heard
+        };
+        // The semaphore is never closed.
+        let turn = turns.acquire().await;
+        // Most of what departs has not been answered to its caller, and none of it has to get through
+        // at the next try, as an extend has.
+        let mut answering = pin!(self.desk.link.send(request, Silence::IsKnown));
+        let limit = shared.timing.request_timeout / TURN;
+        let answer = match shared.time.timeout(limit, &mut answering).await {
+            Some(answer) => answer,
+            None => {
+                drop(turn);
+                answering.await
+            }
+        };
+        // Whoever was refused, or had no connection, may well be heard the next time.
+        self.is_unheard = answer.as_ref().is_err_and(BackendError::is_unanswered);
+        if let Ok(reply) = &answer {
+            shared.heard(reply);
+        }
+        answer
+    }
 }
 
 #[cfg(test)]

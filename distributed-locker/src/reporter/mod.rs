@@ -18,35 +18,81 @@
 mod departures;
 mod reports;
 mod sweep;
+mod troubles;
 mod upkeep;
 mod watchdog;
 
+use crate::events::ReporterEvent;
 use crate::link::Link;
-use crate::shared::{Life, Shared};
-use crate::time::Time;
+use crate::shared::{Ending, Life, Shared};
+use crate::time::{Alarm, Time};
 use locker_core::backend::{Connect, Side};
 use std::io;
 use std::sync::Arc;
 use tokio::runtime::{Builder, Runtime};
+use tokio::sync::oneshot;
 
-/// Starts the Reporter of a locker. It ends when the locker is drained and nothing is left.
-pub(crate) fn start(shared: &Arc<Shared>, connect: Arc<dyn Connect>) -> io::Result<()> {
+/// Starts the Reporter of a locker, with everything that the operating system could refuse it. It ends
+/// when the locker is drained and nothing is left.
+///
+/// # Errors
+///
+/// What was refused. Nothing is left running.
+pub(crate) async fn start(shared: &Arc<Shared>, connect: Arc<dyn Connect>) -> io::Result<()> {
     let shared = Arc::clone(shared);
-    let runtime = runtime(&shared)?;
+    let (sender, prepared) = oneshot::channel();
     std::thread::Builder::new()
         .name("locker-reporter".to_owned())
         .spawn(move || {
             // Even a panic leaves the others with a plain "has ended".
-            let ended = Ended(Arc::clone(&shared));
+            let mut end = End {
+                shared: Arc::clone(&shared),
+                ending: Ending::Crashed,
+            };
             let _silence = tracing::dispatcher::set_default(&tracing::Dispatch::none());
-            runtime.block_on(run(shared, connect));
+            // The runtime is made, and dropped, on its own thread: none may be dropped in another.
+            let (runtime, means) = match prepare(&shared) {
+                Ok(prepared) => prepared,
+                Err(error) => {
+                    end.ending = Ending::Gone;
+                    let _ = sender.send(Err(error));
+                    return;
+                }
+            };
+            let _ = sender.send(Ok(()));
+            end.ending = runtime.block_on(run(shared, connect, means));
             drop(runtime);
-            drop(ended);
         })?;
-    Ok(())
+    let lost = |_| io::Error::other("the Reporter's thread has ended at its start");
+    prepared.await.map_err(lost)?
 }
 
-async fn run(shared: Arc<Shared>, connect: Arc<dyn Connect>) {
+/// What the loops have of the operating system.
+struct Means {
+    reports: Alarm,
+    upkeep: Alarm,
+    sweep: Alarm,
+    watchdog: Alarm,
+    /// Of the first incarnation.
+    random: reports::Random,
+}
+
+fn prepare(shared: &Shared) -> io::Result<(Runtime, Means)> {
+    let runtime = runtime(shared)?;
+    let inside = runtime.enter();
+    let alarm = || Alarm::new(&shared.time);
+    let means = Means {
+        reports: alarm()?,
+        upkeep: alarm()?,
+        sweep: alarm()?,
+        watchdog: alarm()?,
+        random: reports::random()?,
+    };
+    drop(inside);
+    Ok((runtime, means))
+}
+
+async fn run(shared: Arc<Shared>, connect: Arc<dyn Connect>, means: Means) -> Ending {
     let link = |side| {
         Link::new(
             Arc::clone(&connect),
@@ -57,13 +103,13 @@ async fn run(shared: Arc<Shared>, connect: Arc<dyn Connect>) {
     };
     let reports = link(Side::Reports);
     let upkeep = Arc::new(link(Side::Upkeep));
-    let turns = Arc::new(departures::Turns::new());
+    let desk = Arc::new(departures::Desk::new(&shared, &upkeep));
     tokio::select! {
-        () = reports::run(&shared, &reports, &upkeep) => {}
-        () = upkeep::run(&shared, &upkeep, &turns) => {}
-        () = departures::run(&shared, &upkeep, &turns) => {}
-        () = sweep::run(&shared, &upkeep) => {}
-        () = watchdog::run(&shared) => {}
+        ending = reports::run(&shared, &reports, &upkeep, means.reports, means.random) => ending,
+        never = upkeep::run(&desk, means.upkeep) => match never {},
+        never = departures::run(&desk) => match never {},
+        never = sweep::run(&shared, &upkeep, means.sweep) => match never {},
+        never = watchdog::run(&shared, means.watchdog) => match never {},
     }
 }
 
@@ -82,17 +128,60 @@ fn runtime(shared: &Shared) -> io::Result<Runtime> {
 }
 
 /// Says at the end of the thread, however it comes, that there is no Reporter any more.
-struct Ended(Arc<Shared>);
+struct End {
+    shared: Arc<Shared>,
+    ending: Ending,
+}
 
-impl Drop for Ended {
+impl Drop for End {
     fn drop(&mut self) {
-        if let Life::Alive(incarnation) = &*self.0.life.borrow() {
+        let shared = &self.shared;
+        if let Life::Alive(incarnation) = &*shared.life.borrow() {
             incarnation.deadline.lose();
         }
-        self.0.life.send_replace(Life::Ended);
-        self.0.registry.close();
-        if let Time::Manual(clock) = &self.0.time {
+        if self.ending == Ending::Crashed {
+            shared.events.report(ReporterEvent::Crashed);
+        }
+        shared.life.send_replace(Life::Ended(self.ending));
+        shared.registry.close();
+        if let Time::Manual(clock) = &shared.time {
             clock.set_busy(false);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::events::{Event, EventSender};
+    use crate::{BootClock, Host, Locker, NotRunning, TerminateError, Timing, memory};
+    use std::time::Duration;
+
+    /// A panic of the Reporter is no end in good order.
+    #[tokio::test]
+    async fn a_reporter_that_ended_by_a_fault_says_so() {
+        let (store, time) = (memory(), Time::Boot(BootClock::new()));
+        let limits = store.connect(Side::Caller).await.unwrap().limits();
+        let timing = Timing::default();
+        let caller = Link::new(store, Side::Caller, time.clone(), timing.request_timeout);
+        let host = Host::new("h").unwrap();
+        let shared = Shared::new(time, timing, limits, host, caller, EventSender::new());
+        let locker = Locker::new(Arc::new(shared));
+        let mut events = locker.events();
+        let shared = Arc::clone(locker.shared());
+        let ending = Ending::Crashed;
+        let crash = std::thread::spawn(move || {
+            let _end = End { shared, ending };
+            panic!("a bug, as it is to be seen");
+        });
+        assert!(crash.join().is_err());
+        let limit = Duration::from_secs(5);
+        let event = tokio::time::timeout(limit, events.next()).await.unwrap();
+        let crashed = matches!(event, Some(Event::Reporter(ReporterEvent::Crashed)));
+        assert!(crashed, "{event:?}");
+        let running = locker.ensure_running().await;
+        assert!(matches!(running, Err(NotRunning::Ended)), "{running:?}");
+        let ended = locker.terminate(limit).await;
+        assert!(matches!(ended, Err(TerminateError::Abandoned)), "{ended:?}");
     }
 }

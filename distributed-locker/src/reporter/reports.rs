@@ -1,26 +1,32 @@
 //! The loop that says "I am alive".
 
-use crate::events::{Event, ReporterEvent};
+use crate::events::{EndReason, ReporterEvent};
 use crate::incarnation::Incarnation;
 use crate::link::{Link, Silence};
-use crate::shared::{Life, Shared};
+use crate::shared::{Ending, Life, Shared};
 use crate::time::{Alarm, Time};
 use locker_core::machine::report::{End, Report, ReportStep, Request};
 use locker_core::machine::{Jitter, Step};
-use locker_core::{Backend, Instant, ProcessHash, Timestamp};
+use locker_core::{Backend, BackendError, Effect, Instant, ProcessHash, Timestamp};
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// Lives one incarnation after the other, until the locker is drained and nothing is left.
-pub(super) async fn run(shared: &Arc<Shared>, link: &Link, upkeep: &Arc<Link>) {
-    let Ok(alarm) = Alarm::new(&shared.time) else {
-        return;
-    };
+pub(super) async fn run(
+    shared: &Arc<Shared>,
+    link: &Link,
+    upkeep: &Arc<Link>,
+    alarm: Alarm,
+    random: Random,
+) -> Ending {
     let mut reports = Reports {
         shared,
         link,
         upkeep,
         alarm,
+        random: Some(random),
+        ending: Ending::Gone,
         jitter: Jitter::new(u64::from(shared.pid)),
         stillborn: 0,
         wall_gap: None,
@@ -28,6 +34,7 @@ pub(super) async fn run(shared: &Arc<Shared>, link: &Link, upkeep: &Arc<Link>) {
     while !reports.is_done() {
         reports.incarnation().await;
     }
+    reports.ending
 }
 
 struct Reports<'a> {
@@ -35,6 +42,10 @@ struct Reports<'a> {
     link: &'a Link,
     upkeep: &'a Arc<Link>,
     alarm: Alarm,
+    /// For the first incarnation.
+    random: Option<Random>,
+    /// What would be left at the store if this were the end.
+    ending: Ending,
     jitter: Jitter,
     /// How many births in a row have failed.
     stillborn: u32,
@@ -49,8 +60,14 @@ impl Reports<'_> {
 
     async fn incarnation(&mut self) {
         let shared = self.shared;
-        let Ok((nonce, seed)) = random() else {
-            return self.pause(shared.timing.report_every).await;
+        let random = self.random.take().map_or_else(random, Ok);
+        let (nonce, seed) = match random {
+            Ok(random) => random,
+            Err(error) => {
+                let event = ReporterEvent::System(Arc::new(error));
+                shared.events.report(event);
+                return self.pause(shared.timing.report_every).await;
+            }
         };
         let process = ProcessHash::new(&shared.host, shared.pid, nonce);
         let mut born: Option<Arc<Incarnation>> = None;
@@ -67,9 +84,7 @@ impl Reports<'_> {
                             Arc::new(Incarnation::new(process.clone(), Arc::clone(deadline)));
                         born = Some(Arc::clone(&incarnation));
                         self.stillborn = 0;
-                        shared
-                            .events
-                            .send(Event::Reporter(ReporterEvent::Born(process.clone())));
+                        shared.events.report(ReporterEvent::Born(process.clone()));
                         shared.life.send_replace(Life::Alive(incarnation));
                     }
                     self.rest(machine, until).await
@@ -136,12 +151,7 @@ impl Reports<'_> {
                     .await;
                 match &answer {
                     Ok(reply) => shared.heard(reply),
-                    Err(error) => {
-                        let text = error.to_string();
-                        shared
-                            .events
-                            .send(Event::Reporter(ReporterEvent::Failed(text)));
-                    }
+                    Err(error) => shared.events.report(ReporterEvent::Failed(error.clone())),
                 }
                 self.compare_clocks(&machine);
                 machine.on_renewal(shared.time.now(), answer)
@@ -151,6 +161,10 @@ impl Reports<'_> {
                     .link
                     .call(async |store| store.retire_process(&process).await)
                     .await;
+                if let Err(error) = &answer {
+                    shared.events.report(ReporterEvent::Failed(error.clone()));
+                    *shared.not_retired() = Some(error.clone());
+                }
                 machine.on_retired(shared.time.now(), answer)
             }
         }
@@ -158,48 +172,56 @@ impl Reports<'_> {
 
     async fn ended(&mut self, end: End, process: ProcessHash, born: Option<Arc<Incarnation>>) {
         let shared = self.shared;
-        let ended = |why| {
-            Event::Reporter(ReporterEvent::Ended {
-                process: process.clone(),
-                why,
-            })
-        };
-        match end {
+        let why = match end {
             End::Retired => {
-                shared
-                    .events
-                    .send(Event::Reporter(ReporterEvent::Retired(process)));
-                return;
+                self.ending = Ending::Gone;
+                return shared.events.report(ReporterEvent::Retired(process));
             }
-            End::Stillborn(error) => {
-                self.stillborn += 1;
-                if let Some(error) = &error {
-                    let text = error.to_string();
-                    shared
-                        .events
-                        .send(Event::Reporter(ReporterEvent::Failed(text)));
-                }
-                shared.life.send_replace(Life::Unborn(error.map(Arc::new)));
-                // The store may be down for everybody: after the second failure, spread.
-                let longest = if self.stillborn < 3 {
-                    shared.timing.retry_after
-                } else {
-                    shared.timing.report_every
-                };
-                let pause = self.jitter.up_to(longest);
-                return self.pause(pause).await;
+            End::RanOut(error) => {
+                self.ending = Ending::Unconfirmed;
+                let event = ReporterEvent::NotRetired { process, error };
+                return shared.events.report(event);
             }
-            End::Lapsed => shared.events.send(ended("it could not report in time")),
-            End::Gone => shared
-                .events
-                .send(ended("its record is gone from the store")),
-        }
+            End::Stillborn(error) => return self.stillborn(error).await,
+            End::Lapsed => {
+                // Its last renewal may have been executed after all.
+                self.ending = Ending::Unconfirmed;
+                EndReason::Lapsed
+            }
+            End::Gone => {
+                self.ending = Ending::Gone;
+                EndReason::RecordGone
+            }
+        };
+        shared.events.report(ReporterEvent::Ended { process, why });
         shared.life.send_replace(Life::Unborn(None));
         if let Some(incarnation) = born {
             let upkeep = Arc::clone(self.upkeep);
             let shared = Arc::clone(shared);
             tokio::spawn(retire_when_empty(shared, upkeep, incarnation));
         }
+    }
+
+    async fn stillborn(&mut self, error: Option<BackendError>) {
+        self.stillborn += 1;
+        // Without an error its record was there, or was confirmed too late.
+        if error.as_ref().map(BackendError::effect) != Some(Effect::NotApplied) {
+            self.ending = Ending::Unconfirmed;
+        }
+        if let Some(error) = &error {
+            let event = ReporterEvent::Failed(error.clone());
+            self.shared.events.report(event);
+        }
+        let unborn = Life::Unborn(error.map(Arc::new));
+        self.shared.life.send_replace(unborn);
+        // The store may be down for everybody: after the second failure, spread.
+        let longest = if self.stillborn < 3 {
+            self.shared.timing.retry_after
+        } else {
+            self.shared.timing.report_every
+        };
+        let pause = self.jitter.up_to(longest);
+        self.pause(pause).await;
     }
 
     async fn pause(&mut self, duration: Duration) {
@@ -227,7 +249,7 @@ impl Reports<'_> {
             let moved = Duration::from_micros(gap.abs_diff(last));
             if moved > self.shared.timing.hard_margin {
                 let event = ReporterEvent::WallClockJumped(moved);
-                self.shared.events.send(Event::Reporter(event));
+                self.shared.events.report(event);
                 if self.shared.lose_on_pause
                     && let Some(deadline) = machine.deadline()
                 {
@@ -266,8 +288,15 @@ async fn retire_when_empty(shared: Arc<Shared>, link: Arc<Link>, incarnation: Ar
 }
 
 /// 128 bits for the process hash, and a seed for the jitter.
-fn random() -> Result<(u128, u64), getrandom::Error> {
+pub(super) type Random = (u128, u64);
+
+pub(super) fn random() -> io::Result<Random> {
+    let refused = |error: getrandom::Error| match error.raw_os_error() {
+        Some(code) => io::Error::from_raw_os_error(code),
+        None => io::Error::other(error.to_string()),
+    };
     let mut nonce = [0; 16];
-    getrandom::fill(&mut nonce)?;
-    Ok((u128::from_ne_bytes(nonce), getrandom::u64()?))
+    getrandom::fill(&mut nonce).map_err(refused)?;
+    let seed = getrandom::u64().map_err(refused)?;
+    Ok((u128::from_ne_bytes(nonce), seed))
 }

@@ -6,6 +6,7 @@ use crate::shared::Shared;
 use crate::time::Alarm;
 use locker_core::backend::RETENTION;
 use locker_core::machine::Jitter;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,10 +15,7 @@ const FIRST: Duration = Duration::from_secs(10 * 60);
 const EVERY: Duration = Duration::from_secs(60 * 60);
 
 /// Sweeps now and then, for ever.
-pub(super) async fn run(shared: &Arc<Shared>, link: &Link) {
-    let Ok(mut alarm) = Alarm::new(&shared.time) else {
-        return;
-    };
+pub(super) async fn run(shared: &Arc<Shared>, link: &Link, mut alarm: Alarm) -> Infallible {
     // Processes that start together do not sweep together.
     let mut jitter = Jitter::new(shared.time.now().as_nanos() ^ u64::from(shared.pid));
     let mut next = shared.time.now() + jitter.up_to(FIRST);

@@ -16,8 +16,9 @@
 //! fails when a socket breaks or an opening takes long, and must not wait for thousands that are silent.
 //! Among equals it is who was asked longest ago.
 
-use super::departures::{self, Turns};
-use crate::link::{Link, Silence};
+use super::departures::{self, Desk};
+use super::troubles::Asked;
+use crate::link::Silence;
 use crate::registry::Entry;
 use crate::shared::Shared;
 use crate::time::Alarm;
@@ -26,17 +27,14 @@ use locker_core::machine::hold::{Hold, Request};
 use locker_core::machine::{Loss, Step};
 use locker_core::{Backend, BackendError, Effect, ErrorKind, Instant, OwnerHash};
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::sync::Arc;
 
 /// Keeps the held locks, for ever.
-pub(super) async fn run(shared: &Arc<Shared>, link: &Arc<Link>, turns: &Arc<Turns>) {
-    let Ok(mut alarm) = Alarm::new(&shared.time) else {
-        return;
-    };
+pub(super) async fn run(desk: &Arc<Desk>, mut alarm: Alarm) -> Infallible {
     let mut upkeep = Upkeep {
-        shared,
-        link,
-        turns,
+        desk,
+        shared: &desk.shared,
         kept: HashMap::new(),
     };
     loop {
@@ -46,9 +44,8 @@ pub(super) async fn run(shared: &Arc<Shared>, link: &Arc<Link>, turns: &Arc<Turn
 }
 
 struct Upkeep<'a> {
-    shared: &'a Arc<Shared>,
-    link: &'a Arc<Link>,
-    turns: &'a Arc<Turns>,
+    desk: &'a Arc<Desk>,
+    shared: &'a Shared,
     /// By the numbers of their entries.
     kept: HashMap<u64, Kept>,
 }
@@ -199,12 +196,13 @@ impl Upkeep<'_> {
         } else {
             Silence::IsKnown
         };
-        let answer = self.link.send(request, silence).await;
+        let answer = self.desk.link.send(request, silence).await;
         let (answered, mut answers) = match answer {
             Ok(reply) => (Ok(()), Ok(reply.value.into_iter())),
             Err(error) => (Err(error.clone()), Err(error)),
         };
         let mut next = Instant::FAR_FUTURE;
+        let mut in_vain = Vec::new();
         for lock in batch {
             // Every lock that was asked about takes its answer, so that each gets its own.
             let standing = member(&mut answers);
@@ -215,9 +213,31 @@ impl Upkeep<'_> {
                 (Err(_), Failed::No) => Failed::Once(sent),
                 (Err(_), Failed::Once(_) | Failed::Again(_)) => Failed::Again(sent),
             };
+            if let Err(error) = &standing
+                && !lock.entry.has_departed()
+            {
+                in_vain.push((lock.owner.clone(), error.clone()));
+            }
             next = next.min(self.feed(lock, standing, failed));
         }
+        self.tell(ask, in_vain);
         (next, answered)
+    }
+
+    /// Tells what was asked in vain, each kind of failure with all its locks.
+    fn tell(&self, ask: Ask, mut in_vain: Vec<(OwnerHash, BackendError)>) {
+        let asked = match ask {
+            Ask::Extend => Asked::Extend,
+            Ask::Check => Asked::Check,
+        };
+        while let Some((_, error)) = in_vain.last().cloned() {
+            let same = |(_, other): &mut (OwnerHash, BackendError)| other.kind() == error.kind();
+            let owners = in_vain.extract_if(.., same).map(|(owner, _)| owner);
+            let Desk {
+                shared, troubles, ..
+            } = &**self.desk;
+            troubles.note(shared, asked, owners, Some(&error));
+        }
     }
 
     /// Tells a lock its answer, and answers when it is due again.
@@ -256,9 +276,8 @@ impl Upkeep<'_> {
         }
         if entry.let_go() {
             // Beside this loop: what is lost must not hold up the extension of what is held.
-            let (shared, link) = (Arc::clone(self.shared), Arc::clone(self.link));
-            let (turns, entry) = (Arc::clone(self.turns), Arc::clone(entry));
-            tokio::spawn(async move { departures::let_go(&shared, &link, &turns, &entry).await });
+            let (desk, entry) = (Arc::clone(self.desk), Arc::clone(entry));
+            tokio::spawn(async move { departures::let_go(&desk, &entry).await });
         }
         Instant::FAR_FUTURE
     }

@@ -3,13 +3,11 @@
 use crate::shared::Shared;
 use crate::time::Alarm;
 use locker_core::Instant;
+use std::convert::Infallible;
 use std::sync::Arc;
 
 /// Watches every deadline, for ever.
-pub(super) async fn run(shared: &Arc<Shared>) {
-    let Ok(mut alarm) = Alarm::new(&shared.time) else {
-        return;
-    };
+pub(super) async fn run(shared: &Arc<Shared>, mut alarm: Alarm) -> Infallible {
     loop {
         let next = shared.registry.judge(|entry| match entry.judge(shared) {
             Ok(next) => next,

@@ -81,7 +81,7 @@ pub type ReleaseStep = Step<Release, Request, End>;
 const SECOND_LOOK: Duration = Duration::from_secs(1);
 
 impl Release {
-    /// Gives back what `owner` has, or may have, at the store.
+    /// Gives back what `owner` has, or may have, at the store: it begins with a request.
     ///
     /// `gone_by` is when the record runs out by itself at the latest, by the owner's clock.
     /// `unsettled` is the latest `not_after` of an attempt of unknown outcome.
@@ -90,7 +90,7 @@ impl Release {
         timing: Timing,
         gone_by: Instant,
         unsettled: Option<StoreTime>,
-    ) -> ReleaseStep {
+    ) -> (Self, Request) {
         let release = Self {
             owner,
             timing,
@@ -100,7 +100,8 @@ impl Release {
             word: None,
             open_answers: 0,
         };
-        release.ask()
+        let request = release.request();
+        (release, request)
     }
 
     /// Whose lock it is.
@@ -168,14 +169,18 @@ impl Release {
     }
 
     fn ask(self) -> ReleaseStep {
-        let request = match self.unsettled {
+        let request = self.request();
+        Step::Call(self, request)
+    }
+
+    fn request(&self) -> Request {
+        match self.unsettled {
             // What was held is released first, by the cheap way; what may still land comes after.
             Some(not_after) if self.word.is_some() || self.never_held() => {
                 Request::Settle(self.owner.clone(), not_after)
             }
             _ => Request::Release(self.owner.clone()),
-        };
-        Step::Call(self, request)
+        }
     }
 
     /// Whether there was only an attempt, so that a settlement is all there is to do.

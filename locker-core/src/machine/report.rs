@@ -35,8 +35,11 @@ pub enum End {
     Lapsed,
     /// Its record was found gone.
     Gone,
-    /// It was retired, or its record has run out meanwhile.
+    /// The store has confirmed that its record is gone.
     Retired,
+    /// It was given up, and the store did not confirm that before the record had run out by itself.
+    /// The error is the last one, if the store was asked.
+    RanOut(Option<BackendError>),
 }
 
 /// One incarnation of a process.
@@ -49,6 +52,8 @@ pub struct Report {
     /// When the record has run out by itself, whatever happens.
     gone_by: Instant,
     retiring: bool,
+    /// Why it is not retired yet.
+    failure: Option<BackendError>,
     jitter: Jitter,
 }
 
@@ -68,6 +73,7 @@ impl Report {
             sent: now,
             gone_by,
             retiring: false,
+            failure: None,
             jitter,
         };
         Step::Call(report, request)
@@ -192,27 +198,31 @@ impl Report {
             // A renewal that nobody heard the answer of may have been the last.
             gone_by: now + timing.liveness_ttl,
             retiring: true,
+            failure: None,
             jitter: Jitter::new(0),
         };
         report.ask_to_retire(now)
     }
 
     /// Takes the answer to a retirement.
-    #[expect(
-        clippy::needless_pass_by_value,
-        reason = "answers are handed over, to every machine"
-    )]
-    pub fn on_retired(self, now: Instant, answer: Result<Reply<()>, BackendError>) -> ReportStep {
-        if answer.is_ok() {
-            return Step::Done(End::Retired);
+    pub fn on_retired(
+        mut self,
+        now: Instant,
+        answer: Result<Reply<()>, BackendError>,
+    ) -> ReportStep {
+        match answer {
+            Ok(_) => Step::Done(End::Retired),
+            Err(error) => {
+                self.failure = Some(error);
+                let again = now + self.timing.retry_after;
+                Step::Sleep(self, again)
+            }
         }
-        let again = now + self.timing.retry_after;
-        Step::Sleep(self, again)
     }
 
     fn ask_to_retire(self, now: Instant) -> ReportStep {
         if now >= self.gone_by {
-            return Step::Done(End::Retired);
+            return Step::Done(End::RanOut(self.failure));
         }
         let request = Request::Retire(self.process.clone());
         Step::Call(self, request)

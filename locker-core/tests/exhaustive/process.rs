@@ -127,9 +127,9 @@ impl Process {
         tenure.close(at);
         self.was_lost = true;
         let gone_by = at + self.timing.lock_ttl;
-        let step = Release::begin(self.owner(), self.timing, gone_by, self.unsettled);
+        let begun = Release::begin(self.owner(), self.timing, gone_by, self.unsettled);
         self.doing = Doing::GivingBack(None, None);
-        self.on_release(step);
+        self.on_release(Step::Call(begun.0, begun.1));
     }
 
     pub(crate) fn wake(&mut self, at: Instant) {

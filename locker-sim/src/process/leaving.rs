@@ -67,8 +67,8 @@ impl Process {
             return;
         };
         let (owner, timing) = (hand.owner.clone(), self.timing);
-        let step = Release::begin(owner, timing, leaving.gone_by, leaving.unsettled);
-        self.release_step(env, id, step);
+        let (machine, request) = Release::begin(owner, timing, leaving.gone_by, leaving.unsettled);
+        self.release_step(env, id, Step::Call(machine, request));
     }
 
     /// The Reporter takes over what the caller could not finish. It goes on with the caller's

@@ -204,7 +204,7 @@ impl Process {
             });
         }
         let pause = match end {
-            End::Retired => return self.exit(env),
+            End::Retired | End::RanOut(_) => return self.exit(env),
             End::Stillborn(_) => self.timing.retry_after,
             End::Lapsed | End::Gone => std::time::Duration::ZERO,
         };

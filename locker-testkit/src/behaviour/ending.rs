@@ -2,9 +2,11 @@
 
 use super::World;
 use crate::fixture::Fixture;
-use distributed_locker::{AcquireError, AcquireOptions, Interrupted, Wait};
+use crate::wrap::{Fault, Method, Scope};
+use distributed_locker::{
+    AcquireError, AcquireOptions, Event, Interrupted, ReporterEvent, TerminateError, Wait,
+};
 use locker_core::backend::Liveness;
-use std::time::Duration;
 
 /// Hazard CU-16.
 pub async fn draining_releases_each_lock_only_when_its_work_has_ended<F: Fixture>(world: World<F>) {
@@ -87,7 +89,10 @@ pub async fn terminating_with_a_job_still_running_keeps_its_lock<F: Fixture>(wor
         .during(a.terminate(world.timing().report_every))
         .await
         .unwrap_err();
-    assert_eq!(still.keys, [guard.key().clone()]);
+    assert!(
+        matches!(&still, TerminateError::StillRunning { keys } if keys[..] == [guard.key().clone()]),
+        "{still:?}"
+    );
     world.pass(world.timing().liveness_ttl * 2).await;
     assert!(guard.is_valid() && !world.is_free(&b, "k").await);
     world.during(guard.release()).await.unwrap();
@@ -117,13 +122,62 @@ pub async fn terminating_frees_the_process_record_at_once<F: Fixture>(world: Wor
     assert!(!world.has_record("k").await);
 }
 
+/// L3: the grace is all the time there is, also where the store does not answer.
+pub async fn a_record_that_is_not_removed_within_the_grace_is_told<F: Fixture>(world: World<F>) {
+    let (locker, faulty) = world.faulty_locker().await;
+    drop(world.hold(&locker, "k").await);
+    let limit = world.timing().report_every;
+    let released = async || locker.keys().is_empty();
+    world.until(limit, "it is released", released).await;
+    faulty.inject(Scope::all().of(Method::RetireProcess), Fault::Stall);
+    let (grace, began) = (world.timing().report_every, world.now());
+    let error = world.during(locker.terminate(grace)).await.unwrap_err();
+    let took = world.now().since(began);
+    assert!(matches!(error, TerminateError::Unconfirmed(_)), "{error:?}");
+    assert!(took < grace * 2, "{took:?}");
+    assert!(!world.has_record("k").await, "it was released");
+    // And what goes on in the background may be waited for again.
+    faulty.heal();
+    let grace = world.timing().liveness_ttl;
+    world.during(locker.terminate(grace)).await.unwrap();
+}
+
+/// An end in good order is one that the store has confirmed.
+pub async fn a_record_that_runs_out_is_not_told_as_retired<F: Fixture>(world: World<F>) {
+    let (locker, faulty) = world.faulty_locker().await;
+    let mut events = locker.events();
+    faulty.inject(Scope::all().of(Method::RetireProcess), Fault::Refuse);
+    let grace = world.timing().liveness_ttl * 2;
+    let error = world.during(locker.terminate(grace)).await.unwrap_err();
+    assert!(
+        matches!(error, TerminateError::Unconfirmed(Some(_))),
+        "{error:?}"
+    );
+    let again = world.during(locker.terminate(grace)).await.unwrap_err();
+    assert!(
+        matches!(again, TerminateError::Unconfirmed(Some(_))),
+        "{again:?}"
+    );
+    drop(locker);
+    let mut told = (0, 0);
+    while let Some(event) = events.next().await {
+        match event {
+            Event::Reporter(ReporterEvent::NotRetired { error, .. }) => {
+                assert!(error.is_some());
+                told.0 += 1;
+            }
+            Event::Reporter(ReporterEvent::Retired(_)) => told.1 += 1,
+            _ => {}
+        }
+    }
+    assert_eq!(told, (1, 0));
+}
+
 /// An error says what happened.
 pub async fn a_terminated_locker_says_so<F: Fixture>(world: World<F>) {
     let locker = world.locker().await;
-    world
-        .during(locker.terminate(Duration::from_secs(1)))
-        .await
-        .unwrap();
+    let grace = world.timing().liveness_ttl;
+    world.during(locker.terminate(grace)).await.unwrap();
     let error = locker
         .acquire("k", AcquireOptions::new())
         .await

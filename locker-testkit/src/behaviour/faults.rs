@@ -4,8 +4,8 @@ use super::World;
 use crate::fixture::Fixture;
 use crate::wrap::{Fault, Method, Scope};
 use distributed_locker::{
-    AcquireError, AcquireOptions, BootClock, Clock, Event, HeartbeatPolicy, Locker, LossReason,
-    ReleaseError, ReporterEvent, RunError, Wait,
+    AcquireError, AcquireOptions, BootClock, Clock, ErrorKind, Event, Events, HeartbeatPolicy,
+    LockGuard, Locker, LossReason, ReleaseError, ReporterEvent, RunError, Trouble, Wait,
 };
 use locker_core::backend::Side;
 
@@ -353,6 +353,88 @@ pub async fn errors_of_the_reporter_are_delivered<F: Fixture>(world: World<F>) {
         failed >= 3 && ended == 1 && born == 1,
         "{failed} {ended} {born}"
     );
+}
+
+/// What has happened since the subscription.
+async fn told(events: &mut Events) -> Vec<Event> {
+    let mut told = Vec::new();
+    let limit = std::time::Duration::from_millis(50);
+    while let Ok(Some(event)) = tokio::time::timeout(limit, events.next()).await {
+        told.push(event);
+    }
+    told
+}
+
+/// Who looks at the events sees a loss come, and is not drowned in them.
+pub async fn what_upkeep_meets_is_told_once_per_recheck<F: Fixture>(world: World<F>) {
+    const LOCKS: usize = 40;
+    let (locker, faulty) = world.faulty_locker().await;
+    let options = AcquireOptions::new().heartbeat(HeartbeatPolicy::Automatic);
+    let mut guards = Vec::new();
+    for n in 0..LOCKS {
+        guards.push(
+            world
+                .hold_with(&locker, &format!("k{n}"), options.clone())
+                .await,
+        );
+    }
+    let mut events = locker.events();
+    faulty.inject(Scope::all().of(Method::Check), Fault::Refuse);
+    faulty.inject(Scope::all().of(Method::Extend), Fault::Refuse);
+    let began = world.now();
+    world.pass(world.timing().extend_every * 2).await;
+    let took = world.now().since(began);
+    faulty.heal();
+    let (mut extends, mut checks, mut most) = (0, 0, 0);
+    for event in told(&mut events).await {
+        let trouble = match event {
+            Event::ExtendFailed(trouble) => {
+                extends += 1;
+                trouble
+            }
+            Event::CheckFailed(trouble) => {
+                checks += 1;
+                trouble
+            }
+            Event::Missed(events) => panic!("{events} events are too many"),
+            _ => continue,
+        };
+        most = most.max(trouble.locks);
+        assert!(trouble.owners.len() <= Trouble::SHOWN.min(trouble.locks));
+        assert_eq!(trouble.error.unwrap().kind(), ErrorKind::Unavailable);
+    }
+    let intervals = took.div_duration_f64(world.timing().recheck_every);
+    assert!(extends > 0 && checks > 0, "{extends} and {checks}");
+    assert!(f64::from(extends.max(checks)) <= intervals + 1.0);
+    assert!(most <= LOCKS && most > Trouble::SHOWN, "{most} locks");
+    assert!(guards.iter().all(LockGuard::is_valid));
+}
+
+/// A release that nobody waits for is no secret, and neither is an attempt that may still land.
+pub async fn what_departs_in_vain_is_told<F: Fixture>(world: World<F>) {
+    let (locker, faulty) = world.faulty_locker().await;
+    let released = world.hold(&locker, "released").await;
+    let owner = released.owner_hash().clone();
+    let mut events = locker.events();
+    faulty.inject(Scope::all().of(Method::TryCreate), Fault::LoseReply);
+    faulty.inject(Scope::all().of(Method::Settle), Fault::Refuse);
+    faulty.inject(Scope::all().of(Method::Release), Fault::Refuse);
+    let attempt = locker.acquire("attempted", AcquireOptions::new());
+    assert!(world.during(attempt).await.is_err());
+    drop(released);
+    world.pass(world.timing().retry_after * 4).await;
+    faulty.heal();
+    let (mut unconfirmed, mut unsettled) = (Vec::new(), Vec::new());
+    for event in told(&mut events).await {
+        match event {
+            Event::ReleaseUnconfirmed(trouble) => unconfirmed.extend(trouble.owners),
+            Event::AttemptUnsettled(trouble) => unsettled.extend(trouble.owners),
+            _ => {}
+        }
+    }
+    assert_eq!(unconfirmed, [owner]);
+    let keys: Vec<&str> = unsettled.iter().map(|owner| owner.key().as_str()).collect();
+    assert_eq!(keys, ["attempted"]);
 }
 
 /// L7: one small write per H.

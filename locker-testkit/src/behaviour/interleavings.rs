@@ -6,7 +6,7 @@ use crate::fixture::Fixture;
 use crate::wrap::{Fault, Faulty, Method, Scope, Twist, Twisted};
 use async_trait::async_trait;
 use distributed_locker::{
-    AcquireError, AcquireOptions, HeartbeatPolicy, Locker, Release, Run, Wait,
+    AcquireError, AcquireOptions, HeartbeatPolicy, Locker, Release, Run, TerminateError, Wait,
 };
 use locker_core::backend::{
     Answer, Claim, Claimed, HintStream, Limits, Renewal, Reply, Side, Watcher,
@@ -22,7 +22,8 @@ pub async fn a_retirement_that_fails_is_repeated_with_pauses<F: Fixture>(world: 
     let retire = Scope::all().of(Method::RetireProcess);
     faulty.inject(retire.times(500), Fault::Refuse);
     let grace = world.timing().liveness_ttl;
-    world.during(locker.terminate(grace)).await.unwrap();
+    let error = world.during(locker.terminate(grace)).await.unwrap_err();
+    assert!(matches!(error, TerminateError::Unconfirmed(Some(_))));
     let asked = faulty.struck();
     assert!((1..=100).contains(&asked), "asked {asked} times");
 }
@@ -49,7 +50,7 @@ pub async fn draining_sends_home_who_waits_for_the_store<F: Fixture>(world: Worl
         matches!(waited, Some(Err(AcquireError::Draining(_)))),
         "{waited:?}"
     );
-    let grace = world.timing().report_every;
+    let grace = world.timing().liveness_ttl;
     world.during(locker.terminate(grace)).await.unwrap();
 }
 
@@ -71,7 +72,7 @@ pub async fn a_waiter_whose_claims_were_answered_leaves_nothing_to_settle<F: Fix
             }
         })
         .await;
-    let grace = world.timing().retry_after;
+    let grace = world.timing().liveness_ttl;
     world.during(b.terminate(grace)).await.unwrap();
     let sent = counted.counts();
     assert_eq!(sent.from(Side::Upkeep, Method::Settle), 0, "{sent:?}");

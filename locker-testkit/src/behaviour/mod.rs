@@ -91,6 +91,8 @@ macro_rules! __for_each_behaviour {
                 the_last_handle_retires_the_process,
                 terminating_with_a_job_still_running_keeps_its_lock,
                 terminating_frees_the_process_record_at_once,
+                a_record_that_is_not_removed_within_the_grace_is_told,
+                a_record_that_runs_out_is_not_told_as_retired,
                 a_terminated_locker_says_so,
             }
             faults {
@@ -109,6 +111,8 @@ macro_rules! __for_each_behaviour {
                 a_stalled_reporter_ends_the_guards_in_time,
                 a_grant_of_an_ended_incarnation_is_worth_nothing,
                 errors_of_the_reporter_are_delivered,
+                what_upkeep_meets_is_told_once_per_recheck,
+                what_departs_in_vain_is_told,
                 the_reporter_writes_regularly,
                 held_locks_cost_batches_not_requests,
             }
