@@ -124,7 +124,6 @@ impl LockGuard {
     /// # }
     /// ```
     ///
-    ///
     /// # Cancel safety
     ///
     /// It may be dropped and called again.
@@ -187,7 +186,6 @@ impl LockGuard {
     /// # }
     /// ```
     ///
-    ///
     /// # Errors
     ///
     /// [`ExtendError::Lost`] is final; after [`ExtendError::Store`] the lock is still held.
@@ -249,7 +247,6 @@ impl LockGuard {
     /// # Ok(())
     /// # }
     /// ```
-    ///
     ///
     /// # Errors
     ///

@@ -1,9 +1,8 @@
-//! Runs a job with a unique key at most once at a time in a whole cluster.
+//! Runs a job at most once at a time per key, across a cluster.
 //!
-//! The lock of a job lives for minutes, so a busy or blocked worker keeps it. Yet the locks of a
-//! dead process are free within seconds, because every process reports from a thread of its own
-//! that it lives. An owner that may have lost its lock stops *before* anybody else can take it over,
-//! and a fencing token protects what it wrote to.
+//! A slow or blocked worker keeps its lock; a dead one loses it within seconds, because a dedicated
+//! thread reports that the process is alive. An owner that may have lost its lock stops *before* anyone
+//! else can acquire it, and every grant carries a fencing token.
 //!
 //! ```
 //! use distributed_locker::{AcquireOptions, Locker, Run, memory};
@@ -26,8 +25,20 @@
 //! # }
 //! ```
 //!
-//! The promises behind this (S1 to S12, L1 to L8) and their assumptions (A1 to A6) are listed in
-//! the project's README; how they are kept is in ARCHITECTURE.md.
+//! | to | call |
+//! | --- | --- |
+//! | run a job now, or learn who is already running it | [`Locker::acquire_and_run`] |
+//! | run a job as soon as it is free, or give up after a while | [`Locker::mutex`] |
+//! | hold a lock without a job | [`Locker::acquire`], [`Locker::try_acquire`] |
+//! | be the one active instance, or wait to become it | [`Locker::standby`] |
+//! | end in good order | [`Locker::terminate`], [`Locker::shutdown_on_signals`] |
+//! | see what happens in the background | [`Locker::events`] |
+//! | look at locks, or take one away as an operator | [`Locker::read_lock_data`], [`Locker::force_release`] |
+//! | name a store | [`connect`] |
+//!
+//! Errors and documentation cite the guarantees (S1 to S12, L1 to L8) and their assumptions (A1 to A6) by
+//! number; the [README](https://github.com/distributed-locker/locker#guarantees) lists them, and
+//! [ARCHITECTURE.md](https://github.com/distributed-locker/locker/blob/main/ARCHITECTURE.md) argues them.
 
 #[cfg(not(target_os = "linux"))]
 compile_error!(

@@ -128,7 +128,6 @@ impl Locker {
     /// # }
     /// ```
     ///
-    ///
     /// # Errors
     ///
     /// [`AcquireError`]; in every case the lock is not held by the caller, and whatever the store
@@ -293,7 +292,6 @@ impl Locker {
     /// # Ok(())
     /// # }
     /// ```
-    ///
     ///
     /// # Errors
     ///
