@@ -88,6 +88,35 @@ fn a_postgres_server_leaves_no_memory_however_it_ends() {
     assert!(!exists(&second), "a server has left {second}");
 }
 
+/// A session that was killed is gone when the kernel lets it run once more, which takes longer where much
+/// else runs. Until then the next server finds it in the memory, and refuses to start.
+#[test]
+fn a_postgres_server_starts_again_when_the_last_session_of_the_one_before_is_gone() {
+    use locker_testkit::servers::postgres;
+    use nix::sys::signal::{Signal, kill};
+    use nix::unistd::Pid;
+    let mut server = postgres::Server::start(&[]).unwrap();
+    let pids: Vec<Pid> = server
+        .processes()
+        .into_iter()
+        .map(|pid| Pid::from_raw(pid.cast_signed()))
+        .collect();
+    // One that stands still lets go of nothing when its parent is killed.
+    kill(pids[1], Signal::SIGSTOP).unwrap();
+    kill(pids[0], Signal::SIGKILL).unwrap();
+    let file = format!("/proc/{first}/task/{first}/children", first = pids[0]);
+    let children = || std::fs::read_to_string(&file).unwrap_or_default();
+    until("the first process has ended", || children().is_empty());
+    let lingers = pids[1];
+    let lets_go = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(500));
+        kill(lingers, Signal::SIGKILL)
+    });
+    server.start_again().unwrap();
+    lets_go.join().unwrap().unwrap();
+    assert_eq!(server.sql("SELECT 1").unwrap().trim(), "1");
+}
+
 #[test]
 fn a_killed_server_keeps_what_it_acknowledged_and_an_emptied_one_nothing() {
     let mut server = Server::start(&Setup::new()).unwrap();

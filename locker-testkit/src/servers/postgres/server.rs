@@ -10,13 +10,16 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 /// What to do when there is no server.
 const INSTALL: &str = "apt-get install postgresql (version 13 or later), or set \
                        LOCKER_TEST_POSTGRES_URL";
 /// How long a server may take to answer after its start.
 const START_LIMIT: Duration = Duration::from_secs(30);
+/// What a server says when sessions of the one before it are not quite gone.
+const STILL_ATTACHED: &str = "pre-existing shared memory block";
 /// How many ports are tried when somebody else was faster.
 const PORT_TRIES: u32 = 5;
 
@@ -80,6 +83,21 @@ impl Server {
     ///
     /// When it ended by itself, or does not answer.
     pub fn start_again(&mut self) -> io::Result<()> {
+        let begun = Instant::now();
+        loop {
+            let started = self.start_once();
+            // A session that was killed lets go of the memory only when it runs once more, and the
+            // server refuses to start beside it.
+            let is_too_early = |error: &io::Error| error.to_string().contains(STILL_ATTACHED);
+            if begun.elapsed() > START_LIMIT || !started.as_ref().is_err_and(is_too_early) {
+                return started;
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    fn start_once(&mut self) -> io::Result<()> {
+        self.kill_children();
         self.supervisor.start()?;
         let number = self.port.number().to_string();
         let ready = self
