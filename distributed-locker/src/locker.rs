@@ -9,7 +9,7 @@ use crate::heartbeat::Heartbeater;
 use crate::into_key::IntoKey;
 use crate::options::AcquireOptions;
 use crate::run::{self, Completed, Run};
-use crate::shared::{Ending, Life, Shared};
+use crate::shared::{Ending, Shared};
 use crate::shutdown::Shutdown;
 use crate::standby::Standby;
 use locker_core::backend::Connect;
@@ -410,17 +410,7 @@ impl Locker {
             let keys = shared.registry.keys();
             return Err(TerminateError::StillRunning { keys });
         };
-        let mut life = shared.life.subscribe();
-        let ended = async {
-            loop {
-                if let Life::Ended(ending) = &*life.borrow_and_update() {
-                    return *ending;
-                }
-                // The sender is in our own hands.
-                let _ = life.changed().await;
-            }
-        };
-        match shared.time.timeout_at(deadline, ended).await {
+        match shared.time.timeout_at(deadline, shared.ended()).await {
             Some(Ending::Gone) => Ok(()),
             Some(Ending::Crashed) => Err(TerminateError::Abandoned),
             Some(Ending::Unconfirmed) | None => {

@@ -3,7 +3,7 @@
 use crate::error::ReadError;
 use crate::into_key::IntoKey;
 use crate::locker::Locker;
-use crate::shared::{Life, Shared};
+use crate::shared::Shared;
 use futures_core::Stream;
 use futures_util::StreamExt;
 use locker_core::backend::{Backend, HintStream, Watcher};
@@ -126,11 +126,10 @@ impl Listening {
 
     /// Waits for a sign; answers whether one came before the locker ended.
     async fn hear(&mut self) -> bool {
-        let mut life = self.shared.life.subscribe();
+        let shared = Arc::clone(&self.shared);
         tokio::select! {
             biased;
-            // An error would mean that nobody is left who could say so.
-            _ = life.wait_for(|life| matches!(life, Life::Ended(_))) => false,
+            _ = shared.ended() => false,
             () = self.sign() => true,
         }
     }

@@ -177,6 +177,18 @@ impl Shared {
         }
     }
 
+    /// How the locker has ended, when it has.
+    pub(crate) async fn ended(&self) -> Ending {
+        let mut life = self.life.subscribe();
+        loop {
+            if let Life::Ended(ending) = &*life.borrow_and_update() {
+                return *ending;
+            }
+            // The sender is in our own hands.
+            let _ = life.changed().await;
+        }
+    }
+
     /// The living incarnation, if there is one now.
     pub(crate) fn living_incarnation(&self) -> Option<Arc<Incarnation>> {
         match &*self.life.borrow() {

@@ -5,15 +5,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-#[tokio::test]
-async fn a_job_that_never_beats_loses_its_lock_after_exactly_one_lock_ttl() {
+/// A locker whose time passes when it is told to.
+async fn locker() -> (Arc<ManualClock>, Locker) {
     let clock = Arc::new(ManualClock::new());
     let store = Arc::new(Memory::new(clock.clone()));
     let locker = Locker::builder(store)
         .clock(clock.clone())
         .start()
         .await
-        .unwrap();
+        .expect("the memory store answers");
+    (clock, locker)
+}
+
+#[tokio::test]
+async fn a_job_that_never_beats_loses_its_lock_after_exactly_one_lock_ttl() {
+    let (clock, locker) = locker().await;
     let guard = locker
         .acquire("nightly", AcquireOptions::new())
         .await
@@ -31,13 +37,7 @@ async fn a_job_that_never_beats_loses_its_lock_after_exactly_one_lock_ttl() {
 /// The callback goes by the clock of the lock, and comes from a sleep as well.
 #[tokio::test]
 async fn a_callback_of_a_held_lock_goes_by_the_clock_of_its_locker() {
-    let clock = Arc::new(ManualClock::new());
-    let store = Arc::new(Memory::new(clock.clone()));
-    let locker = Locker::builder(store)
-        .clock(clock.clone())
-        .start()
-        .await
-        .unwrap();
+    let (clock, locker) = locker().await;
     let calls = Arc::new(AtomicU32::new(0));
     let count = calls.clone();
     let run = locker.acquire_and_run("nightly", AcquireOptions::new(), async |job| {
@@ -55,13 +55,7 @@ async fn a_callback_of_a_held_lock_goes_by_the_clock_of_its_locker() {
 /// timer has rung and no thread has looked, and yet not one step of the job follows.
 #[tokio::test]
 async fn after_a_jump_of_the_boot_clock_no_step_of_the_job_runs() {
-    let clock = Arc::new(ManualClock::new());
-    let store = Arc::new(Memory::new(clock.clone()));
-    let locker = Locker::builder(store)
-        .clock(clock.clone())
-        .start()
-        .await
-        .unwrap();
+    let (clock, locker) = locker().await;
     let steps = Cell::new(0);
     let run = locker.acquire_and_run("nightly", AcquireOptions::new(), async |_job| {
         loop {

@@ -64,7 +64,6 @@ impl Turns {
 /// One release, over all its requests.
 struct Releasing<'a> {
     desk: &'a Desk,
-    owner: OwnerHash,
     since: Instant,
     /// Whether nothing was heard when the store was asked the last time.
     is_unheard: bool,
@@ -83,12 +82,12 @@ pub(super) async fn run(desk: &Arc<Desk>) -> Infallible {
 
 async fn see_off(desk: &Desk, mut departure: Departure) {
     let shared = &desk.shared;
-    let owner = departure.owner().clone();
-    let mut releasing = Releasing::new(desk, owner.clone(), departure.is_unheard);
+    let mut releasing = Releasing::new(desk, departure.is_unheard);
     let mut step = match departure.begun.take() {
         // What its caller has learned counts.
         Some(machine) => machine.on_wake(shared.time.now()),
         None => {
+            let owner = departure.owner().clone();
             let (gone_by, unsettled) = (departure.gone_by, departure.unsettled);
             let (machine, request) = Release::begin(owner, shared.timing, gone_by, unsettled);
             Step::Call(machine, request)
@@ -132,7 +131,7 @@ async fn see_off(desk: &Desk, mut departure: Departure) {
 /// and nobody else would do it. When the guard goes, its own departure takes over.
 pub(super) async fn let_go(desk: &Desk, entry: &Entry) {
     let shared = &desk.shared;
-    let mut releasing = Releasing::new(desk, entry.owner().clone(), entry.is_unheard());
+    let mut releasing = Releasing::new(desk, entry.is_unheard());
     let gone_by = shared.runs_out_by(shared.time.now());
     let (machine, request) = Release::begin(entry.owner().clone(), shared.timing, gone_by, None);
     let mut step = Step::Call(machine, request);
@@ -149,10 +148,9 @@ pub(super) async fn let_go(desk: &Desk, entry: &Entry) {
 }
 
 impl<'a> Releasing<'a> {
-    fn new(desk: &'a Desk, owner: OwnerHash, is_unheard: bool) -> Self {
+    fn new(desk: &'a Desk, is_unheard: bool) -> Self {
         Self {
             desk,
-            owner,
             since: desk.shared.time.now(),
             is_unheard,
         }
@@ -166,7 +164,7 @@ impl<'a> Releasing<'a> {
                 let release = async |store: Arc<dyn Backend>| store.release(&owner).await;
                 let answer = self.ask(release).await;
                 if let Err(error) = &answer {
-                    self.note(Asked::Release, Some(error));
+                    self.note(Asked::Release, &owner, Some(error));
                 }
                 machine.on_released(time.now(), answer)
             }
@@ -174,11 +172,11 @@ impl<'a> Releasing<'a> {
                 let settle = async |store: Arc<dyn Backend>| store.settle(&owner, not_after).await;
                 let answer = self.ask(settle).await;
                 match &answer {
-                    Err(error) => self.note(Asked::Settle, Some(error)),
+                    Err(error) => self.note(Asked::Settle, &owner, Some(error)),
                     Ok(reply) => {
                         let open = matches!(reply.value, Settlement::Open(_));
                         if open && self.is_overdue() {
-                            self.note(Asked::Settle, None);
+                            self.note(Asked::Settle, &owner, None);
                         }
                     }
                 }
@@ -187,12 +185,11 @@ impl<'a> Releasing<'a> {
         }
     }
 
-    fn note(&self, asked: Asked, error: Option<&BackendError>) {
-        let owner = [self.owner.clone()];
+    fn note(&self, asked: Asked, owner: &OwnerHash, error: Option<&BackendError>) {
         let Desk {
             shared, troubles, ..
         } = self.desk;
-        troubles.note(shared, asked, owner, error);
+        troubles.note(shared, asked, [owner.clone()], error);
     }
 
     /// Whether what may still land should have ended long ago, and would have been seen to.

@@ -369,15 +369,7 @@ async fn told(events: &mut Events) -> Vec<Event> {
 pub async fn what_upkeep_meets_is_told_once_per_recheck<F: Fixture>(world: World<F>) {
     const LOCKS: usize = 40;
     let (locker, faulty) = world.faulty_locker().await;
-    let options = AcquireOptions::new().heartbeat(HeartbeatPolicy::Automatic);
-    let mut guards = Vec::new();
-    for n in 0..LOCKS {
-        guards.push(
-            world
-                .hold_with(&locker, &format!("k{n}"), options.clone())
-                .await,
-        );
-    }
+    let guards = world.hold_many(&locker, LOCKS).await;
     let mut events = locker.events();
     faulty.inject(Scope::all().of(Method::Check), Fault::Refuse);
     faulty.inject(Scope::all().of(Method::Extend), Fault::Refuse);
@@ -459,15 +451,7 @@ pub async fn the_reporter_writes_regularly<F: Fixture>(world: World<F>) {
 pub async fn held_locks_cost_batches_not_requests<F: Fixture>(world: World<F>) {
     const LOCKS: usize = 130;
     let (locker, counted) = world.counted_locker().await;
-    let options = AcquireOptions::new().heartbeat(HeartbeatPolicy::Automatic);
-    let mut guards = Vec::new();
-    for n in 0..LOCKS {
-        guards.push(
-            world
-                .hold_with(&locker, &format!("k{n}"), options.clone())
-                .await,
-        );
-    }
+    let guards = world.hold_many(&locker, LOCKS).await;
     let before = counted.counts();
     let intervals = 3;
     world.pass(world.timing().extend_every * intervals).await;

@@ -15,11 +15,7 @@ use std::time::Duration;
 /// The answers of a batch belong to its locks one by one, also when some of them have gone.
 pub async fn a_lock_given_back_during_a_check_shifts_nobodys_answer<F: Fixture>(world: World<F>) {
     let (locker, faulty) = world.faulty_locker().await;
-    let mut guards = Vec::new();
-    for n in 0..8 {
-        let options = AcquireOptions::new().heartbeat(HeartbeatPolicy::Automatic);
-        guards.push(world.hold_with(&locker, &format!("k{n}"), options).await);
-    }
+    let mut guards = world.hold_many(&locker, 8).await;
     let check = Scope::all().of(Method::Check);
     faulty.inject(check, Fault::Stall);
     let limit = world.timing().recheck_every * 4;

@@ -4,8 +4,8 @@ use crate::fixture::{Exceptions, Fixture, Time};
 use crate::scaled;
 use crate::wrap::{Counted, Faulty};
 use distributed_locker::{
-    AcquireOptions, Acquired, Backend, BootClock, Clock, Connect, Instant, LockGuard, Locker,
-    LockerBuilder, Timing, pass,
+    AcquireOptions, Acquired, Backend, BootClock, Clock, Connect, HeartbeatPolicy, Instant,
+    LockGuard, Locker, LockerBuilder, Timing, pass,
 };
 use locker_core::backend::Side;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -202,6 +202,17 @@ impl<F: Fixture> World<F> {
             Ok(Acquired::Guard(guard)) => guard,
             other => panic!("{key} should be granted, but: {other:?}"),
         }
+    }
+
+    /// So many held locks, `k0` and so on, whose owners need not beat.
+    pub async fn hold_many(&self, locker: &Locker, locks: usize) -> Vec<LockGuard> {
+        let options = AcquireOptions::new().heartbeat(HeartbeatPolicy::Automatic);
+        let mut guards = Vec::new();
+        for n in 0..locks {
+            let key = format!("k{n}");
+            guards.push(self.hold_with(locker, &key, options.clone()).await);
+        }
+        guards
     }
 
     /// Whether the lock can be acquired now. If so it is given back.
