@@ -11,7 +11,8 @@ use locker_core::{BackendError, Effect, ErrorKind, Key, OwnerHash, StoreTime};
 use locker_postgres::Postgres;
 use locker_testkit::servers::postgres::{Server, Statements};
 use locker_testkit::{Fixture, Planted};
-use sqlx::Connection;
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
+use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -262,4 +263,61 @@ async fn batches_of_two_processes_never_wait_for_each_other() {
     assert!(granted.iter().sum::<i32>() > 1_000, "{granted:?}");
     let log = server.log();
     assert!(!log.contains("deadlock"), "{log}");
+}
+
+/// A lock changes hands as fast as the server can do it, in a session of its own; two others ask for
+/// it with lone claims. None of them is sent away because it looked at the wrong moment.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lone_claim_has_an_answer_however_fast_the_lock_changes_hands() {
+    const ROUNDS: usize = 3_000;
+    let server = Server::start(&["fsync = off"])
+        .unwrap_or_else(|missing| panic!("there is no store to test: {missing}"));
+    let store = Postgres::from_url(server.url()).unwrap();
+    store.migrate().await.unwrap();
+    let holder = Somebody::over(&store).await;
+    let claim = holder.acquire("k").await;
+    let hands_over = format!(
+        "DO $$ BEGIN LOOP
+            UPDATE locks SET owner = NULL WHERE key = 'k'; COMMIT;
+            UPDATE locks SET owner = '{}', format = 1, process = '{}', acquired_at = 0,
+                extended_at = 0, expires = 1::bigint << 62 WHERE key = 'k'; COMMIT;
+        END LOOP; END $$",
+        claim.owner, holder.process
+    );
+    let session = async || {
+        let mut session = PgConnection::connect(server.url()).await.unwrap();
+        let sql = "SET search_path = locker; SET statement_timeout = '60s'";
+        session.execute(sql).await.unwrap();
+        session
+    };
+    let mut changing = session().await;
+    let changing =
+        tokio::spawn(async move { changing.execute(AssertSqlSafe(hands_over)).await.map(drop) });
+    let asking = async || {
+        let somebody = Somebody::over(&store).await;
+        let mut session = session().await;
+        let mut verdicts = BTreeMap::<String, usize>::new();
+        for _ in 0..ROUNDS {
+            let claim = somebody.claim("k");
+            let verdict = sqlx::query_scalar(
+                "SELECT verdict FROM try_create(ARRAY[$1], ARRAY[$2], ARRAY[$3], ARRAY[60000000], \
+                 ARRAY[9223372036854775807])",
+            )
+            .bind(claim.key().as_str())
+            .bind(claim.owner.as_str())
+            .bind(somebody.process.as_str())
+            .fetch_one(&mut session)
+            .await
+            .unwrap();
+            *verdicts.entry(verdict).or_default() += 1;
+        }
+        verdicts
+    };
+    let verdicts = tokio::join!(asking(), asking());
+    assert!(!changing.is_finished(), "nobody changes the lock any more");
+    println!("{verdicts:?}");
+    for verdicts in [verdicts.0, verdicts.1] {
+        let seen: Vec<&str> = verdicts.keys().map(String::as_str).collect();
+        assert_eq!(seen, ["granted", "held"], "{verdicts:?}");
+    }
 }
