@@ -286,7 +286,7 @@ async fn a_lone_claim_has_an_answer_however_fast_the_lock_changes_hands() {
     );
     let session = async || {
         let mut session = PgConnection::connect(server.url()).await.unwrap();
-        let sql = "SET search_path = locker; SET statement_timeout = '60s'";
+        let sql = "SET search_path = locker; SET statement_timeout = '600s'";
         session.execute(sql).await.unwrap();
         session
     };

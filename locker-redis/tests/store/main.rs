@@ -34,7 +34,7 @@ use std::time::{Duration, Instant};
 /// A TTL that no test waits for.
 const LONG: Duration = Duration::from_secs(120);
 /// After how long something that must happen has not.
-const PATIENCE: Duration = Duration::from_secs(15);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A name that nobody has ever used.
 fn fresh(what: &str) -> String {
