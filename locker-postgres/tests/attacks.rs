@@ -7,7 +7,7 @@ use fixture::{PostgresFixture, Somebody};
 use locker_core::backend::{
     Birth, Claimed, Hint, Liveness, Released, Renewal, Reply, Settlement, Watcher,
 };
-use locker_core::{BackendError, ErrorKind, Key, StoreTime, Token};
+use locker_core::{BackendError, ErrorKind, StoreTime, Token};
 use locker_postgres::{ConfirmError, CrashDetection};
 use locker_testkit::Fixture;
 use sqlx::{Connection, PgConnection, Row};
@@ -176,14 +176,9 @@ async fn a_create_that_waited_does_not_rob_a_process_that_was_born_meanwhile() {
             .execute(&mut *transaction)
             .await
             .unwrap();
-        let owner = newborn.claim("k").owner;
-        create(
-            &mut transaction,
-            owner.key(),
-            owner.as_str(),
-            newborn.process.as_str(),
-        )
-        .await;
+        let owned = newborn.claim("k");
+        let verdict = newborn.claim_over(&mut transaction, &owned).await;
+        assert_eq!(verdict, "granted");
         let claim = other.claim("k");
         let second = other.backend.try_create(&claim);
         let meanwhile = async {
@@ -193,26 +188,12 @@ async fn a_create_that_waited_does_not_rob_a_process_that_was_born_meanwhile() {
         let (claimed, ()) = tokio::join!(second, meanwhile);
         match claimed.unwrap().value {
             Claimed::Held(held) => {
-                assert_eq!(held.data.owner, owner);
+                assert_eq!(held.data.owner, owned.owner);
                 assert!(matches!(held.holder, Some(Liveness::Alive(_))), "{held:?}");
             }
             other => panic!("the newborn owns it, but: {other:?} (row known: {known})"),
         }
     }
-}
-
-async fn create(connection: &mut PgConnection, key: &Key, owner: &str, process: &str) {
-    let verdict: String = sqlx::query_scalar(
-        "SELECT verdict FROM try_create(ARRAY[$1], ARRAY[$2], ARRAY[$3], ARRAY[60000000], \
-         ARRAY[9223372036854775807])",
-    )
-    .bind(key.as_str())
-    .bind(owner)
-    .bind(process)
-    .fetch_one(connection)
-    .await
-    .expect("a sound answer");
-    assert_eq!(verdict, "granted");
 }
 
 /// Attack 1, on Postgres: the create of an attempt of unknown outcome is executed, and is committed
@@ -229,8 +210,7 @@ async fn settling_waits_for_a_create_that_is_being_committed_and_removes_it() {
         let claim = owner.claim("k");
         let mut raw = fixture.raw().await;
         let mut attempt = raw.begin().await.unwrap();
-        let process = owner.process.as_str();
-        create(&mut attempt, claim.key(), claim.owner.as_str(), process).await;
+        assert_eq!(owner.claim_over(&mut attempt, &claim).await, "granted");
         let settle = owner
             .backend
             .settle(&claim.owner, StoreTime::from_micros(1));

@@ -299,16 +299,7 @@ async fn a_lone_claim_has_an_answer_however_fast_the_lock_changes_hands() {
         let mut verdicts = BTreeMap::<String, usize>::new();
         for _ in 0..ROUNDS {
             let claim = somebody.claim("k");
-            let verdict = sqlx::query_scalar(
-                "SELECT verdict FROM try_create(ARRAY[$1], ARRAY[$2], ARRAY[$3], ARRAY[60000000], \
-                 ARRAY[9223372036854775807])",
-            )
-            .bind(claim.key().as_str())
-            .bind(claim.owner.as_str())
-            .bind(somebody.process.as_str())
-            .fetch_one(&mut session)
-            .await
-            .unwrap();
+            let verdict = somebody.claim_over(&mut session, &claim).await;
             *verdicts.entry(verdict).or_default() += 1;
         }
         verdicts

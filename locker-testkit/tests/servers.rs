@@ -73,16 +73,6 @@ fn a_postgres_server_leaves_no_memory_however_it_ends() {
         all.lines()
             .any(|line| line.split_whitespace().nth(1) == Some(id))
     };
-    // The kernel keeps it until the last killed session has run once more.
-    let is_gone = |id: &str| {
-        (0..1000).any(|_| {
-            let gone = !exists(id);
-            if !gone {
-                std::thread::sleep(std::time::Duration::from_millis(10));
-            }
-            gone
-        })
-    };
     let first = segment(&server);
     assert!(exists(&first));
     let pid = server.pid().unwrap();
@@ -90,12 +80,13 @@ fn a_postgres_server_leaves_no_memory_however_it_ends() {
     assert!(maps.contains("/data/pg_dynshmem/") && !maps.contains("/dev/shm/"));
 
     server.kill().unwrap();
-    assert!(is_gone(&first), "a killed server has left {first}");
+    // The kernel keeps it until the last killed session has run once more.
+    until("a killed server has left its memory", || !exists(&first));
     server.start_again().unwrap();
     let second = segment(&server);
     assert!(exists(&second));
     drop(server);
-    assert!(is_gone(&second), "a server has left {second}");
+    until("a server has left its memory", || !exists(&second));
 }
 
 /// A session that was killed is gone when the kernel lets it run once more, which takes longer where much

@@ -50,11 +50,8 @@ pub async fn a_failed_extension_is_repeated_soon<F: Fixture>(world: World<F>) {
         .await;
     world.pass(world.timing().retry_after * 6).await;
     let sent = counted.counts().since(&before);
-    let sent_twice = sent.from(Side::Upkeep, Method::Extend) == 2;
-    assert!(
-        sent_twice,
-        "the one that failed and its repetition: {sent:?}"
-    );
+    // The one that failed, and its repetition.
+    assert_eq!(sent.from(Side::Upkeep, Method::Extend), 2, "{sent:?}");
 }
 
 /// A store of which a part is silent, that with the locks `silent…`. Who asks nothing but that is never
