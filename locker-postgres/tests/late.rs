@@ -1,5 +1,6 @@
 //! A claim of a free lock is written first and judged then, by a clock that is read after the lock of
-//! the row was had. Whatever has become too late while it waited for that leaves nothing behind.
+//! the row was had. Whatever has become too late while it waited for that leaves nothing behind. A
+//! claim of a lock that is held has nothing to wait for.
 
 mod fixture;
 
@@ -92,4 +93,34 @@ async fn a_claim_of_a_process_that_is_dead_when_it_has_the_row_is_undone() {
     let claimed = claimed_after_a_wait(&fixture, &somebody, claim, retire).await;
     assert!(matches!(claimed, Claimed::OwnerDead), "{claimed:?}");
     assert!(other.read("k").await.is_none(), "nothing is left of it");
+}
+
+/// Somebody confirms a lock in a transaction of his own, which keeps the row as long as it likes. Who is
+/// too late for that lock, or dead, is told so at once: it is what the store's time is learnt from.
+#[tokio::test]
+async fn a_claim_of_a_lock_that_is_held_waits_for_nobody_whoever_asks_and_when() {
+    let fixture = PostgresFixture::open().await;
+    let fixture = fixture.unwrap_or_else(|missing| panic!("there is no store: {missing}"));
+    let store = fixture.store();
+    let (holder, other) = (Somebody::over(&store).await, Somebody::over(&store).await);
+    let dead = Somebody::unborn(&store).await;
+    holder.acquire("k").await;
+    let mut keeper = fixture.raw().await;
+    let mut kept = keeper.begin().await.unwrap();
+    let keep = sqlx::query("SELECT FROM locks WHERE key = 'k' FOR SHARE");
+    keep.execute(&mut *kept).await.unwrap();
+    let too_late = Claim {
+        not_after: StoreTime::from_micros(1),
+        ..other.claim("k")
+    };
+    let late = other.backend.try_create(&too_late).await.unwrap().value;
+    assert!(matches!(late, Claimed::TooLate), "{late:?}");
+    let of_the_dead = dead.backend.try_create(&dead.claim("k")).await.unwrap();
+    assert!(
+        matches!(of_the_dead.value, Claimed::OwnerDead),
+        "{of_the_dead:?}"
+    );
+    let in_time = other.backend.try_create(&other.claim("k")).await.unwrap();
+    assert!(matches!(in_time.value, Claimed::Held(_)), "{in_time:?}");
+    kept.rollback().await.unwrap();
 }

@@ -54,19 +54,25 @@ BEGIN
         END IF;
     END IF;
     IF patient AND cardinality(keys) = 1 THEN
-        -- A lock that is somebody else's is answered by one look and not even locked: that try writes
-        -- nothing. What this look does not find so is locked, so that it stays as it is judged below:
-        -- however fast the lock changes hands, a lone claim has an answer.
+        -- A lock that is somebody else's is answered by one look, whoever asks and when, and is not even
+        -- locked: that try writes nothing and waits for nobody. What this look does not find so is
+        -- locked, so that it stays as it is judged below: however fast a lock that was there changes
+        -- hands, a lone claim has an answer.
         t := clock();
         RETURN QUERY
-        SELECT 1, 'held', t, l.key, l.token, l.format, l.owner, l.process, l.acquired_at,
-               l.extended_at, l.expires, l.marked, h.alive_at,
-               dead_at(h.expires, h.session, h.lapses, t)
+        SELECT 1,
+               CASE
+                   WHEN deadlines[1] < t THEN 'too_late'
+                   WHEN NOT EXISTS (
+                       SELECT FROM processes p WHERE p.process = claimants[1] AND p.expires > t
+                   ) THEN 'owner_dead'
+                   ELSE 'held'
+               END,
+               t, l.key, l.token, l.format, l.owner, l.process, l.acquired_at, l.extended_at,
+               l.expires, l.marked, h.alive_at, dead_at(h.expires, h.session, h.lapses, t)
         FROM locks l LEFT JOIN processes h ON h.process = l.process
         WHERE l.key = keys[1] AND l.owner <> owners[1]
-          AND (l.expires > t OR l.format IS DISTINCT FROM 1)
-          AND deadlines[1] >= t
-          AND EXISTS (SELECT FROM processes p WHERE p.process = claimants[1] AND p.expires > t);
+          AND (l.expires > t OR l.format IS DISTINCT FROM 1);
         IF FOUND THEN
             RETURN;
         END IF;
