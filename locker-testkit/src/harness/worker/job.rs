@@ -18,13 +18,14 @@ impl Worker {
         let at = micros();
         let token = guard.token().get();
         let kept = self.start_keeping(key);
+        let told = until(&guard);
         self.say.event_at(
             at,
             Event::Grant {
                 key,
                 token,
                 owner: guard.owner_hash().to_string(),
-                until: until(&guard).unwrap_or(at),
+                until: told.unwrap_or(at),
                 kept,
                 attempts: self.attempts(),
             },
@@ -32,7 +33,7 @@ impl Worker {
         let loss = tokio::select! {
             biased;
             loss = guard.lost() => Some(loss),
-            () = self.steps(key, &guard, steps) => guard.loss(),
+            () = self.steps(key, &guard, steps, told) => guard.loss(),
         };
         if let Some(loss) = loss {
             let now = micros();
@@ -94,16 +95,16 @@ impl Worker {
         self.write_late(key, token);
     }
 
-    /// Steps until the job is done, or may not go on.
-    async fn steps(&self, key: usize, guard: &LockGuard, steps: u64) {
+    /// Steps until the job is done, or may not go on. Whatever the deadline is other than it was told
+    /// the last time is told: a report may be confirmed between any two looks.
+    async fn steps(&self, key: usize, guard: &LockGuard, steps: u64, mut told: Option<u64>) {
         let token = guard.token().get();
         let job = guard.heartbeater();
-        let mut published = until(guard);
         let (mut done, mut fenced) = (0, false);
         loop {
             let now = until(guard);
-            if now != published {
-                published = now;
+            if now != told {
+                told = now;
                 if let Some(until) = now {
                     self.say.event(Event::Valid { key, token, until });
                 }
