@@ -3,7 +3,7 @@
 use crate::error::AcquireError;
 use crate::guard::LockGuard;
 use crate::incarnation::Incarnation;
-use crate::options::{AcquireOptions, HeartbeatPolicy, OnLost, Wait};
+use crate::options::{AcquireOptions, HeartbeatPolicy, OnLost, POLL_WITHOUT_HINTS, Wait};
 use crate::queue::Turn;
 use crate::registry::Attempt;
 use crate::shared::Shared;
@@ -219,7 +219,7 @@ impl Acquisition<'_> {
             poll_every: self.options.poll_every.unwrap_or(if shared.limits.hints {
                 Duration::from_secs(5)
             } else {
-                Duration::from_millis(500)
+                POLL_WITHOUT_HINTS
             }),
             cheap_death_poll: shared.limits.cheap_death_poll,
         };

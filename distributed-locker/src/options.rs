@@ -3,6 +3,9 @@
 use locker_core::Trace;
 use std::time::Duration;
 
+/// How often a lock is looked at where the store gives no hints.
+pub(crate) const POLL_WITHOUT_HINTS: Duration = Duration::from_millis(500);
+
 /// How to acquire a lock. The default does not wait, cancels the job on loss, and requires
 /// heartbeats (but not of a [`Standby`](crate::Standby)).
 ///

@@ -3,11 +3,12 @@
 use crate::error::ReadError;
 use crate::into_key::IntoKey;
 use crate::locker::Locker;
+use crate::options::POLL_WITHOUT_HINTS;
 use crate::shared::Shared;
 use futures_core::Stream;
 use futures_util::StreamExt;
 use locker_core::backend::{Backend, HintStream, Watcher};
-use locker_core::{BackendError, Key};
+use locker_core::{BackendError, Key, OwnerHash};
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -15,10 +16,17 @@ use std::task::{Context, Poll};
 
 /// The releases of one lock, as far as this process hears of them: a stream of hints, not of proofs.
 ///
-/// An item says that the lock has perhaps become free, so that looking at it may be worth it. One
-/// comes for each release that is heard of, and one for each time in which releases may have been
+/// An item says that the lock has perhaps become free, so that looking at it may be worth it. At least
+/// one comes after the last release that is heard of: several releases between two calls of
+/// [`next`](Self::next) may be one item. One also comes for each time in which releases may have been
 /// missed: the stream subscribes anew by itself when its subscription breaks. It ends when the locker
 /// has ended, and does not keep it from ending.
+///
+/// Some stores have no hints to give: Postgres behind a transaction pooler, and a Redis Cluster before
+/// version 7. There the stream reads the lock every 500 ms as long as it is asked for its next item,
+/// and an item says that whoever was seen to hold it does not hold it any more. A lock that is acquired
+/// and released between two reads is not heard of. A read that fails is no item and does not end the
+/// stream: the next one is compared with the last that was answered.
 ///
 /// Dropping it ends the subscription.
 pub struct Releases {
@@ -60,7 +68,7 @@ impl fmt::Debug for Releases {
 
 impl Locker {
     /// The [`Releases`] of a lock, from now on. It resolves when the store has confirmed the
-    /// subscription. Nobody needs it to get the lock: whoever waits for one is woken anyway.
+    /// subscription or, where it has no hints, when the lock has been read for the first time. Nobody needs it to get the lock: whoever waits for one is woken anyway.
     ///
     /// ```
     /// # use distributed_locker::{Locker, memory};
@@ -93,8 +101,9 @@ impl Locker {
             shared: Arc::clone(self.shared()),
             key: key.clone(),
             hints: None,
+            owner: None,
         };
-        listening.subscribe().await.map_err(ReadError::Store)?;
+        listening.begin().await.map_err(ReadError::Store)?;
         let heard = futures_util::stream::unfold(listening, |mut listening| async move {
             listening
                 .hear()
@@ -109,14 +118,24 @@ impl Locker {
     }
 }
 
-/// A subscription that is kept up.
+/// A subscription that is kept up; or, where the store has no hints, one reader of the lock.
 struct Listening {
     shared: Arc<Shared>,
     key: Key,
     hints: Option<HintStream>,
+    /// Who held the lock when it was read the last time.
+    owner: Option<OwnerHash>,
 }
 
 impl Listening {
+    async fn begin(&mut self) -> Result<(), BackendError> {
+        if self.shared.limits.hints {
+            self.subscribe().await
+        } else {
+            self.read().await.map(drop)
+        }
+    }
+
     async fn subscribe(&mut self) -> Result<(), BackendError> {
         let watch =
             async |store: Arc<dyn Backend>| store.watch(&self.key, &Watcher::Observer).await;
@@ -135,6 +154,14 @@ impl Listening {
     }
 
     async fn sign(&mut self) {
+        if self.shared.limits.hints {
+            self.hint().await;
+        } else {
+            self.look().await;
+        }
+    }
+
+    async fn hint(&mut self) {
         loop {
             match &mut self.hints {
                 // Whatever the hint says, it may be free.
@@ -153,5 +180,26 @@ impl Listening {
                 }
             }
         }
+    }
+
+    async fn look(&mut self) {
+        loop {
+            // However fast items are asked for, the store is asked no oftener.
+            let pause = self.shared.time.now() + POLL_WITHOUT_HINTS;
+            self.shared.time.sleep_until(pause).await;
+            // An error says nothing about the lock.
+            if let Ok(true) = self.read().await {
+                return;
+            }
+        }
+    }
+
+    /// Reads the lock. Answers whether who held it when it was read before does not hold it any more.
+    async fn read(&mut self) -> Result<bool, BackendError> {
+        let read = async |store: Arc<dyn Backend>| store.read_lock(&self.key).await;
+        let held = self.shared.caller.call(read).await?.value;
+        let owner = held.map(|held| held.data.owner);
+        let before = std::mem::replace(&mut self.owner, owner);
+        Ok(before.is_some() && before != self.owner)
     }
 }

@@ -12,6 +12,7 @@ pub mod ending;
 pub mod faults;
 pub mod heartbeats;
 pub mod interleavings;
+pub mod listening;
 pub mod locks;
 pub mod losses;
 pub mod upkeep;
@@ -80,9 +81,13 @@ macro_rules! __for_each_behaviour {
                 a_standby_takes_over_from_the_dead,
                 a_standby_takes_over_by_periodic_retry,
                 a_process_that_dies_frees_its_lock_within_one_liveness_ttl,
+            }
+            listening {
                 a_release_is_heard_by_who_only_listens,
                 a_listener_subscribes_anew_and_says_that_it_may_have_missed_something,
                 a_listener_ends_with_its_locker,
+                a_release_is_seen_where_the_store_gives_no_hints,
+                a_read_that_fails_is_no_release_and_hides_none,
             }
             ending {
                 draining_releases_each_lock_only_when_its_work_has_ended,

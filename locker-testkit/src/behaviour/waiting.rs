@@ -8,13 +8,9 @@ use distributed_locker::{
     AcquireOptions, Acquired, HeartbeatPolicy, LockGuard, Locker, MutexError, Release, Trace, Wait,
 };
 use futures_util::future::join_all;
-use locker_core::backend::{
-    Answer, Birth, Claim, Claimed, Hint, HintStream, Limits, Liveness, Watcher,
-};
-use locker_core::{Backend, BackendError, Host, Key, OwnerHash, ProcessHash, StoreTime};
+use locker_core::backend::{Answer, Birth, Claim, Claimed, Limits, Liveness};
+use locker_core::{Backend, Host, Key, OwnerHash, ProcessHash, StoreTime};
 use std::cell::{Cell, RefCell};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 /// Counts who is inside, and how many came at all.
@@ -326,85 +322,6 @@ pub async fn a_process_that_dies_frees_its_lock_within_one_liveness_ttl<F: Fixtu
         "after {took:?}"
     );
     assert!(guard.is_valid());
-}
-
-/// `on_release` has no place in the order, and delays nobody.
-pub async fn a_release_is_heard_by_who_only_listens<F: Fixture>(world: World<F>) {
-    let (a, b) = (world.locker().await, world.locker().await);
-    let mut releases = b.on_release("k").await.unwrap();
-    let guard = world.hold(&a, "k").await;
-    guard.release().await.unwrap();
-    let limit = world.timing().recheck_every;
-    let heard = async { tokio::time::timeout(limit, releases.next()).await };
-    assert_eq!(
-        heard.await.expect("heard in time"),
-        Some(Key::new("k").unwrap())
-    );
-    assert!(world.is_free(&b, "k").await);
-}
-
-/// The first subscription of this store is rebuilt and ends, the second one is refused.
-#[derive(Debug, Clone, Default)]
-struct BrokenHints(Arc<AtomicU32>);
-
-#[async_trait]
-impl Twist for BrokenHints {
-    async fn watch(
-        &self,
-        store: &dyn Backend,
-        key: &Key,
-        watcher: &Watcher,
-    ) -> Result<HintStream, BackendError> {
-        match self.0.fetch_add(1, Ordering::Relaxed) {
-            0 => Ok(Box::pin(futures_util::stream::iter([Hint::Rebuilt]))),
-            1 => Err(BackendError::timeout()),
-            _ => store.watch(key, watcher).await,
-        }
-    }
-}
-
-/// S10: who only listens looks again whenever a release may have been missed.
-pub async fn a_listener_subscribes_anew_and_says_that_it_may_have_missed_something<F: Fixture>(
-    world: World<F>,
-) {
-    let a = world.locker().await;
-    let hints = BrokenHints::default();
-    let connect = Twisted::connect(world.process(), hints.clone());
-    let b = world.locker_over(connect).await;
-    let guard = world.hold(&a, "k").await;
-    let mut releases = b.on_release("k").await.unwrap();
-    let began = world.now();
-    let key = Some(Key::new("k").unwrap());
-    assert_eq!(world.during(releases.next()).await, key, "it was rebuilt");
-    assert_eq!(hints.0.load(Ordering::Relaxed), 1);
-    assert_eq!(world.during(releases.next()).await, key, "it was renewed");
-    assert_eq!(hints.0.load(Ordering::Relaxed), 3);
-    let took = world.now().since(began);
-    assert!(took >= world.timing().retry_after * 2, "no pause: {took:?}");
-    let releasing = async {
-        world.timing_sleep(world.timing().retry_after).await;
-        guard.release().await.unwrap();
-    };
-    let both = async { tokio::join!(releases.next(), releasing) };
-    let (heard, ()) = world.during(both).await;
-    assert_eq!(heard, key, "it was released");
-}
-
-/// L3, L8: a stream of releases keeps no locker, and does not outlive it.
-pub async fn a_listener_ends_with_its_locker<F: Fixture>(world: World<F>) {
-    let locker = world.locker().await;
-    let mut releases = locker.on_release("k").await.unwrap();
-    drop(locker);
-    let limit = world.timing().liveness_ttl;
-    for _ in 0..2 {
-        let ended = async {
-            tokio::select! {
-                heard = releases.next() => heard,
-                () = world.timing_sleep(limit) => panic!("it goes on"),
-            }
-        };
-        assert_eq!(world.during(ended).await, None);
-    }
 }
 
 fn patient<F: Fixture>(world: &World<F>) -> AcquireOptions {
