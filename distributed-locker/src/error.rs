@@ -101,6 +101,13 @@ pub enum RunError<T> {
         /// the loss was seen only when it was done.
         late: Option<T>,
     },
+    /// The job has forked, and this is the child: the lock is its parent's, which has a job, a value
+    /// and a result of its own. Whether the lock was still held when the job ended here is not known.
+    #[error("the job ran to its end in a forked child, and the lock is the parent process's")]
+    Forked {
+        /// What the job returned in the child.
+        value: T,
+    },
 }
 
 /// A mutex that did not run its job to the end.
@@ -113,7 +120,7 @@ pub enum MutexError<T> {
         /// Who holds it.
         holder: Box<LockData>,
     },
-    /// The job was not run, or lost its lock.
+    /// The job was not run, lost its lock, or has forked.
     #[error(transparent)]
     Run(#[from] RunError<T>),
 }

@@ -192,7 +192,8 @@ impl Locker {
     ///
     /// # Errors
     ///
-    /// [`RunError::Acquire`] when the job was not run; [`RunError::Lost`] when it lost its lock.
+    /// [`RunError::Acquire`] when the job was not run; [`RunError::Lost`] when it lost its lock;
+    /// [`RunError::Forked`] in a child that the job has forked.
     /// What the job itself returns is in [`Run::Completed`], be it an `Err` or not.
     ///
     /// # Cancel safety

@@ -6,7 +6,7 @@
 //! [`Heartbeater::is_valid`] or wait for [`Heartbeater::lost`].
 
 use crate::acquire::{Acquired, acquire};
-use crate::error::{AcquireError, MutexError, ReleaseError, RunError};
+use crate::error::{MutexError, ReleaseError, RunError};
 use crate::guard::LockGuard;
 use crate::heartbeat::Heartbeater;
 use crate::options::{AcquireOptions, OnLost, Wait};
@@ -89,7 +89,7 @@ pub(crate) async fn acquire_and_run<T>(
             loss,
             late: Some(value),
         }),
-        Err(ReleaseError::Forked) => Err(RunError::Acquire(AcquireError::Forked)),
+        Err(ReleaseError::Forked) => Err(RunError::Forked { value }),
     }
 }
 

@@ -288,6 +288,17 @@ async fn a_forked_child_cannot_use_its_parents_guard() {
     assert_eq!(valid, "", "the parent's guard is as good as before");
 }
 
+/// S9: a job that forks ends twice, and each of its values reaches the caller in its own process.
+#[test]
+fn a_job_that_forks_loses_neither_of_its_values() {
+    let store = Store::new();
+    let mut worker = Worker::start("fork-run", &store);
+    let mut ran = [worker.wait_for("ran").1, worker.wait_for("ran").1];
+    ran.sort();
+    assert_eq!(ran, ["completed parent", "forked child"]);
+    assert!(worker.ended().0.success());
+}
+
 /// F02, L3, hazard PG-8: everything is free at once after SIGTERM.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_signal_releases_everything() {

@@ -5,7 +5,7 @@
 
 use distributed_locker::{
     AcquireOptions, Acquired, BootClock, Clock, Event, HeartbeatPolicy, LockGuard, Locker, OnLost,
-    Timing, connect,
+    Release, Run, RunError, Timing, connect,
 };
 use futures_util::future::join_all;
 use locker_testkit::scaled;
@@ -39,6 +39,7 @@ fn main() -> ExitCode {
                 "abort-beats" => worker.abort_beats().await,
                 "abort-churn" => worker.abort_churn().await,
                 "fork" => worker.fork().await,
+                "fork-run" => worker.fork_run().await,
                 "signals" => worker.signals().await,
                 "forget" => worker.forget().await,
                 other => Err(format!("there is no scenario {other}").into()),
@@ -236,6 +237,28 @@ impl Worker {
                 Ok(())
             }
         }
+    }
+
+    /// A job forks, and ends in both processes (S9).
+    async fn fork_run(&self) -> Outcome {
+        let options = AcquireOptions::new().heartbeat(HeartbeatPolicy::Automatic);
+        let job = async |_job| match fork::fork() {
+            Ok(fork::Fork::Child) => "child",
+            Ok(fork::Fork::Parent(_)) => "parent",
+            Err(_) => "nobody",
+        };
+        match self.locker.acquire_and_run("k", options, job).await {
+            Err(RunError::Forked { value }) => {
+                say(&format!("ran forked {value}"));
+                std::process::exit(0);
+            }
+            Ok(Run::Completed {
+                value,
+                release: Release::Confirmed,
+            }) => say(&format!("ran completed {value}")),
+            other => return Err(format!("{other:?}").into()),
+        }
+        Ok(())
     }
 
     /// Everything is released on SIGTERM, and the process goes on until it ends by itself.
