@@ -196,6 +196,10 @@ pub enum TerminateError {
     /// [`Shutdown`](crate::Shutdown). Whatever is left at the store runs out by itself.
     #[error("nobody was left to give the locks back; they become free when their time runs out")]
     Abandoned,
+    /// This is a forked child of the process that started the locker. The locks are its parent's, whose
+    /// locker goes on.
+    #[error("the locks are the parent process's: a forked child cannot terminate its locker")]
+    Forked,
 }
 
 fn list(keys: &[Key]) -> String {

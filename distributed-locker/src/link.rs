@@ -38,6 +38,9 @@ pub(crate) struct Link {
     side: Side,
     /// Connections belong to this runtime, whoever asks for them.
     runtime: Handle,
+    /// Its process. A forked child has a copy of each of its sockets, and the store would take what it
+    /// writes there for its parent's (S8).
+    pid: u32,
     time: Time,
     timeout: Duration,
     current: Arc<Mutex<Current>>,
@@ -88,6 +91,7 @@ impl Link {
             connect,
             side,
             runtime,
+            pid: std::process::id(),
             time,
             timeout,
             current: Arc::default(),
@@ -124,6 +128,10 @@ impl Link {
     where
         F: Future<Output = Result<T, BackendError>>,
     {
+        // Before anything is locked: in a forked child a thread may hold it that does not exist there.
+        if std::process::id() != self.pid {
+            return Err(forked());
+        }
         let asked = self.time.now();
         let deadline = asked + self.timeout;
         let ((backend, generation), was_open, sent) = match self.opened() {
@@ -356,6 +364,15 @@ impl Current {
 
 fn lock(current: &Mutex<Current>) -> MutexGuard<'_, Current> {
     current.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn forked() -> BackendError {
+    BackendError::new(
+        ErrorKind::Config,
+        Effect::NotApplied,
+        "this is a forked child of the process that started the locker, and the connection is its \
+         parent's: nothing was sent; start another locker in the child",
+    )
 }
 
 fn not_in_time() -> BackendError {

@@ -29,6 +29,9 @@ use std::time::Duration;
 /// A locker is bound to the tokio runtime that started it: the caller's side of the store lives
 /// there. The Reporter, which keeps the locks, lives on a thread of its own.
 ///
+/// A forked child has neither that thread nor a connection of its own. What it asks of its parent's
+/// locker is refused and never sent; it starts another locker, on another runtime.
+///
 /// ```
 /// # use distributed_locker::{AcquireOptions, Locker, Run, memory};
 /// # #[tokio::main(flavor = "current_thread")]
@@ -389,13 +392,18 @@ impl Locker {
     /// [`TerminateError::StillRunning`] when jobs, or releases that the store does not confirm, still
     /// have their locks at the end of the grace. They keep them, and the process's record stays, until
     /// they end or the process does. [`TerminateError::Unconfirmed`] when only that record may be left.
-    /// `terminate` may be called again.
+    /// `terminate` may be called again. [`TerminateError::Forked`] in a forked child, where nothing is
+    /// drained and nothing is waited for.
     ///
     /// # Cancel safety
     ///
     /// When it is dropped the draining goes on in the background.
     pub async fn terminate(&self, grace: Duration) -> Result<(), TerminateError> {
         let shared = &self.shared;
+        // A child would wait for locks that are its parent's to release.
+        if shared.is_forked() {
+            return Err(TerminateError::Forked);
+        }
         shared.drain("the locker was terminated".to_owned());
         let deadline = shared.time.now() + grace;
         let emptied = async {

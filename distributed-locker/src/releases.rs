@@ -20,7 +20,7 @@ use std::task::{Context, Poll};
 /// one comes after the last release that is heard of: several releases between two calls of
 /// [`next`](Self::next) may be one item. One also comes for each time in which releases may have been
 /// missed: the stream subscribes anew by itself when its subscription breaks. It ends when the locker
-/// has ended, and does not keep it from ending.
+/// has ended, and in a forked child, and does not keep the locker from ending.
 ///
 /// Some stores have no hints to give: Postgres behind a transaction pooler, and a Redis Cluster before
 /// version 7. There the stream reads the lock every 500 ms as long as it is asked for its next item,
@@ -146,6 +146,10 @@ impl Listening {
     /// Waits for a sign; answers whether one came before the locker ended.
     async fn hear(&mut self) -> bool {
         let shared = Arc::clone(&self.shared);
+        // What there is to hear is said to its parent.
+        if shared.is_forked() {
+            return false;
+        }
         tokio::select! {
             biased;
             _ = shared.ended() => false,

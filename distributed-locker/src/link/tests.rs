@@ -5,6 +5,7 @@ use super::{Link, Silence};
 use crate::time::Time;
 use crate::virtual_time::pass;
 use async_trait::async_trait;
+use futures_util::FutureExt;
 use locker_core::backend::{Connect, Side};
 use locker_core::memory::Memory;
 use locker_core::{Backend, BackendError, Clock, Effect, ErrorKind, Key, ManualClock};
@@ -112,6 +113,26 @@ async fn first_answered(link: &Link) -> usize {
         }
     }
     usize::MAX
+}
+
+/// S8, F26: a child has its parent's sockets. What it wrote there would be taken for its parent's, and
+/// answers would go to whoever reads first.
+#[tokio::test]
+async fn nothing_is_sent_in_another_process_than_the_one_of_the_link() {
+    let (mut link, slow) = slow(&[0.0]);
+    assert_eq!(first_answered(&link).await, 1);
+    link.pid += 1;
+    let key = Key::new("k").unwrap();
+    let mut sent = false;
+    let refused = link.call(async |store| {
+        sent = true;
+        store.read_lock(&key).await
+    });
+    let error = refused.now_or_never().unwrap().unwrap_err();
+    let found = (error.kind(), error.effect());
+    assert_eq!(found, (ErrorKind::Config, Effect::NotApplied), "{error}");
+    assert!(!sent, "{error}");
+    assert_eq!(slow.begun.load(Ordering::SeqCst), 1);
 }
 
 /// F12: without the time that earlier requests have waited, none would ever be answered.

@@ -4,8 +4,9 @@
 //! waits for, and one last line when it ends by itself.
 
 use distributed_locker::{
-    AcquireOptions, Acquired, BootClock, Clock, Event, HeartbeatPolicy, LockGuard, Locker, OnLost,
-    Release, Run, RunError, Timing, connect,
+    AcquireError, AcquireOptions, Acquired, BootClock, Clock, Event, ExtendError, Force,
+    HeartbeatPolicy, LockGuard, Locker, OnLost, Release, ReleaseError, Releases, Run, RunError,
+    TerminateError, Timing, connect,
 };
 use futures_util::future::join_all;
 use locker_testkit::scaled;
@@ -61,6 +62,19 @@ fn say(what: &str) {
     let mut out = std::io::stdout().lock();
     // A test that has gone needs no line.
     let _ = writeln!(out, "{now} {what}").and_then(|()| out.flush());
+}
+
+/// Whether a call failed because this is a forked child.
+fn says_forked<E: Error + 'static>(answer: Result<(), E>) -> bool {
+    let Err(error) = answer else { return false };
+    let mut cause: Option<&(dyn Error + 'static)> = Some(&error);
+    while let Some(error) = cause {
+        if error.to_string().contains("forked child") {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }
 
 struct Worker {
@@ -214,19 +228,18 @@ impl Worker {
         Ok(())
     }
 
-    /// A forked child has its parent's guard in its memory, and cannot use it (S8, F26).
+    /// A forked child has its parent's guard and locker in its memory, and cannot use them (S8, F26).
     async fn fork(&self) -> Outcome {
         let guard = self.acquire(AcquireOptions::new()).await?;
+        let releases = self.locker.on_release("k").await?;
         match fork::fork()? {
             fork::Fork::Child => {
-                let extended = guard.extend().await.is_err();
-                let acquired = self
-                    .locker
-                    .acquire("other", AcquireOptions::new())
-                    .await
-                    .is_err();
-                let released = guard.release().await.is_err();
-                say(&format!("child {extended} {acquired} {released}"));
+                // A call that waits for its parent's threads waits for ever.
+                let asked = self.not_refused(guard, releases);
+                match tokio::time::timeout(self.ttl, asked).await {
+                    Ok(not_refused) => say(&format!("child {not_refused:?}")),
+                    Err(_) => say("child hangs"),
+                }
                 std::process::exit(0);
             }
             fork::Fork::Parent(_) => {
@@ -237,6 +250,35 @@ impl Worker {
                 Ok(())
             }
         }
+    }
+
+    /// What is not refused in a forked child as what it is.
+    async fn not_refused(&self, guard: LockGuard, mut releases: Releases) -> Vec<&'static str> {
+        let (locker, owner) = (&self.locker, guard.owner_hash().clone());
+        let other = locker.acquire("other", AcquireOptions::new()).await;
+        let read = locker.read_lock_data("k").await.map(drop);
+        let status = locker.read_owner_hash_status(owner.clone()).await.map(drop);
+        let listened = locker.on_release("k").await.map(drop);
+        let forced = locker.force_release(&owner, Force::Now).await.map(drop);
+        let extended = guard.extend().await;
+        let terminated = locker.terminate(self.ttl * 10).await;
+        let given_back = guard.release().await;
+        let refused = [
+            ("acquire", matches!(other, Err(AcquireError::Forked))),
+            ("read_lock_data", says_forked(read)),
+            ("read_owner_hash_status", says_forked(status)),
+            ("on_release", says_forked(listened)),
+            ("Releases", releases.next().await.is_none()),
+            ("force_release", says_forked(forced)),
+            ("extend", matches!(extended, Err(ExtendError::Forked))),
+            (
+                "terminate",
+                matches!(terminated, Err(TerminateError::Forked)),
+            ),
+            ("release", matches!(given_back, Err(ReleaseError::Forked))),
+        ];
+        let not_refused = refused.into_iter().filter(|(_, refused)| !refused);
+        not_refused.map(|(call, _)| call).collect()
     }
 
     /// A job forks, and ends in both processes (S9).

@@ -124,9 +124,9 @@ pub enum Event {
         /// By how much, in microseconds.
         micros: u64,
     },
-    /// A forked child tried to use its parent's guard.
+    /// A forked child tried to use its parent's guard and connection.
     Child {
-        /// Whether extend, acquire and release were all refused.
+        /// Whether everything that it asked for was refused.
         refused: bool,
         /// For how long its copy of the guard called itself valid.
         valid_micros: u64,

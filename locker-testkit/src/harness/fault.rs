@@ -102,7 +102,7 @@ const ROWS: &[(&str, &str)] = &[
     ),
     (
         "fork of the owner; a cloned identity",
-        "the child cannot use the guards",
+        "the child can use neither guards nor connections",
     ),
     (
         "500 waiters, 100 releases",

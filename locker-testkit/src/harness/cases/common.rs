@@ -234,7 +234,10 @@ fn forked(scene: &mut Scene) -> Result<(), String> {
         scene.did("a forked child lives", from, Some(place));
         match child {
             Some((refused, valid)) => {
-                scene.expect(refused, "the child could use its parent's guard");
+                scene.expect(
+                    refused,
+                    "the child could use its parent's guard or connection",
+                );
                 let limit = Some(scene.times.t);
                 scene.took("the clone calls its copy valid for", 0, valid, limit);
             }

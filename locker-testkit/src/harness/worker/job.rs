@@ -4,7 +4,7 @@ use super::{Worker, name};
 use crate::harness::event::Event;
 use crate::harness::times::{as_micros, micros};
 use crate::harness::witness::{Act, Answer};
-use distributed_locker::{AcquireOptions, LockGuard, ReleaseError};
+use distributed_locker::{AcquireOptions, Force, LockGuard, ReleaseError};
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -163,8 +163,8 @@ impl Worker {
         })
     }
 
-    /// A copy of this process, guard and all, tries to use the guard (S8). No Reporter runs in it,
-    /// so its guard ends at its deadline.
+    /// A copy of this process, guard and all, tries to use the guard and the connection (S8). No
+    /// Reporter runs in it, so its guard ends at its deadline.
     async fn fork(&self, guard: &LockGuard) {
         let from = micros();
         let Ok(fork::Fork::Child) = fork::fork() else {
@@ -174,12 +174,19 @@ impl Worker {
         let other = name(self.witnesses.len());
         let acquired = self.locker.acquire(other.as_str(), AcquireOptions::new());
         let acquired = acquired.await.is_ok();
+        let read = self
+            .locker
+            .read_lock_data(guard.key().clone())
+            .await
+            .is_ok();
+        let forced = self.locker.force_release(guard.owner_hash(), Force::Now);
+        let forced = forced.await.is_ok();
         while guard.is_valid() {
             std::thread::sleep(STEP);
         }
         let valid_micros = micros() - from;
         self.say.event(Event::Child {
-            refused: !extended && !acquired,
+            refused: !(extended || acquired || read || forced),
             valid_micros,
         });
         std::process::exit(0);
