@@ -229,9 +229,10 @@ impl Acquisition<'_> {
             // The lock is wanted by others: enrol before the first try, not after it.
             self.subscribe(turn, process).await;
         }
+        // Before the clock is read: what the store says from now on is news.
+        let store_clock = shared.store_clock();
         let now = shared.time.now();
         let seed = owner.seq() ^ u64::from(shared.pid) << 32;
-        let store_clock = shared.store_clock();
         // When a subscription that has ended is renewed at the earliest.
         let mut subscribe_at = now;
         let mut step = Acquire::begin(now, owner, shared.timing, patience, store_clock, seed);

@@ -106,7 +106,8 @@ pub enum ReporterEvent {
         /// The last failure, if the store was asked.
         error: Option<BackendError>,
     },
-    /// The store's clock has moved against the machine's by more than the hard margin. On a store
+    /// The store's clock has moved against the machine's by more than the hard margin and what A1
+    /// allows for the time between two answers: it was stepped, or another server answers. On a store
     /// that expires by wall clock this touches assumption A3.
     StoreClockJumped(ClockJump),
     /// The machine's wall clock and boot clock have moved against each other: the clock was

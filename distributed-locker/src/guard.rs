@@ -310,7 +310,8 @@ impl Drop for LockGuard {
 ///
 /// When it is dropped the departure goes to the Reporter.
 async fn give_back(shared: &Arc<Shared>, mut departure: Departure) -> Word {
-    let give_up = shared.time.now() + shared.timing.request_timeout * 2;
+    let sent = shared.time.now();
+    let give_up = sent + shared.timing.request_timeout * 2;
     let owner = departure.owner();
     let (gone_by, unsettled) = (departure.gone_by, departure.unsettled);
     // What was held is released first, whatever else there is to settle.
@@ -321,7 +322,7 @@ async fn give_back(shared: &Arc<Shared>, mut departure: Departure) -> Word {
         .await;
     let failure = answer.as_ref().err().cloned();
     if let Ok(reply) = &answer {
-        shared.heard(reply);
+        shared.heard(sent, reply);
     }
     let machine = match machine.on_released(shared.time.now(), answer) {
         Step::Done(end) => {

@@ -121,12 +121,11 @@ impl Shared {
         now + self.timing.lock_ttl + drift + self.timing.not_after_patience()
     }
 
-    /// Notes the store's time in an answer; a jump of it is an event.
-    pub(crate) fn heard<T>(&self, reply: &Reply<T>) {
+    /// Notes the store's time in the answer to what was sent then; a jump of it is an event.
+    pub(crate) fn heard<T>(&self, sent: Instant, reply: &Reply<T>) {
         let Some(told) = reply.store_time else { return };
         let now = self.time.now();
-        let tolerance = self.timing.hard_margin + self.timing.request_timeout;
-        let jump = self.lock_clock().observe(now, told, tolerance);
+        let jump = self.lock_clock().observe(sent, told, now, &self.timing);
         if let Some(jump) = jump {
             self.events.report(ReporterEvent::StoreClockJumped(jump));
         }

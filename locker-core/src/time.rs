@@ -7,6 +7,7 @@
 //! | [`StoreTime`] | the store | `not_after`, and nothing else |
 //! | [`Timestamp`] | a wall clock | people, and the numbers of fencing tokens |
 
+use crate::timing::Timing;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::{Add, Sub};
@@ -85,6 +86,11 @@ impl StoreTime {
     pub const fn as_micros(self) -> u64 {
         self.0
     }
+
+    /// The time from `earlier` to here; zero if `earlier` is later.
+    fn since(self, earlier: Self) -> Duration {
+        Duration::from_micros(self.0.saturating_sub(earlier.0))
+    }
 }
 
 impl Add<Duration> for StoreTime {
@@ -94,39 +100,89 @@ impl Add<Duration> for StoreTime {
     }
 }
 
-/// What an owner knows about its store's clock: the last store time it was told, and when.
+/// What an owner knows about its store's clock, from the answers that bear the store's time.
 ///
-/// Every answer bears the store's time. Between answers the estimate runs with the owner's clock.
+/// # What an answer proves
+///
+/// The store read its clock after the request was sent, and before its answer is looked at. The two
+/// may lie far apart: the answer waits in its socket while the thread of its reader is blocked, or the
+/// process stopped. So when it is looked at, the store's clock shows what was told at least, and at
+/// most as much more as has passed since the request was sent.
+///
+/// * The *estimate* is moved into these bounds, and no further. An answer that was looked at late
+///   agrees with an estimate that is right, and does not set it back.
+/// * From one answer to the next the store's clock moves on by no less than from the look at the first
+///   to the sending of the second, and by no more than from the sending of the first to the look at the
+///   second. What lies outside of that by more than the clocks may drift apart meanwhile (A1), and
+///   the hard margin, is a *jump*: nothing else explains it.
+/// * Of an answer to what was sent before the last one was looked at nobody knows which of the two the
+///   store made first. It changes nothing.
+///
+/// # Why `not_after` is sound whatever the estimate is (S7)
+///
+/// A `not_after` is taken from the estimate, but compared with the store's own clock only: when the
+/// claim is executed, and when it is settled. So what was given up is forgotten only when the store
+/// refuses it, even where the estimate was wrong, and also after a jump forward (A3). (A jump back is
+/// another matter, and A6 speaks of it.) The estimate decides how long that takes. Is it behind, a
+/// claim may come too late: the answer says so, and corrects it. Is it ahead, a claim can take effect
+/// for longer, and is settled as much later. It is off by no more than the time from the sending of the
+/// last request to the look at its answer, and what the clocks have drifted apart since.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct StoreClock {
-    last: Option<(StoreTime, Instant)>,
+    last: Option<Heard>,
+}
+
+/// The last answer that counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Heard {
+    sent: Instant,
+    told: StoreTime,
+    looked_at: Instant,
+    /// What the store's clock shows, as far as is known, at the look.
+    estimate: StoreTime,
 }
 
 impl StoreClock {
-    /// Notes the store time of an answer that arrived at `now`.
+    /// Notes the store time of an answer to what was sent at `sent`, and that is looked at `now`.
     ///
-    /// Answers how far the store's clock has moved against the owner's since the answer before, if
-    /// by more than `tolerance`: a clock that was stepped, or another server after a fail-over.
+    /// Answers by how much, at least, the store's clock has jumped since the answer before: it was
+    /// stepped, or another server has taken over.
     pub fn observe(
         &mut self,
-        now: Instant,
+        sent: Instant,
         told: StoreTime,
-        tolerance: Duration,
+        now: Instant,
+        timing: &Timing,
     ) -> Option<ClockJump> {
-        let expected = self.estimate(now);
-        self.last = Some((told, now));
-        let expected = expected?;
-        let by = Duration::from_micros(told.0.abs_diff(expected.0));
-        (by > tolerance).then_some(if told > expected {
-            ClockJump::Forward(by)
+        if self.last.is_some_and(|last| sent < last.looked_at) {
+            return None;
+        }
+        let at_most = told + now.since(sent);
+        let estimate = self
+            .estimate(now)
+            .map_or(told, |estimate| estimate.clamp(told, at_most));
+        let before = self.last.replace(Heard {
+            sent,
+            told,
+            looked_at: now,
+            estimate,
+        })?;
+        let (least, most) = (sent.since(before.looked_at), now.since(before.sent));
+        let back = (before.told + least).since(told);
+        let forward = told.since(before.told + most);
+        if back > timing.clock_tolerance(least) {
+            Some(ClockJump::Back(back))
+        } else if forward > timing.clock_tolerance(most) {
+            Some(ClockJump::Forward(forward))
         } else {
-            ClockJump::Back(by)
-        })
+            None
+        }
     }
 
-    /// The store's time at `now`, at most one round trip behind; `None` before the first answer.
+    /// The store's time at `now`; `None` before the first answer.
     pub fn estimate(&self, now: Instant) -> Option<StoreTime> {
-        self.last.map(|(told, at)| told + now.since(at))
+        self.last
+            .map(|last| last.estimate + now.since(last.looked_at))
     }
 }
 
@@ -313,23 +369,101 @@ impl Clock for ManualClock {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    fn at(millis: u64) -> Instant {
+        Instant::ZERO + Duration::from_millis(5000 + millis)
+    }
+
+    /// The store's clock when the owner's shows that.
+    fn store(millis: u64) -> StoreTime {
+        StoreTime::from_micros(100_000_000) + Duration::from_millis(millis)
+    }
+
+    /// An answer that was sent then, bears this time, and is looked at then.
+    fn hear(clock: &mut StoreClock, sent: u64, told: u64, looked_at: u64) -> Option<ClockJump> {
+        clock.observe(at(sent), store(told), at(looked_at), &Timing::default())
+    }
 
     #[test]
     fn the_estimate_runs_with_the_owners_clock_and_a_jump_is_seen() {
         let mut clock = StoreClock::default();
-        let start = Instant::from_nanos(5_000_000_000);
-        let tolerance = Duration::from_millis(200);
-        assert_eq!(clock.estimate(start), None);
-        assert_eq!(
-            clock.observe(start, StoreTime::from_micros(100), tolerance),
-            None
-        );
-        let later = start + Duration::from_secs(1);
-        assert_eq!(
-            clock.estimate(later),
-            Some(StoreTime::from_micros(1_000_100))
-        );
-        let jump = clock.observe(later, StoreTime::from_micros(4_000_100), tolerance);
+        assert_eq!(clock.estimate(at(0)), None);
+        assert_eq!(hear(&mut clock, 0, 0, 0), None);
+        assert_eq!(clock.estimate(at(1000)), Some(store(1000)));
+        let jump = hear(&mut clock, 1000, 4000, 1000);
         assert_eq!(jump, Some(ClockJump::Forward(Duration::from_secs(3))));
+        assert_eq!(clock.estimate(at(2000)), Some(store(5000)));
+        let jump = hear(&mut clock, 2000, 1000, 2000);
+        assert_eq!(jump, Some(ClockJump::Back(Duration::from_secs(4))));
+        assert_eq!(hear(&mut clock, 3000, 2000, 3000), None, "it is told once");
+    }
+
+    /// A3, S7: it has waited in its socket while its reader's thread was blocked.
+    #[test]
+    fn an_answer_that_is_looked_at_late_is_no_jump_and_sets_nothing_back() {
+        let mut clock = StoreClock::default();
+        assert_eq!(hear(&mut clock, 0, 0, 1), None);
+        assert_eq!(hear(&mut clock, 10, 10, 3010), None);
+        assert_eq!(clock.estimate(at(3010)), Some(store(3009)));
+        assert_eq!(hear(&mut clock, 3100, 3100, 3101), None);
+        // Nor is it one if there is nothing to compare it with but itself.
+        let mut clock = StoreClock::default();
+        assert_eq!(hear(&mut clock, 0, 0, 3000), None);
+        assert_eq!(hear(&mut clock, 3100, 3100, 3101), None);
+        assert_eq!(clock.estimate(at(3101)), Some(store(3100)));
+    }
+
+    /// A jump that happened before what was looked at last does not happen again.
+    #[test]
+    fn an_answer_that_was_overtaken_changes_nothing() {
+        let mut clock = StoreClock::default();
+        assert_eq!(hear(&mut clock, 0, 0, 0), None);
+        let jump = hear(&mut clock, 200, 5200, 210);
+        assert!(matches!(jump, Some(ClockJump::Forward(_))), "{jump:?}");
+        let known = clock;
+        assert_eq!(hear(&mut clock, 100, 105, 300), None);
+        assert_eq!(clock, known);
+    }
+
+    /// The estimate is put right at once where an answer contradicts it.
+    #[test]
+    fn the_estimate_is_never_further_off_than_the_answers_round_trip() {
+        let mut clock = StoreClock::default();
+        hear(&mut clock, 0, 0, 0);
+        hear(&mut clock, 1000, 5000, 1010);
+        assert_eq!(clock.estimate(at(1010)), Some(store(5000)));
+        hear(&mut clock, 2000, 1000, 2010);
+        assert_eq!(clock.estimate(at(2010)), Some(store(1010)));
+    }
+
+    proptest! {
+        /// A1, A3: whatever the round trips, and however late the answers are looked at.
+        #[test]
+        fn a_clock_that_only_drifts_never_jumps(
+            rate in 900_u64..=1100,
+            requests in prop::collection::vec(
+                (
+                    0_u64..100_000,
+                    prop_oneof![0_u64..3, 0_u64..1500, 0_u64..60_000],
+                    prop_oneof![0_u64..3, 0_u64..1500, 0_u64..60_000],
+                ),
+                1..40,
+            ),
+        ) {
+            let shows = |millis: u64| store(millis * rate / 1000);
+            let mut answers: Vec<_> = requests
+                .into_iter()
+                .map(|(sent, way_there, way_back)| {
+                    (sent + way_there + way_back, sent, shows(sent + way_there))
+                })
+                .collect();
+            answers.sort_unstable();
+            let mut clock = StoreClock::default();
+            for (looked_at, sent, told) in answers {
+                let jump = clock.observe(at(sent), told, at(looked_at), &Timing::default());
+                prop_assert_eq!(jump, None);
+            }
+        }
     }
 }

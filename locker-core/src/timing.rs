@@ -185,6 +185,12 @@ impl Timing {
         2 * self.request_timeout
     }
 
+    /// By how much two clocks of different machines may disagree about how long `elapsed` was, before
+    /// one of them has jumped (A1).
+    pub(crate) fn clock_tolerance(&self, elapsed: Duration) -> Duration {
+        self.hard_margin + elapsed * self.drift_permille / 1000
+    }
+
     fn with_liveness_of(self, dead_after: Duration) -> Self {
         Self {
             liveness_ttl: dead_after,

@@ -24,7 +24,7 @@ fn patience(wait_until: Option<Instant>) -> Patience {
 /// Begins at 0 s, when the store's clock was last told.
 fn begin(patience: Patience) -> AcquireStep {
     let mut clock = StoreClock::default();
-    clock.observe(at(0.0), store(0.0), Duration::MAX);
+    clock.observe(at(0.0), store(0.0), at(0.0), &timing());
     Acquire::begin(at(0.0), owner(1, 1), timing(), patience, clock, 1)
 }
 

@@ -211,6 +211,7 @@ impl<'a> Releasing<'a> {
         };
         // The semaphore is never closed.
         let turn = turns.acquire().await;
+        let sent = shared.time.now();
         // Most of what departs has not been answered to its caller, and none of it has to get through
         // at the next try, as an extend has.
         let mut answering = pin!(self.desk.link.send(request, Silence::IsKnown));
@@ -225,7 +226,7 @@ impl<'a> Releasing<'a> {
         // Whoever was refused, or had no connection, may well be heard the next time.
         self.is_unheard = answer.as_ref().is_err_and(BackendError::is_unanswered);
         if let Ok(reply) = &answer {
-            shared.heard(reply);
+            shared.heard(sent, reply);
         }
         answer
     }

@@ -132,6 +132,7 @@ impl Reports<'_> {
     async fn call(&mut self, machine: Report, request: Request) -> ReportStep {
         let shared = self.shared;
         let ttl = shared.timing.liveness_ttl;
+        let sent = shared.time.now();
         match request {
             Request::Create(process) => {
                 let answer = self
@@ -140,7 +141,7 @@ impl Reports<'_> {
                     .await;
                 answer
                     .as_ref()
-                    .map(|reply| shared.heard(reply))
+                    .map(|reply| shared.heard(sent, reply))
                     .unwrap_or_default();
                 machine.on_birth(shared.time.now(), answer)
             }
@@ -150,7 +151,7 @@ impl Reports<'_> {
                     .call(async |store| store.renew_process(&process, ttl).await)
                     .await;
                 match &answer {
-                    Ok(reply) => shared.heard(reply),
+                    Ok(reply) => shared.heard(sent, reply),
                     Err(error) => shared.events.report(ReporterEvent::Failed(error.clone())),
                 }
                 self.compare_clocks(&machine);

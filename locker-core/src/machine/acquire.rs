@@ -82,6 +82,8 @@ pub struct Acquire {
     store_clock: StoreClock,
     jitter: Jitter,
     asked: Asked,
+    /// When the last request was sent.
+    sent: Instant,
     unsettled: Option<StoreTime>,
     too_late: u32,
     /// How often in a row nothing was heard of the holder's process.
@@ -94,7 +96,7 @@ pub struct Acquire {
 #[derive(Debug)]
 enum Asked {
     /// The answer to a claim.
-    Claim { sent: Instant, not_after: StoreTime },
+    Claim { not_after: StoreTime },
     /// Whether the holder of this record lives; and when the lock was to be tried anyway.
     Process {
         held: Box<Held>,
@@ -142,6 +144,7 @@ impl Acquire {
             store_clock,
             jitter: Jitter::new(seed),
             asked: Asked::Lock,
+            sent: now,
             unsettled: None,
             too_late: 0,
             unheard: 0,
@@ -166,10 +169,10 @@ impl Acquire {
             Asked::Free { held, .. } | Asked::Turn { held, .. } if self.is_out_of_time(now) => {
                 self.end(Outcome::Held(held))
             }
-            Asked::Turn { .. } => self.look(),
+            Asked::Turn { .. } => self.look(now),
             Asked::Free { held, try_at } if now < try_at => {
                 if self.patience.cheap_death_poll.is_some() {
-                    self.ask_process(held, Some(try_at))
+                    self.ask_process(now, held, Some(try_at))
                 } else {
                     self.asked = Asked::Free { held, try_at };
                     Step::Sleep(self, try_at)
@@ -207,7 +210,7 @@ impl Acquire {
         now: Instant,
         answer: Result<Reply<Claimed>, BackendError>,
     ) -> AcquireStep {
-        let Asked::Claim { sent, not_after } = self.take_asked() else {
+        let Asked::Claim { not_after } = self.take_asked() else {
             return self.create(now);
         };
         let reply = match answer {
@@ -221,7 +224,10 @@ impl Acquire {
         };
         self.heard(now, reply.store_time);
         match reply.value {
-            Claimed::Granted(token) => self.end(Outcome::Granted { token, sent }),
+            Claimed::Granted(token) => {
+                let sent = self.sent;
+                self.end(Outcome::Granted { token, sent })
+            }
             Claimed::Held(held) => {
                 let refused = self.taking.take();
                 self.consider(now, Box::new(held), refused.as_ref())
@@ -319,14 +325,14 @@ impl Acquire {
             }
             Some(Liveness::Dead) => self.take_over(now, held.observed),
             Some(Liveness::Alive(_) | Liveness::Unknown) => self.wait_for(now, held, None),
-            None => self.ask_process(held, None),
+            None => self.ask_process(now, held, None),
         }
     }
 
-    fn ask_process(mut self, held: Box<Held>, try_at: Option<Instant>) -> AcquireStep {
+    fn ask_process(self, now: Instant, held: Box<Held>, try_at: Option<Instant>) -> AcquireStep {
         let process = held.data.process().clone();
-        self.asked = Asked::Process { held, try_at };
-        Step::Call(self, Request::ReadProcess(process))
+        let asked = Asked::Process { held, try_at };
+        self.ask(now, asked, Request::ReadProcess(process))
     }
 
     /// Waits for a lock whose holder is not known to be dead. `try_at` is when it was to be tried anyway,
@@ -382,44 +388,46 @@ impl Acquire {
         }
     }
 
-    fn create(mut self, now: Instant) -> AcquireStep {
-        let claim = self.claim(now);
-        Step::Call(self, Request::TryCreate(claim))
+    fn create(self, now: Instant) -> AcquireStep {
+        let (claim, asked) = self.claim(now);
+        self.ask(now, asked, Request::TryCreate(claim))
     }
 
     fn take_over(mut self, now: Instant, observed: Observed) -> AcquireStep {
         self.taking = Some(observed.clone());
-        let claim = self.claim(now);
-        Step::Call(self, Request::TakeOver(claim, observed))
+        let (claim, asked) = self.claim(now);
+        self.ask(now, asked, Request::TakeOver(claim, observed))
     }
 
-    fn look(mut self) -> AcquireStep {
-        self.asked = Asked::Lock;
+    fn look(self, now: Instant) -> AcquireStep {
         let key = self.owner.key().clone();
-        Step::Call(self, Request::ReadLock(key))
+        self.ask(now, Asked::Lock, Request::ReadLock(key))
     }
 
-    fn claim(&mut self, now: Instant) -> Claim {
+    fn ask(mut self, now: Instant, asked: Asked, request: Request) -> AcquireStep {
+        self.asked = asked;
+        self.sent = now;
+        Step::Call(self, request)
+    }
+
+    fn claim(&self, now: Instant) -> (Claim, Asked) {
         let not_after = match self.store_clock.estimate(now) {
             Some(store_now) => store_now + self.timing.not_after_patience(),
             // Only a store without a clock has told none by now; it bounds claims by other means.
             None => StoreTime::from_micros(u64::MAX),
         };
-        self.asked = Asked::Claim {
-            sent: now,
-            not_after,
-        };
-        Claim {
+        let claim = Claim {
             owner: self.owner.clone(),
             ttl: self.timing.lock_ttl,
             not_after,
-        }
+        };
+        (claim, Asked::Claim { not_after })
     }
 
     fn heard(&mut self, now: Instant, store_time: Option<StoreTime>) {
         if let Some(told) = store_time {
             // Jumps are noticed where reports are made; here only the newest estimate counts.
-            let _ = self.store_clock.observe(now, told, Duration::MAX);
+            let _ = self.store_clock.observe(self.sent, told, now, &self.timing);
         }
     }
 

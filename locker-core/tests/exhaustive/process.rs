@@ -111,7 +111,7 @@ impl Process {
             cheap_death_poll: None,
         };
         let mut clock = StoreClock::default();
-        clock.observe(at, told, Duration::MAX);
+        clock.observe(at, told, at, &self.timing);
         let step = Acquire::begin(at, self.owner(), self.timing, patience, clock, 1);
         self.on_acquire(at, step);
     }

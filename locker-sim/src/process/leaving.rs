@@ -125,7 +125,7 @@ impl Process {
         ticket: Ticket,
         answer: Answer,
     ) {
-        self.heard(env, &answer);
+        self.heard(env, ticket, &answer);
         let now = self.now(env);
         let Some(machine) = self.release_machine(id) else {
             return;

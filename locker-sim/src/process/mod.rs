@@ -393,14 +393,15 @@ impl Process {
         ticket
     }
 
-    fn heard(&mut self, env: &Env, answer: &Answer) {
+    fn heard(&mut self, env: &Env, ticket: Ticket, answer: &Answer) {
         if let Ok(Reply {
             store_time: Some(told),
             ..
         }) = answer
         {
+            let sent = self.clock.read(env.flights[ticket.0].sent);
             let now = self.now(env);
-            let _ = self.store_clock.observe(now, *told, Duration::MAX);
+            let _ = self.store_clock.observe(sent, *told, now, &self.timing);
         }
     }
 }

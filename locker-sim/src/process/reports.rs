@@ -119,7 +119,7 @@ impl Process {
         let Some(machine) = self.reporter.machine.take() else {
             return;
         };
-        self.heard(env, &answer);
+        self.heard(env, ticket, &answer);
         let now = self.now(env);
         let acknowledged = matches!(
             &answer,
