@@ -24,7 +24,8 @@ use tokio::sync::broadcast;
 /// A locker needs nobody who listens: whatever can be repeated is being repeated, and a job learns of
 /// its own loss from its guard. Events are for people and for their alarms. They are bounded: a
 /// failure that lasts is told at most once per recheck interval (reports: once per try), however many
-/// locks it concerns, and a reader that is late gets [`Missed`](Self::Missed).
+/// locks it concerns; a store's clock that goes on jumping, as often in each direction; and a reader
+/// that is late gets [`Missed`](Self::Missed).
 ///
 /// All of them are also written to [`tracing`](https://docs.rs/tracing), under the target
 /// `distributed_locker`, with the fields `owner`, `process`, `locks`, `error` and so on.
@@ -108,7 +109,8 @@ pub enum ReporterEvent {
     },
     /// The store's clock has moved against the machine's by more than the hard margin and what A1
     /// allows for the time between two answers: it was stepped, or another server answers. On a store
-    /// that expires by wall clock this touches assumption A3.
+    /// that expires by wall clock this touches assumption A3. Where the primaries of a cluster go by
+    /// clocks that differ so much, it is told again and again.
     StoreClockJumped(ClockJump),
     /// The machine's wall clock and boot clock have moved against each other: the clock was
     /// stepped, or the machine was paused without its boot clock noticing (A4).

@@ -68,6 +68,7 @@ mod shared;
 mod shutdown;
 mod spans;
 mod standby;
+mod store_clock;
 mod sync;
 mod time;
 mod url;

@@ -7,6 +7,7 @@ use crate::incarnation::Incarnation;
 use crate::link::Link;
 use crate::queue::Queues;
 use crate::registry::Registry;
+use crate::store_clock::WatchedClock;
 use crate::time::Time;
 use locker_core::backend::{KeptBy, Limits, Reply};
 use locker_core::time::StoreClock;
@@ -36,7 +37,7 @@ pub(crate) struct Shared {
     pub(crate) draining: OnceLock<String>,
     pub(crate) lose_on_pause: bool,
     not_retired: Mutex<Option<BackendError>>,
-    store_clock: Mutex<StoreClock>,
+    store_clock: Mutex<WatchedClock>,
     next_seq: AtomicU64,
 }
 
@@ -125,7 +126,7 @@ impl Shared {
     pub(crate) fn heard<T>(&self, sent: Instant, reply: &Reply<T>) {
         let Some(told) = reply.store_time else { return };
         let now = self.time.now();
-        let jump = self.lock_clock().observe(sent, told, now, &self.timing);
+        let jump = self.lock_clock().hear(sent, told, now, &self.timing);
         if let Some(jump) = jump {
             self.events.report(ReporterEvent::StoreClockJumped(jump));
         }
@@ -133,10 +134,10 @@ impl Shared {
 
     /// What is known about the store's clock.
     pub(crate) fn store_clock(&self) -> StoreClock {
-        *self.lock_clock()
+        self.lock_clock().clock
     }
 
-    fn lock_clock(&self) -> MutexGuard<'_, StoreClock> {
+    fn lock_clock(&self) -> MutexGuard<'_, WatchedClock> {
         self.store_clock
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

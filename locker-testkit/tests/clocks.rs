@@ -28,6 +28,11 @@ async fn take(locker: &Locker, key: &str) -> LockGuard {
     guard.expect("it is free")
 }
 
+async fn take_and_release(locker: &Locker, key: &str) {
+    let released = take(locker, key).await.release().await;
+    released.expect("it is released");
+}
+
 /// The jumps that were told until the locker ended.
 async fn jumps(locker: Locker, mut events: Events) -> Vec<ClockJump> {
     let ended = locker.terminate(Duration::from_secs(5)).await;
@@ -109,6 +114,40 @@ async fn answers_that_are_looked_at_late_are_no_jumps_of_the_stores_clock() {
         }
         assert_eq!(jumps(locker, events).await, [], "{method:?}, {is_dropped}");
     }
+}
+
+/// A cluster of two primaries, whose clocks differ.
+#[derive(Debug, Clone)]
+struct Skewed;
+
+#[async_trait]
+impl Twist for Skewed {
+    async fn release(&self, store: &dyn Backend, owner: &OwnerHash) -> Answer<Released> {
+        let mut reply = store.release(owner).await?;
+        if owner.key().as_str() == "ahead" {
+            reply.store_time = reply.store_time.map(|told| told + STEP);
+        }
+        Ok(reply)
+    }
+}
+
+#[tokio::test]
+async fn primaries_whose_clocks_differ_are_told_once_per_recheck_and_direction() {
+    let clock = Arc::new(ManualClock::new());
+    let (locker, events) = locker(Skewed, &clock).await;
+    let rechecks = 3;
+    let pause = locker.timing().recheck_every / 100;
+    for _ in 0..rechecks * 100 {
+        take_and_release(&locker, "behind").await;
+        take_and_release(&locker, "ahead").await;
+        pass(&clock, pause).await;
+    }
+    let jumps = jumps(locker, events).await;
+    let is_forward = |jump: &&ClockJump| matches!(jump, ClockJump::Forward(_));
+    let forward = jumps.iter().filter(is_forward).count();
+    assert!((1..=rechecks + 1).contains(&forward), "{jumps:?}");
+    let back = jumps.len() - forward;
+    assert!((1..=rechecks + 1).contains(&back), "{jumps:?}");
 }
 
 /// A store whose clock is stepped forward.

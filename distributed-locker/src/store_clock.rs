@@ -1,0 +1,63 @@
+//! The store's clock as this process has heard of it, and how often its jumps are told: each direction at
+//! most once per recheck interval.
+//!
+//! Every answer bears the store's time, and a store may go on jumping: two primaries of a cluster whose
+//! clocks differ answer in turns. Without a limit that would be an event per answer, and nobody would see
+//! the others. A jump forward touches A3, and one back does not, so neither hides the other.
+
+use locker_core::time::{ClockJump, StoreClock};
+use locker_core::{Instant, StoreTime, Timing};
+
+/// What is known about the store's clock, and when its jumps were told.
+#[derive(Debug, Default)]
+pub(crate) struct WatchedClock {
+    pub(crate) clock: StoreClock,
+    forward_told: Option<Instant>,
+    back_told: Option<Instant>,
+}
+
+impl WatchedClock {
+    /// Notes an answer to what was sent then. Answers a jump that is to be told.
+    pub(crate) fn hear(
+        &mut self,
+        sent: Instant,
+        told: StoreTime,
+        now: Instant,
+        timing: &Timing,
+    ) -> Option<ClockJump> {
+        let jump = self.clock.observe(sent, told, now, timing)?;
+        let last = match jump {
+            ClockJump::Forward(_) => &mut self.forward_told,
+            ClockJump::Back(_) => &mut self.back_told,
+        };
+        if last.is_some_and(|last| now.since(last) < timing.recheck_every) {
+            return None;
+        }
+        *last = Some(now);
+        Some(jump)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    /// Two primaries whose clocks differ by 3 s answer in turns, for 11 s.
+    #[test]
+    fn a_clock_that_goes_on_jumping_is_told_once_per_interval_and_direction() {
+        let timing = Timing::default();
+        let mut clock = WatchedClock::default();
+        let mut told = Vec::new();
+        for millis in (0..11_000).step_by(100) {
+            let passed = Duration::from_millis(millis);
+            let skew = Duration::from_secs(if millis % 200 == 0 { 0 } else { 3 });
+            let (now, store) = (Instant::ZERO + passed, StoreTime::from_micros(0) + passed);
+            if let Some(jump) = clock.hear(now, store + skew, now, &timing) {
+                told.push((millis, matches!(jump, ClockJump::Forward(_))));
+            }
+        }
+        let expected = [100, 200, 5100, 5200, 10_100, 10_200].map(|at| (at, at % 200 != 0));
+        assert_eq!(told, expected);
+    }
+}
