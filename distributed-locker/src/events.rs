@@ -112,8 +112,9 @@ pub enum ReporterEvent {
     /// that expires by wall clock this touches assumption A3. Where the primaries of a cluster go by
     /// clocks that differ so much, it is told again and again.
     StoreClockJumped(ClockJump),
-    /// The machine's wall clock and boot clock have moved against each other: the clock was
-    /// stepped, or the machine was paused without its boot clock noticing (A4).
+    /// The machine's wall clock and boot clock have moved against each other by more than the hard
+    /// margin: the clock was stepped, or the machine was paused without its boot clock noticing (A4).
+    /// A time daemon that slews moves both alike.
     WallClockJumped(Duration),
     /// The operating system refused random bits for a new incarnation. They are asked for again.
     System(Arc<io::Error>),

@@ -5,12 +5,14 @@
 
 mod alarm;
 mod boot;
+mod wall;
 
 pub(crate) use alarm::{Alarm, KillTimer};
 pub use boot::BootClock;
+pub(crate) use wall::WallClock;
 
 use locker_core::time::ManualSleep;
-use locker_core::{Clock, Instant, ManualClock, Timestamp};
+use locker_core::{Clock, Instant, ManualClock};
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,13 +31,6 @@ impl Time {
         match self {
             Self::Boot(clock) => clock.now(),
             Self::Manual(clock) => clock.now(),
-        }
-    }
-
-    pub(crate) fn wall(&self) -> Timestamp {
-        match self {
-            Self::Boot(clock) => clock.wall(),
-            Self::Manual(clock) => clock.wall(),
         }
     }
 

@@ -4,10 +4,10 @@ use crate::events::{EndReason, ReporterEvent};
 use crate::incarnation::Incarnation;
 use crate::link::{Link, Silence};
 use crate::shared::{Ending, Life, Shared};
-use crate::time::{Alarm, Time};
+use crate::time::{Alarm, Time, WallClock};
 use locker_core::machine::report::{End, Report, ReportStep, Request};
 use locker_core::machine::{Jitter, Step};
-use locker_core::{Backend, BackendError, Effect, Instant, ProcessHash, Timestamp};
+use locker_core::{Backend, BackendError, Effect, Instant, ProcessHash};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,7 +29,7 @@ pub(super) async fn run(
         ending: Ending::Gone,
         jitter: Jitter::new(u64::from(shared.pid)),
         stillborn: 0,
-        wall_gap: None,
+        wall: WallClock::default(),
     };
     while !reports.is_done() {
         reports.incarnation().await;
@@ -49,8 +49,7 @@ struct Reports<'a> {
     jitter: Jitter,
     /// How many births in a row have failed.
     stillborn: u32,
-    /// Wall clock minus boot clock at the last report, in microseconds.
-    wall_gap: Option<i64>,
+    wall: WallClock,
 }
 
 impl Reports<'_> {
@@ -240,22 +239,14 @@ impl Reports<'_> {
         if matches!(self.shared.time, Time::Manual(_)) {
             return;
         }
-        let wall: Timestamp = self.shared.time.wall();
-        let boot = self.shared.time.now().as_nanos() / 1000;
-        let gap = wall
-            .as_micros()
-            .cast_signed()
-            .wrapping_sub(boot.cast_signed());
-        if let Some(last) = self.wall_gap.replace(gap) {
-            let moved = Duration::from_micros(gap.abs_diff(last));
-            if moved > self.shared.timing.hard_margin {
-                let event = ReporterEvent::WallClockJumped(moved);
-                self.shared.events.report(event);
-                if self.shared.lose_on_pause
-                    && let Some(deadline) = machine.deadline()
-                {
-                    deadline.lose();
-                }
+        let moved = self.wall.look();
+        if moved > self.shared.timing.hard_margin {
+            let event = ReporterEvent::WallClockJumped(moved);
+            self.shared.events.report(event);
+            if self.shared.lose_on_pause
+                && let Some(deadline) = machine.deadline()
+            {
+                deadline.lose();
             }
         }
     }

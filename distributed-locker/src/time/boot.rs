@@ -100,7 +100,7 @@ fn gap(boot: u64, raw: u64) -> i64 {
 }
 
 /// Nanoseconds of a clock of the kernel.
-fn read(clock: ClockId) -> u64 {
+pub(super) fn read(clock: ClockId) -> u64 {
     // Both clocks exist on every Linux since 2.6.39, so an error is a sandbox that forbids them.
     let Ok(time) = clock_gettime(clock) else {
         return u64::MAX;
@@ -112,7 +112,21 @@ fn read(clock: ClockId) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::WallClock;
     use super::*;
+
+    /// A1: a time daemon slews the wall clock and the boot clock together, and slow. This clock makes
+    /// up for it, and the wall clock does not.
+    #[test]
+    fn what_this_clock_makes_up_for_is_no_step_of_the_wall_clock() {
+        let mut wall = WallClock::default();
+        assert_eq!(wall.look(), Duration::ZERO);
+        // Too little for the other tests to notice.
+        let gained = Duration::from_millis(20);
+        LEAD.fetch_add(20_000_000, Ordering::AcqRel);
+        let moved = wall.look();
+        assert!(moved < gained / 2, "the wall clock has moved by {moved:?}");
+    }
 
     #[test]
     fn it_runs_with_the_boot_clock_and_never_back() {
