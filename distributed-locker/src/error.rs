@@ -94,7 +94,7 @@ pub enum RunError<T> {
     /// the job since.
     #[error("the job lost its lock")]
     Lost {
-        /// Why, and until when it was safe to clean up.
+        /// Why, and how long it is safe to clean up if it was seen coming.
         #[source]
         loss: Loss,
         /// What the job returned, if it returned all the same. It was computed after the loss, or
@@ -129,11 +129,13 @@ pub enum MutexError<T> {
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum ReleaseError {
-    /// The lock was lost before it was released. The store has nothing of this owner.
+    /// The lock was lost before it was released, as its deadlines or the store say. What the store may
+    /// still have of this owner is deleted in the background.
     #[error("the lock was lost before it was released")]
     Lost(#[source] Loss),
     /// The store has not confirmed the release: it is being repeated in the background, and the
-    /// lock may be held until then, at most for one lock TTL. Or an answer was lost, and the
+    /// lock may be held until then, or until its record runs out: after one lock TTL, or with the
+    /// process where the store knows no TTL of a lock. Or an answer was lost, and the
     /// repetition found that the lock is not its owner's any more: because the first release had
     /// freed it, as nearly always, or because it was lost in the same moment, which nobody can tell
     /// apart. The lock was valid until the release was asked for.

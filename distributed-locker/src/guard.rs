@@ -9,6 +9,7 @@ use locker_core::backend::Released;
 use locker_core::machine::release::Word;
 use locker_core::machine::{Loss, LossReason, Release, Step};
 use locker_core::{BackendError, Effect, ErrorKind, Instant, Key, OwnerHash, Token};
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -44,11 +45,21 @@ use tracing::Instrument;
 /// # }
 /// ```
 ///
-#[derive(Debug)]
 #[must_use = "a guard that is dropped gives its lock back"]
 pub struct LockGuard {
     shared: Arc<Shared>,
     entry: Arc<Entry>,
+}
+
+/// Printed is what is its own. What it shares with the Reporter lies behind locks, which must not be
+/// held while somebody else's writer stands still.
+impl fmt::Debug for LockGuard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LockGuard")
+            .field("owner", self.owner_hash())
+            .field("token", &self.token())
+            .finish_non_exhaustive()
+    }
 }
 
 impl LockGuard {
@@ -87,13 +98,14 @@ impl LockGuard {
         self.entry.tenure.is_valid(self.shared.time.now())
     }
 
-    /// Until when the lock is certainly held, if nothing more is confirmed; `None` once it is lost.
+    /// Until when the lock is certainly held, if nothing more is confirmed; `None` once that is over.
     pub fn valid_until(&self) -> Option<Instant> {
-        self.entry.tenure.valid_until()
+        let until = self.entry.tenure.valid_until();
+        until.filter(|_| self.is_valid())
     }
 
-    /// How long the lock is certainly held from now, if nothing more is confirmed. Zero once it is
-    /// lost.
+    /// How long the lock is certainly held from now, if nothing more is confirmed. Zero once that is
+    /// over.
     pub fn valid_for(&self) -> Duration {
         let now = self.shared.time.now();
         self.valid_until()
@@ -188,7 +200,8 @@ impl LockGuard {
     ///
     /// # Errors
     ///
-    /// [`ExtendError::Lost`] is final; after [`ExtendError::Store`] the lock is still held.
+    /// [`ExtendError::Lost`] is final, whatever the store says; after [`ExtendError::Store`] the lock
+    /// is still held.
     ///
     /// # Cancel safety
     ///
@@ -227,7 +240,11 @@ impl LockGuard {
                     Err(ExtendError::Lost(loss))
                 }
             },
-            Err(error) => Err(ExtendError::Store(error)),
+            // Its time may have run out while the store was silent.
+            Err(error) => Err(match self.loss() {
+                Some(loss) => ExtendError::Lost(loss),
+                None => ExtendError::Store(error),
+            }),
         }
     }
 
@@ -250,9 +267,10 @@ impl LockGuard {
     ///
     /// # Errors
     ///
-    /// [`ReleaseError::Lost`] when the store says that the lock was not this owner's any more;
-    /// [`ReleaseError::Unconfirmed`] when it has not answered, and the Reporter goes on releasing; or
-    /// when an answer was lost, and what a repetition found may be its doing.
+    /// [`ReleaseError::Lost`] when the lock was lost before, or the store says that it was not this
+    /// owner's any more; [`ReleaseError::Unconfirmed`] when the store has not answered, and the
+    /// Reporter goes on releasing; or when an answer was lost, and what a repetition found may be its
+    /// doing.
     ///
     /// # Cancel safety
     ///
@@ -277,7 +295,8 @@ impl LockGuard {
                     (None, Released::Held(by)) => LossReason::TakenOver(by),
                     (None, Released::Absent | Released::Done) => LossReason::Vanished,
                 };
-                let loss = self.entry.tenure.lose(reason, self.shared.time.now());
+                let safe_until = self.shared.time.now();
+                let loss = Loss { reason, safe_until };
                 self.entry.tell(&self.shared, &loss);
                 Err(ReleaseError::Lost(loss))
             }

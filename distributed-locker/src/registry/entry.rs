@@ -18,7 +18,7 @@ pub(crate) struct Entry {
     pub(crate) tenure: Arc<Tenure>,
     /// With `OnLost::Abort`: how long before the hard deadline the process ends.
     pub(crate) abort_lead: Option<Duration>,
-    /// Rung when the lock is lost.
+    /// Rung when the lock is lost or given back.
     pub(crate) lost: Notify,
     pub(super) announced: AtomicBool,
     /// Whether the Reporter has deleted the record of a lost lock under a job that goes on.
@@ -50,7 +50,8 @@ impl Entry {
     }
 
     /// Tells a loss to everybody, once. To have been given back is none: whoever looks at the
-    /// deadlines meanwhile finds them closed, and a lock departs before they are.
+    /// deadlines meanwhile finds them closed, and a lock departs before they are. Those who wait for
+    /// its end are woken by its departure.
     pub(crate) fn announce(&self, shared: &Shared, loss: &Loss) {
         if !self.has_departed() {
             self.tell(shared, loss);
@@ -161,6 +162,8 @@ impl Entry {
             .take()?;
         let now = shared.time.now();
         self.tenure.close(now);
+        // The next owner may be there in a moment: what the job has left behind has to stop now.
+        self.lost.notify_waiters();
         {
             let mut inner = shared.registry.lock();
             inner.held.remove(&self.id);

@@ -35,6 +35,8 @@ pub enum LossReason {
     ForceReleased,
     /// The record is gone, and nobody knows why.
     Vanished,
+    /// Its guard has given it back. That is no loss for the guard; what outlives it has to stop.
+    Released,
 }
 
 impl fmt::Display for LossReason {
@@ -47,6 +49,7 @@ impl fmt::Display for LossReason {
             }
             Self::ForceReleased => f.write_str("an operator asked for it back"),
             Self::Vanished => f.write_str("its record is gone from the store"),
+            Self::Released => f.write_str("its guard has given it back"),
         }
     }
 }
@@ -56,8 +59,9 @@ impl fmt::Display for LossReason {
 pub struct Loss {
     /// Why.
     pub reason: LossReason,
-    /// Nobody else owns the lock before this moment. It has usually passed, unless the loss was
-    /// seen coming: then it is the hard deadline, one stop budget later.
+    /// As long as this moment lies ahead nobody else owns the lock: the loss was seen coming, and
+    /// this is the hard deadline, one stop budget later. Otherwise it is when the loss was noticed,
+    /// and says nothing of when somebody else may have become the owner.
     pub safe_until: Instant,
 }
 
@@ -272,7 +276,7 @@ impl Tenure {
     /// `now`, and until when.
     pub fn close(&self, now: Instant) -> Option<Instant> {
         let until = self.is_valid(now).then(|| self.valid_until()).flatten();
-        self.lock.lose();
+        self.lose(LossReason::Released, now);
         until
     }
 }

@@ -98,7 +98,7 @@ fn what_an_owner_sent_before_its_end_harms_nobody_afterwards() {
         gives_back: true,
         ..HELD
     });
-    assert_eq!(seen.states, 39_264, "all of them");
+    assert_eq!(seen.states, 46_112, "all of them");
     assert!(seen.handed_over > 1000, "{seen:?}");
 }
 

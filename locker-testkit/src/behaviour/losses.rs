@@ -2,11 +2,16 @@
 
 use super::World;
 use crate::fixture::Fixture;
+use crate::wrap::{Fault, Method, Scope};
 use distributed_locker::{
-    AcquireOptions, Force, LossReason, OnLost, Release, ReleaseError, Run, RunError,
+    AcquireOptions, Event, ExtendError, Force, Heartbeater, Interrupted, LossReason, OnLost,
+    Release, ReleaseError, Run, RunError,
 };
 use std::cell::Cell;
+use std::future::pending;
 use std::time::Duration;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 
 /// S5, hazard CU-1. The take-over is forced from outside, which only an operator can do (A5).
 pub async fn the_old_owner_stops_itself_after_a_take_over<F: Fixture>(world: World<F>) {
@@ -111,7 +116,6 @@ pub async fn a_job_that_is_lost_is_never_polled_again<F: Fixture>(world: World<F
 pub async fn a_release_that_is_not_confirmed_stands_beside_the_result_of_the_job<F: Fixture>(
     world: World<F>,
 ) {
-    use crate::wrap::{Fault, Method, Scope};
     let (locker, faulty) = world.faulty_locker().await;
     let run = locker.acquire_and_run("k", AcquireOptions::new(), async |_job| {
         faulty.inject(Scope::all().of(Method::Release), Fault::LoseRequest);
@@ -156,6 +160,102 @@ pub async fn a_signalled_job_goes_on_and_its_value_comes_late<F: Fixture>(world:
         if loss.reason == LossReason::ForceReleased),
         "{error:?}"
     );
+}
+
+/// S12: the next owner may be there in a moment, so what a job has spawned hears of the end of its
+/// guard when it comes, and not when it would have run out.
+pub async fn what_outlives_a_guard_is_told_at_once<F: Fixture>(world: World<F>) {
+    let locker = world.locker().await;
+    let spawned = |job: Heartbeater| tokio::spawn(async move { job.lost().await.reason });
+    let told = async |spawned: JoinHandle<LossReason>| {
+        let told = tokio::time::timeout(Duration::from_secs(10), spawned).await;
+        assert_eq!(told.expect("it is told").unwrap(), LossReason::Released);
+    };
+    let guard = world.hold(&locker, "k").await;
+    let waits = spawned(guard.heartbeater());
+    world.during(guard.release()).await.unwrap();
+    told(waits).await;
+    let guard = world.hold(&locker, "dropped").await;
+    let waits = spawned(guard.heartbeater());
+    drop(guard);
+    told(waits).await;
+    let (begun, job) = oneshot::channel();
+    let run = locker.acquire_and_run("cancelled", AcquireOptions::new(), async |job| {
+        begun.send(spawned(job)).unwrap();
+        pending::<()>().await;
+    });
+    let mut run = Box::pin(run);
+    let waits = tokio::select! {
+        _ = world.during(&mut run) => unreachable!("it never ends"),
+        waits = job => waits.unwrap(),
+    };
+    drop(run);
+    told(waits).await;
+}
+
+/// S9: a beat of somebody who has not heard of the release yet changes nothing about its answer.
+pub async fn what_a_release_finds_is_told_as_it_is<F: Fixture>(world: World<F>) {
+    let locker = world.locker().await;
+    let guard = world.hold(&locker, "k").await;
+    let job = guard.heartbeater();
+    world.during(guard.release()).await.unwrap();
+    let interrupted = job.heartbeat().unwrap_err();
+    assert!(
+        matches!(&interrupted, Interrupted::Lost(loss) if loss.reason == LossReason::Released),
+        "{interrupted:?}"
+    );
+    let mut events = locker.events();
+    let guard = world.hold(&locker, "k").await;
+    let (owner, job) = (guard.owner_hash().clone(), guard.heartbeater());
+    let forced = locker.force_release(&owner, Force::Now);
+    world.during(forced).await.unwrap();
+    let mut release = Box::pin(guard.release());
+    let beating = async {
+        tokio::select! {
+            biased;
+            released = &mut release => released,
+            // As soon as the request is sent.
+            () = tokio::task::yield_now() => {
+                drop(job.heartbeat());
+                release.await
+            }
+        }
+    };
+    let released = world.during(beating).await.unwrap_err();
+    assert!(
+        matches!(&released, ReleaseError::Lost(loss) if loss.reason == LossReason::Vanished),
+        "{released:?}"
+    );
+    let reason = loop {
+        if let Event::LostLock { owner: of, loss } = events.next().await.unwrap()
+            && of == owner
+        {
+            break loss.reason;
+        }
+    };
+    assert_eq!(reason, LossReason::Vanished);
+}
+
+/// S12: whoever extends before a long step must not begin it without the lock.
+pub async fn an_extension_that_fails_too_late_says_that_the_lock_is_lost<F: Fixture>(
+    world: World<F>,
+) {
+    let (locker, faulty) = world.faulty_locker().await;
+    let guard = world.hold(&locker, "k").await;
+    faulty.inject(Scope::all(), Fault::Stall);
+    let timing = world.timing();
+    let late = timing.stop_budget + timing.request_timeout / 2;
+    world
+        .until(timing.liveness_ttl, "the lock runs out", async || {
+            guard.valid_for() <= late
+        })
+        .await;
+    let extended = world.during(guard.extend()).await.unwrap_err();
+    assert!(
+        matches!(&extended, ExtendError::Lost(loss) if loss.reason == LossReason::LivenessLapsed),
+        "{extended:?}"
+    );
+    faulty.heal();
 }
 
 /// Attack 15: a forced release is a mark, and the owner stops first.

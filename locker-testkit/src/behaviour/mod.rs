@@ -22,6 +22,7 @@ mod world;
 pub use world::World;
 
 use crate::fixture::Fixture;
+use std::time::Duration;
 
 /// Hands the list of all behaviours, and whatever else it is given, to another macro.
 #[doc(hidden)]
@@ -62,6 +63,9 @@ macro_rules! __for_each_behaviour {
                 a_job_that_ends_before_it_sees_the_loss_does_not_complete,
                 a_job_that_is_lost_is_never_polled_again,
                 a_signalled_job_goes_on_and_its_value_comes_late,
+                what_outlives_a_guard_is_told_at_once,
+                what_a_release_finds_is_told_as_it_is,
+                an_extension_that_fails_too_late_says_that_the_lock_is_lost,
                 an_operator_gets_the_lock_after_its_owner_has_stopped,
                 an_error_of_the_job_reaches_the_caller_as_it_is,
                 a_release_that_is_not_confirmed_stands_beside_the_result_of_the_job,
@@ -195,6 +199,9 @@ macro_rules! __behaviour_list {
 
 __for_each_behaviour! { __behaviour_list; }
 
+/// Far more than the longest needs on a busy machine.
+const LIMIT: Duration = Duration::from_secs(300);
+
 /// Runs one behaviour in a fresh namespace.
 pub fn run<F, C>(behaviour: impl FnOnce(World<F>) -> C)
 where
@@ -205,8 +212,9 @@ where
         .enable_all()
         .build()
         .expect("a runtime for the test");
-    runtime.block_on(async {
-        let world = World::open().await;
-        behaviour(world).await;
+    let shown = runtime.block_on(async {
+        let shown = async { behaviour(World::open().await).await };
+        tokio::time::timeout(LIMIT, shown).await
     });
+    shown.expect("what waits for ever has not been shown");
 }
