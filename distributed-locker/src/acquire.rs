@@ -1,6 +1,6 @@
 //! The acquisition on the caller's runtime: the acquire machine, with real requests and real waits.
 
-use crate::error::AcquireError;
+use crate::error::{AcquireError, NotRunning};
 use crate::guard::LockGuard;
 use crate::incarnation::Incarnation;
 use crate::options::{AcquireOptions, HeartbeatPolicy, OnLost, POLL_WITHOUT_HINTS, Wait};
@@ -67,6 +67,11 @@ pub(crate) async fn acquire(
     if options.on_lost == OnLost::Abort && matches!(shared.time, Time::Manual(_)) {
         return Err(AcquireError::InvalidOptions(
             "`OnLost::Abort` needs the kernel's clock, and this locker lives by a manual one",
+        ));
+    }
+    if options.on_lost == OnLost::Abort && options.abort_lead > shared.timing.stop_budget {
+        return Err(AcquireError::InvalidOptions(
+            "`abort_lead` is longer than the stop budget: the process would end before its job is told",
         ));
     }
     let now = shared.time.now();
@@ -185,7 +190,8 @@ impl Acquisition<'_> {
                         self.shared.bells.reports.notify_one();
                     }
                     if self.shared.time.now() >= life_by {
-                        return Err(AcquireError::TooLate);
+                        let why = NotRunning::Unreported(None);
+                        return Err(AcquireError::NotRunning(why));
                     }
                     if std::mem::replace(&mut denied, true) {
                         // This side of the store does not see what the other one writes: more

@@ -97,10 +97,10 @@ impl LockerBuilder {
         let timing = self.timing.for_store(&limits)?;
         drop(backend);
         let events = EventSender::new();
-        let to_tracing = events.subscribe();
         let mut shared = Shared::new(self.time, timing, limits, host, caller, events);
         shared.lose_on_pause = self.lose_on_pause;
         let locker = Locker::new(Arc::new(shared));
+        let to_tracing = locker.events();
         reporter::start(locker.shared(), self.connect)
             .await
             .map_err(StartError::System)?;

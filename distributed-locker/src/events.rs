@@ -4,6 +4,7 @@
 //! forgets the oldest when nobody reads. They are written to `tracing` by a task on the runtime
 //! that started the locker.
 
+use crate::shared::Life;
 use crate::spans::TARGET;
 use futures_core::Stream;
 use futures_util::{StreamExt, stream};
@@ -17,7 +18,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::sync::broadcast;
+use tokio::sync::broadcast::error::{RecvError, TryRecvError};
+use tokio::sync::{broadcast, watch};
 
 /// Something that happened in the background.
 ///
@@ -78,7 +80,8 @@ pub enum Event {
     /// gets [`AcquireError::AbortUnavailable`](crate::AcquireError::AbortUnavailable); where it could
     /// not be moved, it stands where it stood: earlier.
     AbortRefused(Arc<io::Error>),
-    /// So many events were forgotten, because they were not read in time.
+    /// So many events were forgotten, because they were not read in time: the oldest of them, which
+    /// may be losses. They are not written to `tracing` either if its writer was as late.
     Missed(u64),
 }
 
@@ -96,6 +99,9 @@ pub enum ReporterEvent {
         process: ProcessHash,
         /// Why.
         why: EndReason,
+        /// How many locks were held under it. Each is told as a [`LostLock`](Event::LostLock) before,
+        /// and the first of very many may be among what was [missed](Event::Missed).
+        locks: usize,
     },
     /// The process's record was given up in good order, and the store has confirmed it.
     Retired(ProcessHash),
@@ -175,7 +181,11 @@ impl fmt::Display for ReporterEvent {
         match self {
             Self::Born(process) => write!(f, "{process} reports that it lives"),
             Self::Failed(error) => write!(f, "a liveness report failed: {error}"),
-            Self::Ended { process, why } => write!(f, "{process} has ended: {why}"),
+            Self::Ended {
+                process,
+                why,
+                locks,
+            } => write!(f, "{process} has ended with {locks} locks: {why}"),
             Self::Retired(process) => write!(f, "{process} was retired"),
             Self::NotRetired { process, error } => {
                 write!(f, "{process} was not retired, and has run out")?;
@@ -248,20 +258,38 @@ impl EventSender {
         self.send(Event::Reporter(event));
     }
 
-    pub(crate) fn subscribe(&self) -> Events {
-        let received = stream::unfold(self.0.subscribe(), |mut receiver| async {
-            let event = match receiver.recv().await {
-                Ok(event) => event,
-                Err(broadcast::error::RecvError::Lagged(events)) => Event::Missed(events),
-                Err(broadcast::error::RecvError::Closed) => return None,
+    /// What is sent from now on, until this life has ended and everything that was sent by then is
+    /// read.
+    pub(crate) fn subscribe(&self, life: watch::Receiver<Life>) -> Events {
+        let subscribed = (self.0.subscribe(), life);
+        let received = stream::unfold(subscribed, |(mut receiver, mut life)| async {
+            let received = tokio::select! {
+                biased;
+                received = receiver.recv() => received,
+                () = ended(&mut life) => receiver.try_recv().map_err(|nothing| match nothing {
+                    TryRecvError::Lagged(events) => RecvError::Lagged(events),
+                    TryRecvError::Empty | TryRecvError::Closed => RecvError::Closed,
+                }),
             };
-            Some((event, receiver))
+            let event = match received {
+                Ok(event) => event,
+                Err(RecvError::Lagged(events)) => Event::Missed(events),
+                Err(RecvError::Closed) => return None,
+            };
+            Some((event, (receiver, life)))
         });
         Events(Box::pin(received.fuse()))
     }
 }
 
-/// The events of a locker from the subscription on, as a [`Stream`]. It ends with the locker.
+/// Waits until the locker has ended.
+async fn ended(life: &mut watch::Receiver<Life>) {
+    // Without a sender there is no locker any more.
+    drop(life.wait_for(|life| matches!(life, Life::Ended(_))).await);
+}
+
+/// The events of a locker from the subscription on, as a [`Stream`]. It ends with the locker: when its
+/// Reporter has, whoever still has a handle.
 pub struct Events(Pin<Box<dyn Stream<Item = Event> + Send + Sync>>);
 
 impl Events {
@@ -346,9 +374,14 @@ fn write_report(event: &ReporterEvent) {
         ReporterEvent::Failed(error) => {
             tracing::warn!(target: TARGET, error = as_error(error), "a liveness report failed");
         }
-        ReporterEvent::Ended { process, why } => tracing::warn!(
+        ReporterEvent::Ended {
+            process,
+            why,
+            locks,
+        } => tracing::warn!(
             target: TARGET,
             %process,
+            locks,
             reason = %why,
             "the process has ended, and its locks are lost; it goes on under another hash"
         ),
@@ -389,16 +422,19 @@ fn as_error<'a>(error: &'a (impl Error + 'static)) -> &'a (dyn Error + 'static) 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shared::Ending;
 
     #[tokio::test]
     async fn what_was_not_read_in_time_is_counted() {
         let sender = EventSender::new();
-        let mut events = sender.subscribe();
+        let life = watch::Sender::new(Life::Unborn(None));
+        let mut events = sender.subscribe(life.subscribe());
         let most = 256;
         for n in 0..most + 44 {
             sender.report(ReporterEvent::WallClockJumped(Duration::from_secs(n)));
         }
-        drop(sender);
+        // What was sent before the end is still told, whoever could still send.
+        life.send_replace(Life::Ended(Ending::Gone));
         let mut told = Vec::new();
         while let Some(event) = events.next().await {
             told.push(event.to_string());

@@ -9,11 +9,12 @@ use crate::heartbeat::Heartbeater;
 use crate::into_key::IntoKey;
 use crate::options::AcquireOptions;
 use crate::run::{self, Completed, Run};
-use crate::shared::{Ending, Shared};
+use crate::shared::Shared;
 use crate::shutdown::Shutdown;
 use crate::standby::Standby;
 use locker_core::backend::Connect;
 use locker_core::{Key, ProcessHash, Timing};
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -52,14 +53,21 @@ use std::time::Duration;
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Locker {
     shared: Arc<Shared>,
     _handle: Arc<Handle>,
 }
 
+impl fmt::Debug for Locker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Locker")
+            .field("process", &self.process_hash())
+            .finish_non_exhaustive()
+    }
+}
+
 /// All clones of a locker together; its drop is the drop of the last one.
-#[derive(Debug)]
 struct Handle(Arc<Shared>);
 
 impl Drop for Handle {
@@ -354,7 +362,7 @@ impl Locker {
     /// ```
     ///
     pub fn events(&self) -> Events {
-        self.shared.events.subscribe()
+        self.shared.events.subscribe(self.shared.life.subscribe())
     }
 
     /// Takes no more work: new acquisitions are refused, waiters are sent home, and jobs are told
@@ -399,40 +407,19 @@ impl Locker {
     ///
     /// When it is dropped the draining goes on in the background.
     pub async fn terminate(&self, grace: Duration) -> Result<(), TerminateError> {
-        let shared = &self.shared;
         // A child would wait for locks that are its parent's to release.
-        if shared.is_forked() {
+        if self.shared.is_forked() {
             return Err(TerminateError::Forked);
         }
-        shared.drain("the locker was terminated".to_owned());
-        let deadline = shared.time.now() + grace;
-        let emptied = async {
-            loop {
-                let rung = shared.registry.left.notified();
-                if shared.registry.is_empty() {
-                    return;
-                }
-                rung.await;
-            }
-        };
-        let Some(()) = shared.time.timeout_at(deadline, emptied).await else {
-            let keys = shared.registry.keys();
-            return Err(TerminateError::StillRunning { keys });
-        };
-        match shared.time.timeout_at(deadline, shared.ended()).await {
-            Some(Ending::Gone) => Ok(()),
-            Some(Ending::Crashed) => Err(TerminateError::Abandoned),
-            Some(Ending::Unconfirmed) | None => {
-                let error = shared.not_retired().clone();
-                Err(TerminateError::Unconfirmed(error))
-            }
-        }
+        self.shared.drain("the locker was terminated".to_owned());
+        self.shared.terminate(grace).await
     }
 
     /// Drains when the process gets SIGINT or SIGTERM, and tells when everything is released.
     ///
-    /// It never ends the process by itself; from the first signal on the default action of both
-    /// signals is replaced for the whole process.
+    /// It never ends the process by itself. From this call on the default action of both signals is
+    /// replaced, for the whole process and for as long as it lives: when [`Shutdown::finished`] has
+    /// answered, end the program.
     ///
     /// ```no_run
     /// # use distributed_locker::{AcquireOptions, Locker, memory};
@@ -462,6 +449,6 @@ impl Locker {
     ///
     /// Outside of a tokio runtime, or on one without its I/O driver.
     pub fn shutdown_on_signals(&self, grace: Duration) -> std::io::Result<Shutdown> {
-        Shutdown::start(self.clone(), grace)
+        Shutdown::start(Arc::clone(&self.shared), grace)
     }
 }

@@ -74,7 +74,8 @@ impl AcquireOptions {
     }
 
     /// With [`OnLost::Abort`]: how long before the hard deadline the kernel ends the process. The
-    /// default is zero.
+    /// default is zero; more than the stop budget is refused, because the job is only told to stop
+    /// that long before.
     #[must_use]
     pub fn abort_lead(mut self, lead: Duration) -> Self {
         self.abort_lead = lead;

@@ -1,6 +1,6 @@
 //! What the callers and the Reporter of one locker share.
 
-use crate::error::NotRunning;
+use crate::error::{NotRunning, TerminateError};
 use crate::events::{EventSender, ReporterEvent};
 use crate::executioner::Executioner;
 use crate::incarnation::Incarnation;
@@ -12,12 +12,13 @@ use crate::time::Time;
 use locker_core::backend::{KeptBy, Limits, Reply};
 use locker_core::time::StoreClock;
 use locker_core::{BackendError, Host, Instant, ProcessHash, Timing};
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 use tokio::sync::{Notify, watch};
 
 /// What the callers and the Reporter of one locker share.
-#[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) time: Time,
     pub(crate) timing: Timing,
@@ -39,6 +40,14 @@ pub(crate) struct Shared {
     not_retired: Mutex<Option<BackendError>>,
     store_clock: Mutex<WatchedClock>,
     next_seq: AtomicU64,
+}
+
+/// Whoever prints something of the user's that has this in it prints nothing of it: no lock of the
+/// Reporter's may be held while the user's writer stands still.
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").finish_non_exhaustive()
+    }
 }
 
 /// What wakes the loops of the Reporter.
@@ -177,6 +186,43 @@ impl Shared {
         }
     }
 
+    /// Waits until every lock has been released, and the store has confirmed that the process's record
+    /// is gone.
+    pub(crate) async fn terminate(&self, grace: Duration) -> Result<(), TerminateError> {
+        let deadline = self.time.now() + grace;
+        let emptied = async {
+            loop {
+                let rung = self.registry.left.notified();
+                if self.registry.is_empty() {
+                    return;
+                }
+                rung.await;
+            }
+        };
+        let emptied = async {
+            tokio::select! {
+                () = emptied => {}
+                // Whatever is held is lost, and nobody gives it back.
+                Ending::Crashed = self.ended() => {}
+            }
+        };
+        if self.time.timeout_at(deadline, emptied).await.is_none() {
+            let keys = self.registry.keys();
+            // The last one may have left in this moment.
+            if !keys.is_empty() {
+                return Err(TerminateError::StillRunning { keys });
+            }
+        }
+        match self.time.timeout_at(deadline, self.ended()).await {
+            Some(Ending::Gone) => Ok(()),
+            Some(Ending::Crashed) => Err(TerminateError::Abandoned),
+            Some(Ending::Unconfirmed) | None => {
+                let error = self.not_retired().clone();
+                Err(TerminateError::Unconfirmed(error))
+            }
+        }
+    }
+
     /// How the locker has ended, when it has.
     pub(crate) async fn ended(&self) -> Ending {
         let mut life = self.life.subscribe();
@@ -216,11 +262,13 @@ impl Shared {
         }
     }
 
-    /// The hash of the living incarnation, or of the last one.
+    /// The hash of the living incarnation.
     pub(crate) fn process_hash(&self) -> Option<ProcessHash> {
         match &*self.life.borrow() {
-            Life::Alive(incarnation) => Some(incarnation.process.clone()),
-            Life::Unborn(_) | Life::Ended(_) => None,
+            Life::Alive(incarnation) if incarnation.is_alive(self.time.now()) => {
+                Some(incarnation.process.clone())
+            }
+            Life::Alive(_) | Life::Unborn(_) | Life::Ended(_) => None,
         }
     }
 

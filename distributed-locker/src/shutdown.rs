@@ -1,37 +1,47 @@
 //! Releasing everything when the process is told to end.
 
 use crate::error::TerminateError;
-use crate::locker::Locker;
+use crate::shared::Shared;
 use std::io;
 use std::panic::resume_unwind;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 
-/// The end of a locker on SIGINT or SIGTERM. Dropping it stops listening to the signals; a draining
-/// that has begun goes on.
+/// The end of a locker on SIGINT or SIGTERM.
+///
+/// Dropping it changes nothing for the locker, which a signal drains all the same: only nobody learns
+/// any more when everything is released. It is no handle of the locker.
 #[derive(Debug)]
+#[must_use = "the process is not ended by these signals any more: wait for `finished`, then end it"]
 pub struct Shutdown {
     task: JoinHandle<Result<(), TerminateError>>,
     ended: Option<Result<(), TerminateError>>,
 }
 
 impl Shutdown {
-    pub(crate) fn start(locker: Locker, grace: Duration) -> io::Result<Self> {
+    pub(crate) fn start(shared: Arc<Shared>, grace: Duration) -> io::Result<Self> {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
+        // Not aborted when this is dropped: the default action of the signals is gone for good, and a
+        // process that neither ends nor drains would be killed with all its locks.
         let task = tokio::spawn(async move {
             let name = tokio::select! {
-                _ = interrupt.recv() => "SIGINT",
-                _ = terminate.recv() => "SIGTERM",
+                _ = interrupt.recv() => Some("SIGINT"),
+                _ = terminate.recv() => Some("SIGTERM"),
+                _ = shared.ended() => None,
             };
-            locker.drain(format!("the process got {name}"));
-            locker.terminate(grace).await
+            if let Some(name) = name {
+                shared.drain(format!("the process got {name}"));
+            }
+            shared.terminate(grace).await
         });
         Ok(Self { task, ended: None })
     }
 
-    /// Waits for a signal, and then until every lock is released and the process's record is gone.
+    /// Waits for a signal, or for another end of the locker, and then until every lock is released and
+    /// the process's record is gone.
     ///
     /// # Errors
     ///
@@ -62,12 +72,6 @@ impl Shutdown {
         };
         self.ended = Some(ended.clone());
         ended
-    }
-}
-
-impl Drop for Shutdown {
-    fn drop(&mut self) {
-        self.task.abort();
     }
 }
 

@@ -6,6 +6,8 @@ use crate::guard::LockGuard;
 use crate::options::{AcquireOptions, HeartbeatPolicy, Wait};
 use crate::shared::Shared;
 use locker_core::{ErrorKind, Key};
+use std::fmt;
+use std::io;
 use std::sync::Arc;
 
 /// Stands by for a lock: becomes its owner on its release, on the crash of its owner, and by
@@ -37,11 +39,22 @@ use std::sync::Arc;
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Debug)]
+///
+/// It is no handle of its locker: when the last [`Locker`](crate::Locker) is dropped the locker drains,
+/// and the standby ends with [`AcquireError::Draining`].
 pub struct Standby {
     shared: Arc<Shared>,
     key: Key,
     options: AcquireOptions,
+}
+
+impl fmt::Debug for Standby {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Standby")
+            .field("key", &self.key)
+            .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Standby {
@@ -77,6 +90,9 @@ impl Standby {
                 Ok(Acquired::Guard(guard)) => return Ok(guard),
                 Ok(Acquired::SomeoneElseHoldsLock(_)) | Err(AcquireError::TooLate) => {}
                 Err(AcquireError::Store(error)) if is_passing(error.kind()) => {}
+                // The thread of the kernel's timer has stood still.
+                Err(AcquireError::AbortUnavailable(error))
+                    if error.kind() == io::ErrorKind::TimedOut => {}
                 Err(error) => return Err(error),
             }
             let pause = self.shared.time.now() + self.shared.timing.retry_after;

@@ -12,6 +12,19 @@ async fn a_signal_releases_everything_on_the_memory_store() {
     let locker = Locker::builder(store.clone()).start().await.unwrap();
     let other = Locker::builder(store).start().await.unwrap();
     let mut shutdown = locker.shutdown_on_signals(Duration::from_secs(5)).unwrap();
+    // One that is thrown away is heard all the same: the signal does nothing else any more.
+    let unheeded = Locker::builder(memory()).start().await.unwrap();
+    drop(
+        unheeded
+            .shutdown_on_signals(Duration::from_secs(5))
+            .unwrap(),
+    );
+    // One whose locker ends without a signal has an end.
+    let ended = Locker::builder(memory()).start().await.unwrap();
+    let mut without_signal = ended.shutdown_on_signals(Duration::from_secs(5)).unwrap();
+    drop(ended);
+    let finished = tokio::time::timeout(Duration::from_secs(5), without_signal.finished()).await;
+    finished.expect("its end is told").unwrap();
     // The signal is listened for from the call on.
     let guard = locker.acquire("k", AcquireOptions::new()).await.unwrap();
     let guard = guard.guard().expect("granted");
@@ -19,6 +32,13 @@ async fn a_signal_releases_everything_on_the_memory_store() {
     raise(Signal::SIGTERM).unwrap();
     let told = job.sleep(Duration::from_secs(60)).await;
     assert!(told.is_err(), "the job is told");
+    let refused = async {
+        while unheeded.try_acquire("k").await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+    };
+    let refused = tokio::time::timeout(Duration::from_secs(5), refused).await;
+    refused.expect("every locker has heard it");
     assert!(guard.is_valid(), "and keeps its lock until it has ended");
     drop(guard);
     shutdown.finished().await.unwrap();

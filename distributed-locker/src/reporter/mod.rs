@@ -154,7 +154,11 @@ impl Drop for End {
 mod tests {
     use super::*;
     use crate::events::{Event, EventSender};
+    use crate::incarnation::Incarnation;
+    use crate::registry::Attempt;
     use crate::{BootClock, Host, Locker, NotRunning, TerminateError, Timing, memory};
+    use locker_core::deadline::Deadline;
+    use locker_core::{Instant, Key, OwnerHash, ProcessHash};
     use std::time::Duration;
 
     /// A panic of the Reporter is no end in good order.
@@ -181,6 +185,14 @@ mod tests {
         assert!(crashed, "{event:?}");
         let running = locker.ensure_running().await;
         assert!(matches!(running, Err(NotRunning::Ended)), "{running:?}");
+        assert!(events.next().await.is_none(), "they end with the locker");
+        // What is still there is lost: nobody waits for it.
+        let shared = locker.shared();
+        let process = ProcessHash::new(&shared.host, 1, 1);
+        let deadline = Arc::new(Deadline::new(Instant::ZERO));
+        let incarnation = Arc::new(Incarnation::new(process.clone(), deadline));
+        let owner = OwnerHash::new(&Key::new("k").unwrap(), &process, 1, None);
+        let _attempt = Attempt::begin(shared, &incarnation, owner);
         let ended = locker.terminate(limit).await;
         assert!(matches!(ended, Err(TerminateError::Abandoned)), "{ended:?}");
     }

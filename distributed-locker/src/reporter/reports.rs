@@ -193,7 +193,19 @@ impl Reports<'_> {
                 EndReason::RecordGone
             }
         };
-        shared.events.report(ReporterEvent::Ended { process, why });
+        // The losses first: of more than a queue holds the oldest are forgotten, and this must not be
+        // one of them.
+        let held = shared.registry.held();
+        let held = held
+            .iter()
+            .filter(|entry| entry.owner().process() == &process);
+        let locks = held.inspect(|entry| drop(entry.judge(shared))).count();
+        let ended = ReporterEvent::Ended {
+            process,
+            why,
+            locks,
+        };
+        shared.events.report(ended);
         shared.life.send_replace(Life::Unborn(None));
         if let Some(incarnation) = born {
             let upkeep = Arc::clone(self.upkeep);

@@ -159,7 +159,7 @@ pub async fn a_record_that_runs_out_is_not_told_as_retired<F: Fixture>(world: Wo
         matches!(again, TerminateError::Unconfirmed(Some(_))),
         "{again:?}"
     );
-    drop(locker);
+    // They end with it, whoever has a handle of it.
     let mut told = (0, 0);
     while let Some(event) = events.next().await {
         match event {
@@ -172,6 +172,7 @@ pub async fn a_record_that_runs_out_is_not_told_as_retired<F: Fixture>(world: Wo
         }
     }
     assert_eq!(told, (1, 0));
+    assert!(locker.ensure_running().await.is_err());
 }
 
 /// An error says what happened.

@@ -5,7 +5,7 @@ use crate::fixture::Fixture;
 use crate::wrap::{Fault, Method, Scope};
 use distributed_locker::{
     AcquireOptions, Event, ExtendError, Force, Heartbeater, Interrupted, LossReason, OnLost,
-    Release, ReleaseError, Run, RunError,
+    Release, ReleaseError, ReporterEvent, Run, RunError,
 };
 use std::cell::Cell;
 use std::future::pending;
@@ -317,11 +317,25 @@ pub async fn a_vanished_process_record_ends_the_incarnation<F: Fixture>(world: W
     let locker = world.locker().await;
     let guard = world.hold(&locker, "k").await;
     let process = locker.process_hash().unwrap();
+    let mut events = locker.events();
     world.store().await.retire_process(&process).await.unwrap();
     let limit = world.timing().report_every * 2 + world.timing().request_timeout;
     world
-        .until(limit, "the loss is noticed", async || !guard.is_valid())
+        .until(limit, "the loss is noticed", async || {
+            locker.process_hash().as_ref() != Some(&process)
+        })
         .await;
+    // The event that must not be forgotten comes last.
+    let mut lost = 0;
+    let locks = loop {
+        match world.during(events.next()).await.unwrap() {
+            Event::LostLock { owner, .. } => lost += usize::from(owner == *guard.owner_hash()),
+            Event::Reporter(ReporterEvent::Ended { locks, .. }) => break locks,
+            _ => {}
+        }
+    };
+    assert_eq!((lost, locks), (1, 1));
+    assert!(!guard.is_valid());
     assert_eq!(guard.loss().unwrap().reason, LossReason::LivenessLapsed);
     drop(guard);
     let next = world.during(locker.ensure_running()).await.unwrap();
