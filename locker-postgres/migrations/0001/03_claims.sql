@@ -72,7 +72,8 @@ BEGIN
                l.expires, l.marked, h.alive_at, dead_at(h.expires, h.session, h.lapses, t)
         FROM locks l LEFT JOIN processes h ON h.process = l.process
         WHERE l.key = keys[1] AND l.owner <> owners[1]
-          AND (l.expires > t OR l.format IS DISTINCT FROM 1);
+          -- What has no end is no record, and is told: it never expires.
+          AND ((l.expires <= t) IS NOT TRUE OR l.format IS DISTINCT FROM 1);
         IF FOUND THEN
             RETURN;
         END IF;
@@ -131,7 +132,8 @@ BEGIN
                WHEN NOT m.alive THEN 'owner_dead'
                WHEN w.token IS NOT NULL OR c.token IS NOT NULL THEN 'granted'
                WHEN l.owner IS NOT NULL
-                    AND ((l.owner <> m.owner AND l.expires > t) OR l.format IS DISTINCT FROM 1)
+                    AND ((l.owner <> m.owner AND (l.expires <= t) IS NOT TRUE)
+                         OR l.format IS DISTINCT FROM 1)
                    THEN 'held'
                ELSE 'again'
            END,
