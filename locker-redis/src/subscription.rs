@@ -16,7 +16,9 @@
 //! one hangs which has not been replaced.
 //! Withdrawals are sent while others enrol: each names its stream and its number, so they need no order.
 
+mod channels;
 mod confirmed;
+mod requests;
 
 use crate::cluster::slots::{self, Range};
 use crate::config::Shared;
@@ -25,15 +27,15 @@ use crate::error;
 use crate::hints::{Enrolment, Slots, Withdrawal};
 use crate::names::{self, Names};
 use crate::reply;
-use crate::script::{Argument, BATCH, CLUSTER_BATCH, Member, MemberAnswer};
+use crate::script::{Argument, Member};
 use crate::session::Session;
-use confirmed::Confirmed;
-use futures_util::future::{join_all, select_ok};
+use channels::Channels;
 use locker_core::{BackendError, Key};
 use redis::{PushInfo, PushKind, Value};
+use requests::{most, of_some, ranges, send};
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
@@ -64,10 +66,8 @@ pub(crate) struct Subscription {
     /// Counts the connections: what an older one says is of no interest.
     generation: Arc<AtomicU64>,
     broken: Arc<AtomicBool>,
-    /// Sharded channels that are being left. The server's word for that is expected.
-    leaving: Arc<Mutex<BTreeSet<String>>>,
-    /// Sharded channels that the server itself has confirmed.
-    confirmed: Arc<Confirmed>,
+    /// On a cluster.
+    channels: Arc<Channels>,
 }
 
 /// An open subscription.
@@ -106,8 +106,7 @@ impl Subscription {
             live: tokio::sync::Mutex::default(),
             generation: Arc::default(),
             broken: Arc::default(),
-            leaving: Arc::default(),
-            confirmed: Arc::default(),
+            channels: Arc::default(),
         })
     }
 
@@ -227,7 +226,7 @@ impl Subscription {
         let shared = self.shared.upgrade();
         let shared = shared.ok_or_else(|| error::unavailable("the locker has ended"))?;
         let generation = self.generation.fetch_add(1, Ordering::AcqRel) + 1;
-        self.leaving().clear();
+        self.channels.begin();
         let connection = self.source.open(Some(self.taker(generation))).await?;
         if let Connection::Server(server) = &connection {
             let channel = format!("{}{}", self.names.mailboxes(), self.mailbox);
@@ -275,9 +274,8 @@ impl Subscription {
         failed.map_or(Ok(()), |cause| Err(of_some(&live.session, cause)))
     }
 
-    /// Subscribes to the sharded channels of these enrolments. Answers those that may be written
-    /// now, and why others may not: each channel lies at a node of its own, and one node that is
-    /// gone says nothing about the others.
+    /// Subscribes to the sharded channels of these enrolments. Answers those that may be written now, and
+    /// why others may not.
     async fn listen<'e>(
         &self,
         live: &mut Live,
@@ -289,42 +287,10 @@ impl Subscription {
         let channel =
             |enrolment: &Enrolment| names::sharded_channel(&enrolment.lock, &self.mailbox);
         let wanted: BTreeSet<String> = enrolments.iter().map(channel).collect();
-        let subscribe = async |channel: &String| {
-            let mut cluster = cluster.clone();
-            let subscribed = bounded(ROUND_TRIP, async {
-                self.confirmed.forget(channel);
-                let subscribed = cluster.ssubscribe(channel).await;
-                subscribed.map_err(|cause| error::from_redis(cause, error::Stage::Connecting))?;
-                // The client takes any word about a subscription for the answer to the oldest
-                // request, be it the one about a channel that was just left. Only the server's
-                // word about this channel says that no release is missed from now on.
-                self.confirmed.wait(channel).await;
-                Ok(())
-            });
-            subscribed.await.map(|()| channel.clone())
-        };
-        // One of each primary goes first. The client tries each one of a dead primary again and again, and
-        // with many it gets to nothing else.
+        let wanted = wanted.difference(&live.channels);
         let ranges = live.ranges.as_deref().unwrap_or_default();
-        let primary = |channel: &String| slots::range_of(ranges, slots::of(channel));
-        let primary = |channel: &String| primary(channel).map(|range| range.id.as_str());
-        let mut asked = BTreeSet::new();
-        let (first, mut others): (Vec<_>, Vec<_>) = wanted
-            .difference(&live.channels)
-            .partition(|channel| primary(channel).is_none_or(|id| asked.insert(id)));
-        let mut subscribed = join_all(first.into_iter().map(&subscribe)).await;
-        let sound: BTreeSet<_> = subscribed.iter().flatten().map(primary).collect();
-        others.retain(|channel| sound.contains(&primary(channel)));
-        subscribed.extend(join_all(others.into_iter().map(&subscribe)).await);
-        let mut failed = None;
-        for subscribed in subscribed {
-            match subscribed {
-                Ok(channel) => {
-                    live.channels.insert(channel);
-                }
-                Err(error) => failed = Some(error),
-            }
-        }
+        let (entered, failed) = self.channels.enter(cluster, ranges, wanted).await;
+        live.channels.extend(entered);
         let heard = |enrolment: &&Enrolment| live.channels.contains(&channel(enrolment));
         (enrolments.iter().filter(heard).collect(), failed)
     }
@@ -395,14 +361,7 @@ impl Subscription {
             if self.slots.watches(&withdrawal.lock) || !channels.remove(&channel) {
                 continue;
             }
-            self.leaving().insert(channel.clone());
-            let mut cluster = cluster.clone();
-            let left = bounded(ROUND_TRIP, async {
-                let left = cluster.sunsubscribe(&channel).await;
-                left.map_err(|cause| error::from_redis(cause, error::Stage::Connecting))
-            });
-            let left = left.await;
-            self.confirmed.forget(&channel);
+            let left = self.channels.leave(cluster, &channel).await;
             if self.noticed(left).is_err() {
                 // It is opened anew, and listens to none of the others then.
                 self.broken.store(true, Ordering::Release);
@@ -465,17 +424,12 @@ impl Subscription {
         answer
     }
 
-    fn leaving(&self) -> MutexGuard<'_, BTreeSet<String>> {
-        self.leaving.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// What takes the messages of one connection. It runs in the client's task and never waits.
     fn taker(&self, generation: u64) -> PushTaker {
         let slots = Arc::clone(&self.slots);
         let current = Arc::clone(&self.generation);
         let broken = Arc::clone(&self.broken);
-        let leaving = Arc::clone(&self.leaving);
-        let confirmed = Arc::clone(&self.confirmed);
+        let channels = Arc::clone(&self.channels);
         let names = Arc::clone(&self.names);
         Arc::new(move |push: PushInfo| {
             if current.load(Ordering::Acquire) != generation {
@@ -488,7 +442,7 @@ impl Subscription {
                 }
                 PushKind::SSubscribe => {
                     if let Some(channel) = push.data.first().and_then(reply::text) {
-                        confirmed.note(channel);
+                        channels.entered(channel);
                     }
                     false
                 }
@@ -497,9 +451,7 @@ impl Subscription {
                 // answer to whatever it has asked for, so the connection is of no use any more.
                 PushKind::SUnsubscribe => {
                     let channel = push.data.first().and_then(reply::text).unwrap_or_default();
-                    // The word that was expected, however early the client has answered.
-                    let mut leaving = leaving.lock().unwrap_or_else(PoisonError::into_inner);
-                    !leaving.remove(channel)
+                    !channels.left(channel)
                 }
                 _ => false,
             };
@@ -508,53 +460,6 @@ impl Subscription {
                 slots.ring();
             }
         })
-    }
-}
-
-/// How many a batch has at most. On a cluster one may be as long as a primary that hangs is waited for.
-fn most(session: &Session) -> usize {
-    if session.connection.is_cluster() {
-        CLUSTER_BATCH
-    } else {
-        BATCH
-    }
-}
-
-/// Whose the slots of a cluster are, by the word of the first node that answers. The client chooses which one
-/// it asks, and may choose one that hangs.
-async fn ranges(session: &Session) -> Option<Vec<Range>> {
-    const MANY: usize = 4;
-    if !session.connection.is_cluster() {
-        return None;
-    }
-    let asked = (0..MANY).map(|_| Box::pin(slots::ask(&session.connection)));
-    let first = async { Ok(select_ok(asked).await?.0) };
-    bounded(ROUND_TRIP, first).await.ok()
-}
-
-/// Sends a batch of the subscription's own. On a cluster each member is bounded by itself, because what one
-/// primary does not answer says nothing about what the others have.
-///
-/// # Errors
-///
-/// When the batch as a whole was not answered.
-async fn send(session: &Session, members: Vec<Member>) -> Result<Vec<MemberAnswer>, BackendError> {
-    if !session.connection.is_cluster() {
-        return bounded(PATIENCE, session.send(members)).await;
-    }
-    let alone = members.into_iter().map(|member| async {
-        let answer = bounded(ROUND_TRIP, session.send_one(member)).await;
-        answer.map_err(|cause| of_some(session, cause))
-    });
-    Ok(join_all(alone).await)
-}
-
-/// An error of some enrolments. On a cluster it is one about its own primary.
-fn of_some(session: &Session, cause: BackendError) -> BackendError {
-    if session.connection.is_cluster() {
-        error::of_one_primary(cause)
-    } else {
-        cause
     }
 }
 
