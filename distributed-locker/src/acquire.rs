@@ -136,7 +136,10 @@ impl Acquisition<'_> {
                 None => tokio::select! {
                     biased;
                     found = self.shared.incarnation(life_by) => {
-                        found.map_err(AcquireError::NotRunning)?
+                        found.map_err(|why| AcquireError::NotRunning(match why {
+                            NotRunning::Unreported(None) if denied => NotRunning::Denied,
+                            why => why,
+                        }))?
                     }
                     reason = self.drained() => return Err(AcquireError::Draining(reason)),
                 },
@@ -188,10 +191,11 @@ impl Acquisition<'_> {
                     if incarnation.is_alive(self.shared.time.now()) {
                         incarnation.deadline.lose();
                         self.shared.bells.reports.notify_one();
+                        // The jobs hear of it now, also while a report is under way.
+                        self.shared.bells.watchdog.notify_one();
                     }
                     if self.shared.time.now() >= life_by {
-                        let why = NotRunning::Unreported(None);
-                        return Err(AcquireError::NotRunning(why));
+                        return Err(AcquireError::NotRunning(NotRunning::Denied));
                     }
                     if std::mem::replace(&mut denied, true) {
                         // This side of the store does not see what the other one writes: more

@@ -34,6 +34,10 @@ pub enum NotRunning {
     /// No report was confirmed in time.
     #[error("no liveness report was confirmed in time; the Reporter keeps trying")]
     Unreported(#[source] Option<Arc<BackendError>>),
+    /// Reports are confirmed, but where the lock lies the store calls the process dead: its parts do not
+    /// see each other's writes.
+    #[error("where the lock lies the store calls this process dead, whatever it reports")]
+    Denied,
     /// The locker was terminated, or its Reporter has ended.
     #[error("the locker has ended; start another one")]
     Ended,
@@ -169,7 +173,7 @@ pub enum ExtendError {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum Interrupted {
-    /// The lock is lost.
+    /// The lock is lost, or its guard has given it back.
     #[error(transparent)]
     Lost(#[from] Loss),
     /// The locker takes no more work, and waits for this job to end. The lock is still held.

@@ -99,8 +99,9 @@ pub enum ReporterEvent {
         process: ProcessHash,
         /// Why.
         why: EndReason,
-        /// How many locks were held under it. Each is told as a [`LostLock`](Event::LostLock) before,
-        /// and the first of very many may be among what was [missed](Event::Missed).
+        /// How many locks were held under it. Each is told as a [`LostLock`](Event::LostLock), before this
+        /// unless its guard was dropped in that moment; the first of very many may be among what was
+        /// [missed](Event::Missed).
         locks: usize,
     },
     /// The process's record was given up in good order, and the store has confirmed it.

@@ -279,8 +279,9 @@ impl LockGuard {
         if self.shared.is_forked() {
             return Err(ReleaseError::Forked);
         }
-        let lost_before = self.loss();
-        let Some(departure) = self.entry.depart(&self.shared) else {
+        // The events end with the locker, and it may end as soon as the lock is free.
+        let _stay = self.shared.registry.stay(self.entry.owner().key());
+        let Some((departure, lost_before)) = self.entry.depart(&self.shared) else {
             return Ok(());
         };
         let span = spans::release(self.owner_hash(), self.token());
@@ -314,7 +315,7 @@ impl Drop for LockGuard {
         // A forked child has neither the Reporter nor the right; and the registry's lock may have
         // been held by a thread that does not exist here.
         if !self.shared.is_forked()
-            && let Some(departure) = self.entry.depart(&self.shared)
+            && let Some((departure, _)) = self.entry.depart(&self.shared)
         {
             departure.hand_over();
         }

@@ -74,8 +74,8 @@ impl AcquireOptions {
     }
 
     /// With [`OnLost::Abort`]: how long before the hard deadline the kernel ends the process. The
-    /// default is zero; more than the stop budget is refused, because the job is only told to stop
-    /// that long before.
+    /// default is zero. With the whole stop budget it ends in the moment in which its job would be told
+    /// to stop; more is refused.
     #[must_use]
     pub fn abort_lead(mut self, lead: Duration) -> Self {
         self.abort_lead = lead;

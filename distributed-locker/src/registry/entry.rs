@@ -153,17 +153,21 @@ impl Entry {
         !self.let_go.swap(true, Ordering::AcqRel)
     }
 
-    /// The lock is not held any more: it goes on its way back.
-    pub(crate) fn depart(&self, shared: &Arc<Shared>) -> Option<Departure> {
+    /// The lock is not held any more: it goes on its way back. With the loss, if it was lost before.
+    pub(crate) fn depart(&self, shared: &Arc<Shared>) -> Option<(Departure, Option<Loss>)> {
         let tenancy = self
             .tenancy
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take()?;
         let now = shared.time.now();
-        self.tenure.close(now);
-        // The next owner may be there in a moment: what the job has left behind has to stop now.
-        self.lost.notify_waiters();
+        let lost = self.tenure.close(now).err();
+        match &lost {
+            // Nobody may have looked at it since it ran out.
+            Some(loss) => self.tell(shared, loss),
+            // The next owner may be there in a moment: what the job has left behind has to stop now.
+            None => self.lost.notify_waiters(),
+        }
         {
             let mut inner = shared.registry.lock();
             inner.held.remove(&self.id);
@@ -180,6 +184,6 @@ impl Entry {
         };
         let mut departure = place.depart(shared.runs_out_by(now), self.unsettled);
         departure.is_unheard = self.is_unheard();
-        Some(departure)
+        Some((departure, lost))
     }
 }

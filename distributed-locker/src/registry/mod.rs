@@ -124,6 +124,12 @@ impl Registry {
         earlier
     }
 
+    /// Something about this key is under way until this is dropped, so the locker does not end.
+    pub(crate) fn stay(&self, key: &Key) -> Stay<'_> {
+        let id = self.enter(key);
+        Stay { registry: self, id }
+    }
+
     fn enter(&self, key: &Key) -> u64 {
         let mut inner = self.lock();
         let id = inner.next_id;
@@ -140,5 +146,17 @@ impl Registry {
         }
         self.left.notify_waiters();
         self.left.notify_one();
+    }
+}
+
+/// Something under way that is nothing at the store.
+pub(crate) struct Stay<'a> {
+    registry: &'a Registry,
+    id: u64,
+}
+
+impl Drop for Stay<'_> {
+    fn drop(&mut self) {
+        self.registry.leave(self.id);
     }
 }

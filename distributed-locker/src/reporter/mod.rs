@@ -139,6 +139,10 @@ impl Drop for End {
         if let Life::Alive(incarnation) = &*shared.life.borrow() {
             incarnation.deadline.lose();
         }
+        // Nobody else tells what is lost with it, and the events end with it.
+        for entry in shared.registry.held() {
+            drop(entry.judge(shared));
+        }
         if self.ending == Ending::Crashed {
             shared.events.report(ReporterEvent::Crashed);
         }
@@ -158,8 +162,31 @@ mod tests {
     use crate::registry::Attempt;
     use crate::{BootClock, Host, Locker, NotRunning, TerminateError, Timing, memory};
     use locker_core::deadline::Deadline;
+    use locker_core::machine::LossReason;
     use locker_core::{Instant, Key, OwnerHash, ProcessHash};
     use std::time::Duration;
+
+    /// The losses come first: the events end with the locker.
+    #[tokio::test]
+    async fn what_is_lost_by_a_crash_is_told_at_once() {
+        let locker = Locker::builder(memory()).start().await.unwrap();
+        let guard = locker.try_acquire("k").await.unwrap().unwrap();
+        let mut events = locker.events();
+        let job = guard.heartbeater();
+        let waits = tokio::spawn(async move { job.lost().await.reason });
+        tokio::task::yield_now().await;
+        let shared = Arc::clone(locker.shared());
+        let ending = Ending::Crashed;
+        drop(End { shared, ending });
+        let lost = events.next().await;
+        assert!(matches!(lost, Some(Event::LostLock { .. })), "{lost:?}");
+        let crashed = events.next().await;
+        let is_crash = matches!(crashed, Some(Event::Reporter(ReporterEvent::Crashed)));
+        assert!(is_crash, "{crashed:?}");
+        let soon = Duration::from_secs(1);
+        let woken = tokio::time::timeout(soon, waits).await;
+        assert_eq!(woken.unwrap().unwrap(), LossReason::LivenessLapsed);
+    }
 
     /// A panic of the Reporter is no end in good order.
     #[tokio::test]

@@ -50,7 +50,8 @@ fn held_and_given_back(shared: &Arc<Shared>, owner: OwnerHash, attempt: Attempt)
     let end = Instant::FAR_FUTURE;
     let tenure = Tenure::new(owner, Instant::ZERO, end, process, None, Duration::ZERO);
     let entry = attempt.into_entry(Token::new(1), Arc::new(tenure), None, None);
-    let departure = entry.depart(shared).expect("the first to give it back");
+    let (departure, lost) = entry.depart(shared).expect("the first to give it back");
+    assert_eq!(lost, None);
     assert!(entry.depart(shared).is_none(), "nobody gives it back twice");
     departure
 }

@@ -272,12 +272,19 @@ impl Tenure {
         loss
     }
 
-    /// Ends the tenure because its owner gives the lock back. Answers whether it was valid at
-    /// `now`, and until when.
-    pub fn close(&self, now: Instant) -> Option<Instant> {
-        let until = self.is_valid(now).then(|| self.valid_until()).flatten();
-        self.lose(LossReason::Released, now);
-        until
+    /// Ends the tenure because its owner gives the lock back.
+    ///
+    /// # Errors
+    ///
+    /// The loss, if the lock was lost before: what has run out by `now` is not given back.
+    pub fn close(&self, now: Instant) -> Result<(), Loss> {
+        // Whatever it says is the loss then, or there is none and the lock is given back.
+        drop(self.judge(now));
+        let loss = self.lose(LossReason::Released, now);
+        match loss.reason {
+            LossReason::Released => Ok(()),
+            _ => Err(loss),
+        }
     }
 }
 

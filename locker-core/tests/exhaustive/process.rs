@@ -124,7 +124,7 @@ impl Process {
     /// Its job is done.
     pub(crate) fn give_back(&mut self, at: Instant) {
         let tenure = self.tenure.as_ref().expect("it holds");
-        tenure.close(at);
+        drop(tenure.close(at));
         self.was_lost = true;
         let gone_by = at + self.timing.lock_ttl;
         let begun = Release::begin(self.owner(), self.timing, gone_by, self.unsettled);

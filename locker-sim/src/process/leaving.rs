@@ -48,7 +48,7 @@ impl Process {
             return;
         };
         let unsettled = held.unsettled;
-        held.tenure.close(now);
+        drop(held.tenure.close(now));
         let drift = self.timing.lock_ttl * self.timing.drift_permille / 500;
         let gone_by = if env.plan.kind == Kind::Etcd {
             // The record lasts as long as its process.

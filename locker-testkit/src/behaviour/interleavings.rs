@@ -6,7 +6,8 @@ use crate::fixture::Fixture;
 use crate::wrap::{Fault, Faulty, Method, Scope, Twist, Twisted};
 use async_trait::async_trait;
 use distributed_locker::{
-    AcquireError, AcquireOptions, HeartbeatPolicy, Locker, Release, Run, TerminateError, Wait,
+    AcquireError, AcquireOptions, HeartbeatPolicy, Locker, LossReason, NotRunning, Release, Run,
+    TerminateError, Wait,
 };
 use locker_core::backend::{
     Answer, Claim, Claimed, HintStream, Limits, Renewal, Reply, Side, Watcher,
@@ -102,14 +103,15 @@ pub async fn a_waiter_that_is_granted_too_late_goes_on_waiting<F: Fixture>(world
     assert!(guard.is_valid() && other.loss().is_some());
 }
 
-/// To this store every process that asks for a lock is dead, a thousand times.
+/// To this store every process that asks for this lock is dead, a thousand times.
 #[derive(Debug, Clone, Default)]
 struct DeadClaimants(Arc<AtomicU32>);
 
 #[async_trait]
 impl Twist for DeadClaimants {
     async fn try_create(&self, store: &dyn Backend, claim: &Claim) -> Answer<Claimed> {
-        if self.0.fetch_add(1, Ordering::Relaxed) < 1000 {
+        let is_denied = claim.owner.key().as_str() == "denied";
+        if is_denied && self.0.fetch_add(1, Ordering::Relaxed) < 1000 {
             let time = store.try_create(claim).await?.store_time;
             store.release(&claim.owner).await?;
             return Ok(Reply {
@@ -130,10 +132,47 @@ pub async fn incarnations_that_the_store_denies_are_replaced_with_pauses<F: Fixt
         .locker_over(Twisted::connect(world.process(), denied.clone()))
         .await;
     let patience = world.timing().report_every;
-    let acquired = locker.acquire("k", AcquireOptions::new().wait(Wait::For(patience)));
-    world.during(acquired).await.unwrap_err();
+    let acquired = locker.acquire("denied", AcquireOptions::new().wait(Wait::For(patience)));
+    let refused = world.during(acquired).await.unwrap_err();
+    let is_denied = matches!(refused, AcquireError::NotRunning(NotRunning::Denied));
+    assert!(is_denied, "{refused:?}");
     let asked = denied.0.load(Ordering::Relaxed);
     assert!((1..=40).contains(&asked), "asked {asked} times");
+}
+
+/// S5, S12: to whom the store calls a process dead it may give its locks. The jobs hear of it at once, also
+/// while a report is under way.
+pub async fn jobs_of_a_process_that_is_called_dead_stop_at_once<F: Fixture>(world: World<F>) {
+    let faulty = Faulty::new();
+    let store = Twisted::connect(world.process(), DeadClaimants::default());
+    let locker = world.locker_over(faulty.around(store)).await;
+    let guard = world.hold(&locker, "k").await;
+    faulty.inject(Scope::all().of(Method::RenewProcess), Fault::Stall);
+    let timing = world.timing();
+    world
+        .until(
+            timing.report_every * 2,
+            "a report is under way",
+            async || faulty.struck() > 0,
+        )
+        .await;
+    let began = world.now();
+    let lost = async {
+        tokio::select! {
+            biased;
+            loss = guard.lost() => loss,
+            refused = locker.acquire("denied", AcquireOptions::new()) => {
+                assert!(refused.is_err(), "{refused:?}");
+                guard.lost().await
+            }
+        }
+    };
+    let loss = world.during(lost).await;
+    assert_eq!(loss.reason, LossReason::LivenessLapsed);
+    // The report would be waited for to the end of its time.
+    let took = world.now().since(began);
+    assert!(took < timing.request_timeout * 2 / 3, "told after {took:?}");
+    faulty.heal();
 }
 
 /// The subscriptions of this store end at once, a thousand times.

@@ -161,6 +161,9 @@ pub async fn a_release_is_seen_where_the_store_gives_no_hints<F: Fixture>(world:
     assert_eq!(said, Some(key), "it is free");
     let said = heard(&world, &mut releases, quiet).await;
     assert_eq!(said, None, "a free lock is not released");
+    let _third = world.hold(&a, "k").await;
+    let said = heard(&world, &mut releases, quiet).await;
+    assert_eq!(said, None, "nor when it is taken");
 }
 
 /// An outage is no release: nobody is told to look for what cannot be seen. What was released in it

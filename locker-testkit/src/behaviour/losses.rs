@@ -166,22 +166,27 @@ pub async fn a_signalled_job_goes_on_and_its_value_comes_late<F: Fixture>(world:
 /// guard when it comes, and not when it would have run out.
 pub async fn what_outlives_a_guard_is_told_at_once<F: Fixture>(world: World<F>) {
     let locker = world.locker().await;
-    let spawned = |job: Heartbeater| tokio::spawn(async move { job.lost().await.reason });
+    let spawned = async |job: Heartbeater| {
+        let spawned = tokio::spawn(async move { job.lost().await.reason });
+        // It waits before anything happens to the lock.
+        tokio::task::yield_now().await;
+        spawned
+    };
     let told = async |spawned: JoinHandle<LossReason>| {
         let told = tokio::time::timeout(Duration::from_secs(10), spawned).await;
         assert_eq!(told.expect("it is told").unwrap(), LossReason::Released);
     };
     let guard = world.hold(&locker, "k").await;
-    let waits = spawned(guard.heartbeater());
+    let waits = spawned(guard.heartbeater()).await;
     world.during(guard.release()).await.unwrap();
     told(waits).await;
     let guard = world.hold(&locker, "dropped").await;
-    let waits = spawned(guard.heartbeater());
+    let waits = spawned(guard.heartbeater()).await;
     drop(guard);
     told(waits).await;
     let (begun, job) = oneshot::channel();
     let run = locker.acquire_and_run("cancelled", AcquireOptions::new(), async |job| {
-        begun.send(spawned(job)).unwrap();
+        begun.send(spawned(job).await).unwrap();
         pending::<()>().await;
     });
     let mut run = Box::pin(run);

@@ -142,6 +142,7 @@ macro_rules! __for_each_behaviour {
                 a_waiter_whose_claims_were_answered_leaves_nothing_to_settle,
                 a_waiter_that_is_granted_too_late_goes_on_waiting,
                 incarnations_that_the_store_denies_are_replaced_with_pauses,
+                jobs_of_a_process_that_is_called_dead_stop_at_once,
                 subscriptions_that_end_at_once_are_renewed_with_pauses,
                 a_waiter_gives_up_at_its_deadline_though_the_store_fails,
                 a_lost_lock_is_freed_under_its_job_although_a_release_was_lost,
