@@ -9,17 +9,27 @@ use crate::shared::Shared;
 use crate::time::{BootClock, Time};
 use locker_core::backend::{Connect, Side};
 use locker_core::{Host, ManualClock, Timing};
+use std::fmt;
 use std::io;
 use std::sync::Arc;
 
 /// Sets up a locker. See [`Locker::builder`], which has an example.
-#[derive(Debug)]
 pub struct LockerBuilder {
     connect: Arc<dyn Connect>,
     timing: Timing,
     host: Option<Host>,
     time: Time,
     lose_on_pause: bool,
+}
+
+impl fmt::Debug for LockerBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LockerBuilder")
+            .field("timing", &self.timing)
+            .field("host", &self.host)
+            .field("lose_on_pause", &self.lose_on_pause)
+            .finish_non_exhaustive()
+    }
 }
 
 impl LockerBuilder {

@@ -407,12 +407,9 @@ impl Locker {
     ///
     /// When it is dropped the draining goes on in the background.
     pub async fn terminate(&self, grace: Duration) -> Result<(), TerminateError> {
-        // A child would wait for locks that are its parent's to release.
-        if self.shared.is_forked() {
-            return Err(TerminateError::Forked);
-        }
-        self.shared.drain("the locker was terminated".to_owned());
-        self.shared.terminate(grace).await
+        self.shared
+            .terminate("the locker was terminated", grace)
+            .await
     }
 
     /// Drains when the process gets SIGINT or SIGTERM, and tells when everything is released.

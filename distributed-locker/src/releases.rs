@@ -7,7 +7,7 @@ use crate::options::POLL_WITHOUT_HINTS;
 use crate::shared::Shared;
 use futures_core::Stream;
 use futures_util::StreamExt;
-use locker_core::backend::{Backend, HintStream, Watcher};
+use locker_core::backend::{Backend, HintStream, Liveness, Watcher};
 use locker_core::{BackendError, Key, OwnerHash};
 use std::fmt;
 use std::pin::Pin;
@@ -30,6 +30,7 @@ use std::task::{Context, Poll};
 ///
 /// Dropping it ends the subscription.
 pub struct Releases {
+    shared: Arc<Shared>,
     key: Key,
     heard: Pin<Box<dyn Stream<Item = Key> + Send>>,
 }
@@ -54,6 +55,10 @@ impl Stream for Releases {
     type Item = Key;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Key>> {
+        // What there is to hear is said to its parent.
+        if self.shared.is_forked() {
+            return Poll::Ready(None);
+        }
         self.heard.as_mut().poll_next(context)
     }
 }
@@ -68,7 +73,8 @@ impl fmt::Debug for Releases {
 
 impl Locker {
     /// The [`Releases`] of a lock, from now on. It resolves when the store has confirmed the
-    /// subscription or, where it has no hints, when the lock has been read for the first time. Nobody needs it to get the lock: whoever waits for one is woken anyway.
+    /// subscription or, where it has no hints, when the lock has been read for the first time. Nobody
+    /// needs it to get the lock: whoever waits for one is woken anyway.
     ///
     /// ```
     /// # use distributed_locker::{Locker, memory};
@@ -111,6 +117,7 @@ impl Locker {
                 .then(|| (listening.key.clone(), listening))
         });
         Ok(Releases {
+            shared: Arc::clone(self.shared()),
             key,
             // Fused: it may be asked again after its end.
             heard: Box::pin(heard.fuse()),
@@ -146,10 +153,6 @@ impl Listening {
     /// Waits for a sign; answers whether one came before the locker ended.
     async fn hear(&mut self) -> bool {
         let shared = Arc::clone(&self.shared);
-        // What there is to hear is said to its parent.
-        if shared.is_forked() {
-            return false;
-        }
         tokio::select! {
             biased;
             _ = shared.ended() => false,
@@ -202,6 +205,8 @@ impl Listening {
     async fn read(&mut self) -> Result<bool, BackendError> {
         let read = async |store: Arc<dyn Backend>| store.read_lock(&self.key).await;
         let held = self.shared.caller.call(read).await?.value;
+        // What is left of a process that has ended is held by nobody.
+        let held = held.filter(|held| held.holder != Some(Liveness::Dead));
         let owner = held.map(|held| held.data.owner);
         let before = std::mem::replace(&mut self.owner, owner);
         Ok(before.is_some() && before != self.owner)

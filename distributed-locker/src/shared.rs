@@ -186,9 +186,14 @@ impl Shared {
         }
     }
 
-    /// Waits until every lock has been released, and the store has confirmed that the process's record
-    /// is gone.
-    pub(crate) async fn terminate(&self, grace: Duration) -> Result<(), TerminateError> {
+    /// Drains, and waits until every lock has been released and the store has confirmed that the
+    /// process's record is gone.
+    pub(crate) async fn terminate(&self, why: &str, grace: Duration) -> Result<(), TerminateError> {
+        // A child would wait for locks that are its parent's to release.
+        if self.is_forked() {
+            return Err(TerminateError::Forked);
+        }
+        self.drain(why.to_owned());
         let deadline = self.time.now() + grace;
         let emptied = async {
             loop {

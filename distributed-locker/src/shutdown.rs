@@ -12,10 +12,12 @@ use tokio::task::JoinHandle;
 /// The end of a locker on SIGINT or SIGTERM.
 ///
 /// Dropping it changes nothing for the locker, which a signal drains all the same: only nobody learns
-/// any more when everything is released. It is no handle of the locker.
+/// any more when everything is released. It is no handle of the locker. A forked child inherits that the
+/// signals do nothing else, and has nobody who listens.
 #[derive(Debug)]
 #[must_use = "the process is not ended by these signals any more: wait for `finished`, then end it"]
 pub struct Shutdown {
+    shared: Arc<Shared>,
     task: JoinHandle<Result<(), TerminateError>>,
     ended: Option<Result<(), TerminateError>>,
 }
@@ -26,18 +28,21 @@ impl Shutdown {
         let mut terminate = signal(SignalKind::terminate())?;
         // Not aborted when this is dropped: the default action of the signals is gone for good, and a
         // process that neither ends nor drains would be killed with all its locks.
+        let listening = Arc::clone(&shared);
         let task = tokio::spawn(async move {
-            let name = tokio::select! {
-                _ = interrupt.recv() => Some("SIGINT"),
-                _ = terminate.recv() => Some("SIGTERM"),
-                _ = shared.ended() => None,
+            let shared = listening;
+            let why = tokio::select! {
+                _ = interrupt.recv() => "the process got SIGINT",
+                _ = terminate.recv() => "the process got SIGTERM",
+                _ = shared.ended() => "the locker has ended",
             };
-            if let Some(name) = name {
-                shared.drain(format!("the process got {name}"));
-            }
-            shared.terminate(grace).await
+            shared.terminate(why, grace).await
         });
-        Ok(Self { task, ended: None })
+        Ok(Self {
+            shared,
+            task,
+            ended: None,
+        })
     }
 
     /// Waits for a signal, or for another end of the locker, and then until every lock is released and
@@ -56,6 +61,9 @@ impl Shutdown {
     ///
     /// It may be dropped and called again, also after it has ended.
     pub async fn finished(&mut self) -> Result<(), TerminateError> {
+        if self.shared.is_forked() {
+            return Err(TerminateError::Forked);
+        }
         if let Some(ended) = &self.ended {
             return ended.clone();
         }
@@ -76,15 +84,26 @@ impl Shutdown {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test")]
 mod tests {
     use super::*;
+    use crate::{Locker, memory};
     use futures_util::FutureExt;
     use std::panic::AssertUnwindSafe;
+
+    async fn over(task: JoinHandle<Result<(), TerminateError>>) -> Shutdown {
+        let locker = Locker::builder(memory()).start().await.unwrap();
+        Shutdown {
+            shared: Arc::clone(locker.shared()),
+            task,
+            ended: None,
+        }
+    }
 
     #[tokio::test]
     async fn a_shutdown_that_panics_is_no_end_in_good_order() {
         let task = tokio::spawn(async { panic!("a bug, as it is to be seen") });
-        let mut shutdown = Shutdown { task, ended: None };
+        let mut shutdown = over(task).await;
         let finished = AssertUnwindSafe(shutdown.finished()).catch_unwind().await;
         assert!(finished.is_err(), "{finished:?}");
         let again = shutdown.finished().await;
@@ -95,7 +114,7 @@ mod tests {
     async fn a_shutdown_whose_runtime_has_ended_has_released_nothing() {
         let task = tokio::spawn(std::future::pending());
         task.abort();
-        let mut shutdown = Shutdown { task, ended: None };
+        let mut shutdown = over(task).await;
         let finished = shutdown.finished().await;
         assert!(
             matches!(finished, Err(TerminateError::Abandoned)),

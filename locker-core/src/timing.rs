@@ -52,7 +52,7 @@ impl Default for Timing {
             recheck_every: Duration::from_secs(5),
             request_timeout: Duration::from_millis(1500),
             retry_after: Duration::from_millis(250),
-            drift_permille: 100,
+            drift_permille: Self::DRIFT_PERMILLE,
             stop_budget: Duration::from_millis(1500),
             hard_margin: Duration::from_millis(200),
             start_timeout: Duration::from_secs(15),
@@ -61,6 +61,9 @@ impl Default for Timing {
 }
 
 impl Timing {
+    /// By how much clocks may differ in rate by default, as [`drift_permille`](Self::drift_permille).
+    const DRIFT_PERMILLE: u32 = 100;
+
     /// Refuses nonsense, naming the fields that do not fit together.
     ///
     /// # Errors
@@ -185,10 +188,15 @@ impl Timing {
         2 * self.request_timeout
     }
 
-    /// By how much two clocks of different machines may disagree about how long `elapsed` was, before
-    /// one of them has jumped (A1).
+    /// By how much the store's clock and the owner's may disagree about how long `elapsed` was, before
+    /// one of them has jumped (A1). A store on the same machine may go by its boot clock, which a time daemon
+    /// slews, and the owner's clock does not follow that backwards.
     pub(crate) fn clock_tolerance(&self, elapsed: Duration) -> Duration {
-        self.hard_margin + elapsed * self.drift_permille / 1000
+        let drift_permille = match self.drift_permille {
+            0 => Self::DRIFT_PERMILLE,
+            drift => drift,
+        };
+        self.hard_margin + elapsed * drift_permille / 1000
     }
 
     fn with_liveness_of(self, dead_after: Duration) -> Self {

@@ -14,6 +14,7 @@ use crate::url::Place;
 use async_trait::async_trait;
 use locker_core::backend::Side;
 use locker_core::{Backend, BackendError, Connect, ProcessHash};
+use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use tokio::runtime::Handle;
@@ -32,11 +33,22 @@ use tokio::runtime::Handle;
 /// let backend = store.connect(Side::Caller).await?;
 /// # Ok(()) }
 /// ```
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Redis {
     source: Source,
     namespace: String,
     shared: Arc<Shared>,
+}
+
+/// What its connections share lies behind locks, which must not be held while somebody's writer stands
+/// still.
+impl fmt::Debug for Redis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Redis")
+            .field("source", &self.source)
+            .field("namespace", &self.namespace)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What the connections of one locker have in common.

@@ -10,6 +10,7 @@ use crate::place;
 use async_trait::async_trait;
 use locker_core::backend::Side;
 use locker_core::{Backend, BackendError, Connect, Key};
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -29,10 +30,20 @@ use std::time::Duration;
 /// let backend = store.connect(Side::Caller).await?;
 /// # Ok(()) }
 /// ```
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Sqlite {
     config: Config,
     liveness: Arc<Mutex<Option<Liveness>>>,
+}
+
+/// What its connections share lies behind a lock, which must not be held while somebody's writer stands
+/// still.
+impl fmt::Debug for Sqlite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sqlite")
+            .field("config", &self.config)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Where the store is, and how long to wait for it.

@@ -161,8 +161,8 @@ impl Entry {
             .unwrap_or_else(PoisonError::into_inner)
             .take()?;
         let now = shared.time.now();
-        let lost = self.tenure.close(now).err();
-        match &lost {
+        let loss = self.tenure.close(now).err();
+        match &loss {
             // Nobody may have looked at it since it ran out.
             Some(loss) => self.tell(shared, loss),
             // The next owner may be there in a moment: what the job has left behind has to stop now.
@@ -184,6 +184,6 @@ impl Entry {
         };
         let mut departure = place.depart(shared.runs_out_by(now), self.unsettled);
         departure.is_unheard = self.is_unheard();
-        Some((departure, lost))
+        Some((departure, loss))
     }
 }

@@ -29,7 +29,7 @@ pub(super) async fn run(
         ending: Ending::Gone,
         jitter: Jitter::new(u64::from(shared.pid)),
         stillborn: 0,
-        wall: WallClock::default(),
+        wall: WallClock::begin(),
     };
     while !reports.is_done() {
         reports.incarnation().await;

@@ -2,7 +2,7 @@
 //!
 //! The two are compared with each other, and neither with the clock that deadlines go by. A time daemon
 //! slews both together: to the kernel they are one clock, read with different offsets, and also after a
-//! suspend the same time is added to both. So their difference changes by a step only, however long the
+//! suspend the same time is added to both. So their difference changes by a step (or a leap second) only, however long the
 //! look before is ago. The clock of deadlines runs ahead of them where they are slewed slow: by as much
 //! as A1 allows, which says nothing about a pause.
 
@@ -39,6 +39,13 @@ impl Gap {
 impl WallClock {
     /// Of two readings that lie further apart, a thread has lost its processor between them.
     const FURTHEST_MICROS: i128 = 10_000;
+
+    /// From now on.
+    pub(crate) fn begin() -> Self {
+        let mut wall = Self::default();
+        wall.look();
+        wall
+    }
 
     /// By how much the wall clock has moved against the boot clock since the last look, at least.
     pub(crate) fn look(&mut self) -> Duration {

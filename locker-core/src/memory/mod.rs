@@ -21,6 +21,7 @@ use crate::record::ProcessData;
 use crate::time::{Clock, StoreTime};
 use async_trait::async_trait;
 use state::{Now, State};
+use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use watchers::Hints;
@@ -51,10 +52,22 @@ use watchers::Hints;
 /// assert!(matches!(answer.value, Claimed::Granted(_)));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Memory {
     state: Arc<Mutex<State>>,
     clock: Arc<dyn Clock>,
+}
+
+/// What is in it lies behind a lock, which must not be held while somebody's writer stands still.
+impl fmt::Debug for Memory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let shown = format!("{state:?}");
+        drop(state);
+        f.debug_struct("Memory")
+            .field("state", &format_args!("{shown}"))
+            .finish_non_exhaustive()
+    }
 }
 
 impl Memory {

@@ -157,7 +157,7 @@ pub async fn jobs_of_a_process_that_is_called_dead_stop_at_once<F: Fixture>(worl
         )
         .await;
     let began = world.now();
-    let lost = async {
+    let stopped = async {
         tokio::select! {
             biased;
             loss = guard.lost() => loss,
@@ -167,7 +167,7 @@ pub async fn jobs_of_a_process_that_is_called_dead_stop_at_once<F: Fixture>(worl
             }
         }
     };
-    let loss = world.during(lost).await;
+    let loss = world.during(stopped).await;
     assert_eq!(loss.reason, LossReason::LivenessLapsed);
     // The report would be waited for to the end of its time.
     let took = world.now().since(began);

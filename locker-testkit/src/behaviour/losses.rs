@@ -162,16 +162,18 @@ pub async fn a_signalled_job_goes_on_and_its_value_comes_late<F: Fixture>(world:
     );
 }
 
+/// A task that a job has left behind.
+async fn spawned(job: Heartbeater) -> JoinHandle<LossReason> {
+    let spawned = tokio::spawn(async move { job.lost().await.reason });
+    // It waits before anything happens to the lock.
+    tokio::task::yield_now().await;
+    spawned
+}
+
 /// S12: the next owner may be there in a moment, so what a job has spawned hears of the end of its
 /// guard when it comes, and not when it would have run out.
 pub async fn what_outlives_a_guard_is_told_at_once<F: Fixture>(world: World<F>) {
     let locker = world.locker().await;
-    let spawned = async |job: Heartbeater| {
-        let spawned = tokio::spawn(async move { job.lost().await.reason });
-        // It waits before anything happens to the lock.
-        tokio::task::yield_now().await;
-        spawned
-    };
     let told = async |spawned: JoinHandle<LossReason>| {
         let told = tokio::time::timeout(Duration::from_secs(10), spawned).await;
         assert_eq!(told.expect("it is told").unwrap(), LossReason::Released);
