@@ -36,9 +36,18 @@ impl Shell {
         let home = Home::new();
         let pty = openpty(None, None).unwrap();
         let slave = || pty.slave.try_clone().unwrap();
-        // `setsid -c` makes stdin the controlling terminal.
+        // `setsid -c` makes stdin the controlling terminal. Bash's own line editor would turn the echo off,
+        // and on again only after it has written the newline that `enter` waits for.
         let process = common::with_default_signals("setsid")
-            .args(["-c", "-w", "bash", "--norc", "--noprofile", "-i"])
+            .args([
+                "-c",
+                "-w",
+                "bash",
+                "--norc",
+                "--noprofile",
+                "--noediting",
+                "-i",
+            ])
             .env("LOCKER_STORE", home.url())
             .env("PS1", "prompt> ")
             .env("LOCKER", env!("CARGO_BIN_EXE_locker"))
