@@ -64,10 +64,9 @@ pub async fn a_mutex_gives_up_at_its_deadline_and_names_the_holder<F: Fixture>(w
     let run = b.mutex("k", timeout, options, async |_| unreachable!("it is held"));
     let error = world.during(run).await.unwrap_err();
     let took = world.now().since(began);
-    assert!(
-        took >= timeout && took < timeout + world.timing().request_timeout,
-        "{took:?}"
-    );
+    // Who forgot the time would look when the holder may be dead, after four fifths of T.
+    let limit = timeout + world.timing().liveness_ttl / 2;
+    assert!(took >= timeout && took < limit, "{took:?}");
     assert!(
         matches!(&error, MutexError::<()>::TimedOut { holder }
         if holder.owner == *guard.owner_hash()),
@@ -91,13 +90,16 @@ pub async fn a_mutex_takes_what_an_acquisition_may_ask_for<F: Fixture>(world: Wo
     assert!(matches!(ran.release, Release::Confirmed), "{ran:?}");
 }
 
-/// Waits for "k", which is released after a while, and is granted it soon after that.
+/// Waits for "k", which is released after a while, and is granted it by the hint. Answers how long after.
+///
+/// Without the hint it would look when the holder may be dead, which is T after its last report; that is
+/// three fifths of T after the release at the soonest.
 async fn is_woken<F: Fixture>(
     world: &World<F>,
     waiter: &Locker,
     holder: LockGuard,
     after: Duration,
-) -> LockGuard {
+) -> (LockGuard, Duration) {
     let waiting = async {
         let acquired = waiter.acquire("k", patient(world)).await.unwrap();
         (acquired, world.now())
@@ -113,21 +115,25 @@ async fn is_woken<F: Fixture>(
         .await;
     let took = at.since(released);
     assert!(
-        took < world.timing().report_every / 2,
+        took < world.timing().report_every * 2,
         "woken after {took:?}"
     );
-    acquired.guard().expect("granted")
+    (acquired.guard().expect("granted"), took)
 }
 
 /// L1, hazard PG-11. The net under the hint is far away here.
 pub async fn a_release_wakes_the_waiter<F: Fixture>(world: World<F>) {
     let (a, b) = (world.locker().await, world.locker().await);
+    let mut quickest = Duration::MAX;
     for _ in 0..5 {
         let guard = world.hold(&a, "k").await;
         let after = world.timing().report_every / 2;
-        let guard = is_woken(&world, &b, guard, after).await;
+        let (guard, took) = is_woken(&world, &b, guard, after).await;
+        quickest = quickest.min(took);
         world.during(guard.release()).await.unwrap();
     }
+    // 50 ms are promised. A busy machine takes as much again from one wake-up, but not from all.
+    assert!(quickest < world.timing().report_every / 2, "{quickest:?}");
 }
 
 /// A store whose claims do not say whether the holder lives, and which is silent when it is asked.
@@ -173,9 +179,10 @@ pub async fn a_holder_of_whom_nothing_is_heard_is_waited_for<F: Fixture>(world: 
     );
     let timing = world.timing();
     assert!(took < timing.request_timeout * 2, "after {took:?}");
-    // It has asked in vain, before it enrolled and after it, and is not to look again for a while.
+    // It has asked in vain, before it enrolled and after it, and is not to look again for a while. If it is
+    // late and does, it heeds the hint one request later.
     let after = timing.request_timeout * 2 + timing.retry_after;
-    let _guard = is_woken(&world, &b, guard, after).await;
+    let _granted = is_woken(&world, &b, guard, after).await;
 }
 
 /// Waiters of one process queue locally.
@@ -237,7 +244,9 @@ pub async fn a_waiter_that_leaves_holds_up_nobody<F: Fixture>(world: World<F>) {
         .await;
     assert!(acquired.guard().is_some());
     let took = at.since(released);
-    assert!(took < world.timing().report_every, "served after {took:?}");
+    // Without the hint, as at `is_woken`.
+    let limit = world.timing().report_every * 2;
+    assert!(took < limit, "served after {took:?}");
 }
 
 /// PgIpLock: `onRelease` and the standby.
@@ -331,10 +340,11 @@ fn patient<F: Fixture>(world: &World<F>) -> AcquireOptions {
 
 impl<F: Fixture> World<F> {
     /// When it is seen at the latest that a silent process is dead. A store of coarse TTLs looks for the
-    /// dead no oftener than it can tell them (L2 allows 0.5 s).
-    async fn seen_dead_within(&self) -> Duration {
+    /// dead no oftener than it can tell them. L2 allows 0.5 s, and real time needs some of it.
+    pub(super) async fn seen_dead_within(&self) -> Duration {
         let lag = self.store().await.limits().ttl_granularity / 2;
-        self.timing().liveness_ttl + self.timing().report_every + lag
+        let real = Duration::from_millis(if self.is_virtual() { 0 } else { 500 });
+        self.timing().liveness_ttl + self.timing().report_every + lag + real
     }
 
     /// Sleeps on the clock of the lockers, inside [`World::during`].
