@@ -283,7 +283,8 @@ async fn ensure_running<F: Fixture>(stage: &Stage<F>) -> Prepared<'_> {
     let store = stage.store();
     if let Some(process) = locker.process_hash() {
         store.retire_process(&process).await.expect("it answers");
-        let limit = stage.world().timing().report_every * 2;
+        // The next report notices it. This is no promise, only the scene, and many are set at a time.
+        let limit = stage.world().timing().liveness_ttl * 5;
         let denied = async || locker.process_hash().as_ref() != Some(&process);
         stage.world().until(limit, "it is noticed", denied).await;
     }
