@@ -1,6 +1,7 @@
 //! The TCP proxy does what it says, in front of a server that answers every byte with the same byte.
 
 use locker_testkit::harness::proxy::{Direction, Proxy};
+use locker_testkit::servers::port::Port;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -17,17 +18,16 @@ const NEVER: Duration = Duration::from_millis(200);
 struct Echo {
     address: SocketAddr,
     got: Arc<Mutex<Vec<u8>>>,
+    _port: Port,
 }
 
 impl Echo {
     /// Needs a runtime.
     fn start() -> Self {
-        let listener = (20_000..32_768).find_map(|port| {
-            let listener = std::net::TcpListener::bind(("127.0.0.1", port)).ok()?;
-            listener.set_nonblocking(true).ok()?;
-            Some(listener)
-        });
-        let listener = TcpListener::from_std(listener.expect("a free port")).expect("works");
+        let port = Port::free().expect("a free port");
+        let listener = std::net::TcpListener::bind(("127.0.0.1", port.number())).expect("works");
+        listener.set_nonblocking(true).expect("works");
+        let listener = TcpListener::from_std(listener).expect("works");
         let address = listener.local_addr().expect("works");
         let got = Arc::new(Mutex::new(Vec::new()));
         let seen = Arc::clone(&got);
@@ -47,7 +47,11 @@ impl Echo {
                 });
             }
         });
-        Self { address, got }
+        Self {
+            address,
+            got,
+            _port: port,
+        }
     }
 
     fn got(&self) -> Vec<u8> {

@@ -19,6 +19,7 @@
 //! the proxy. So replies can be [translated](Proxy::translate).
 
 use super::rng::Rng;
+use crate::servers::port::Port;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -46,6 +47,8 @@ pub struct Proxy {
     address: SocketAddr,
     shared: Arc<Shared>,
     accepting: JoinHandle<()>,
+    /// No server of the kit that is down for a moment finds it taken.
+    _port: Port,
 }
 
 #[derive(Debug)]
@@ -114,13 +117,13 @@ impl Proxy {
     ///
     /// When no port can be had.
     pub async fn start(server: SocketAddr, seed: u64) -> io::Result<Self> {
-        let mut rng = Rng::new(seed);
-        let listener = listen(&mut rng).await?;
+        let port = Port::free()?;
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port.number())).await?;
         let address = listener.local_addr()?;
         let shared = Arc::new(Shared {
             server: Mutex::new(server),
             troubles: watch::Sender::default(),
-            rng: Mutex::new(rng),
+            rng: Mutex::new(Rng::new(seed)),
             counts: Mutex::default(),
             ports: Mutex::default(),
         });
@@ -129,6 +132,7 @@ impl Proxy {
             address,
             shared,
             accepting,
+            _port: port,
         })
     }
 
@@ -295,21 +299,6 @@ fn translate(piece: &mut [u8], ports: &[(Vec<u8>, Vec<u8>)]) {
 
 fn find(bytes: &[u8], what: &[u8]) -> Option<usize> {
     bytes.windows(what.len()).position(|window| window == what)
-}
-
-/// A port below those that the kernel gives to clients: a server that restarts on it finds it free.
-async fn listen(rng: &mut Rng) -> io::Result<TcpListener> {
-    let mut last = io::Error::from(io::ErrorKind::AddrInUse);
-    let salt = u64::from(std::process::id());
-    for attempt in 0..64 {
-        let port = 20_000 + rng.fork(salt.wrapping_add(attempt << 32)).below(12_000);
-        let port = u16::try_from(port).unwrap_or(20_000);
-        match TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await {
-            Ok(listener) => return Ok(listener),
-            Err(error) => last = error,
-        }
-    }
-    Err(last)
 }
 
 async fn accept(listener: TcpListener, shared: Arc<Shared>) {
