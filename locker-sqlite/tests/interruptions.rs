@@ -81,7 +81,8 @@ async fn another_writer_is_waited_for_within_the_busy_timeout_and_then_told() {
             (ErrorKind::Busy, Effect::NotApplied)
         );
         let waited = asked.elapsed();
-        assert!(waited > Duration::from_millis(800) && waited < Duration::from_millis(1450));
+        // A second wait would be as long.
+        assert!(waited > Duration::from_millis(800) && waited < Duration::from_millis(1900));
         // Readers do not wait.
         let asked = Instant::now();
         assert_eq!(store.read_lock(&key("k")).await.unwrap().value, None);
