@@ -338,7 +338,8 @@ async fn a_primary_that_stalls_keeps_only_its_own_crowd_waiting() {
     }
     let took = began.elapsed();
     crowd.servers.nodes()[stalled].resume().unwrap();
-    assert!(took < Duration::from_millis(900), "took {took:?}");
+    // Less than a request may take. Behind the one that stalls they would wait for as long as it does.
+    assert!(took < Duration::from_millis(1500), "took {took:?}");
     waiting.await;
 }
 

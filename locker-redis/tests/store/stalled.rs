@@ -13,6 +13,13 @@ use tokio::task::JoinHandle;
 /// The key of the lock whose slot moves.
 const MOVED: &str = "ns:{moved}";
 
+/// The least time of a request that a cluster has room in while a primary hangs (README).
+const REQUEST: Duration = Duration::from_millis(600);
+/// How long anything elsewhere may take beside it, on a busy machine. The one that hangs may be waited for
+/// by 0.25 s (README). A wait for a connection to it takes one second, for a subscription three, and for
+/// an answer it never ends.
+const SOON: Duration = Duration::from_millis(900);
+
 /// Three masters. One hangs, and a slot has moved between the two others, which no client has
 /// heard.
 struct Hung {
@@ -116,11 +123,11 @@ async fn a_locker_of_short_requests_starts_beside_a_primary_that_hangs() {
         store().connect(side).await.unwrap();
         let took = began.elapsed();
         println!("{side:?}: {took:?}");
-        // A locker gives four request timeouts to it; this is with room for a slow machine.
-        assert!(took < Duration::from_millis(4 * 400), "{side:?}: {took:?}");
+        // A locker gives four request timeouts to it, which is twice the 1.2 s of the README.
+        assert!(took < 4 * REQUEST, "{side:?}: {took:?}");
     }
     let timing = Timing {
-        request_timeout: Duration::from_millis(600),
+        request_timeout: REQUEST,
         ..Timing::default()
     };
     // A process that would lie on the one that hangs is given up, and another is born.
@@ -146,11 +153,9 @@ async fn a_batch_does_not_wait_for_a_primary_that_hangs() {
     let owners = join_all(texts.iter().map(|text| process.acquire(text))).await;
     let hung = place_of(&servers, "ns:{k0}");
     servers.nodes()[hung].pause().unwrap();
-    // Also where a request may take no longer than this.
-    let timeout = Duration::from_millis(600);
     let (extend, check) = tokio::join!(
-        tokio::time::timeout(timeout, process.backend.extend(&owners, LONG)),
-        tokio::time::timeout(timeout, process.backend.check(&owners)),
+        tokio::time::timeout(SOON, process.backend.extend(&owners, LONG)),
+        tokio::time::timeout(SOON, process.backend.check(&owners)),
     );
     for answered in [extend, check] {
         let standings = answered.expect("in time").unwrap().value;
@@ -210,14 +215,13 @@ async fn a_claim_elsewhere_is_answered_beside_a_primary_that_hangs() {
         let held = claim_of(&of_silent).await;
         assert_eq!(held.holder, None, "{held:?}");
     };
-    // Together less than a request may take.
-    let in_time = Duration::from_millis(600);
-    let answered = tokio::time::timeout(in_time, answered).await;
+    // All together.
+    let answered = tokio::time::timeout(SOON, answered).await;
     answered.expect("in time");
     // Who only looks at the lock is not kept waiting either.
     for text in [&of_sound, &of_silent] {
         let key = key(text);
-        let read = tokio::time::timeout(in_time, claimant.backend.read_lock(&key)).await;
+        let read = tokio::time::timeout(SOON, claimant.backend.read_lock(&key)).await;
         let held = read.expect("in time").unwrap().value.unwrap();
         assert_eq!(held.holder.is_some(), text == &of_sound, "{held:?}");
     }
@@ -256,7 +260,7 @@ async fn who_waits_elsewhere_is_woken_beside_one_who_waits_in_vain() {
         let waits_after = waits_after.expect("in time").unwrap();
         for (owner_hash, mut hints) in owners.iter().zip([waits_before, waits_after]) {
             owner.backend.release(owner_hash).await.unwrap();
-            let hint = tokio::time::timeout(Duration::from_millis(500), hints.next()).await;
+            let hint = tokio::time::timeout(SOON, hints.next()).await;
             assert_eq!(hint.expect("in time"), Some(Hint::Free { place: 0 }));
         }
     };
@@ -298,9 +302,9 @@ async fn who_waits_elsewhere_is_woken_beside_one_that_hangs_for_long() {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     println!("slowest: {slowest:?}");
-    assert!(slowest < Duration::from_millis(500), "{slowest:?}");
+    assert!(slowest < SOON, "{slowest:?}");
     owner.backend.release(&lock).await.unwrap();
-    let hint = tokio::time::timeout(Duration::from_millis(500), woken.next()).await;
+    let hint = tokio::time::timeout(SOON, woken.next()).await;
     assert_eq!(hint.expect("in time"), Some(Hint::Free { place: 0 }));
 }
 
@@ -324,7 +328,7 @@ async fn who_waits_elsewhere_is_enrolled_beside_one_that_is_dead() {
         let began = Instant::now();
         waits.push(waiter.watch(text).await.unwrap());
         let took = began.elapsed();
-        assert!(took < Duration::from_millis(500), "{text}: {took:?}");
+        assert!(took < SOON, "{text}: {took:?}");
     }
 }
 
@@ -346,7 +350,7 @@ async fn who_leaves_a_primary_that_hangs_keeps_nobody_waiting_elsewhere() {
         let began = Instant::now();
         let hints = waiter.watch(text).await.unwrap();
         let took = began.elapsed();
-        assert!(took < Duration::from_millis(500), "{text}: {took:?}");
+        assert!(took < SOON, "{text}: {took:?}");
         drop(hints);
         // It is on its way when the next one comes.
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -381,7 +385,7 @@ async fn forgotten_scripts_are_told_beside_a_primary_that_hangs() {
         }
     }
     let acquiring = join_all(hung.elsewhere.iter().map(|text| process.acquire(text)));
-    let acquired = tokio::time::timeout(Duration::from_millis(600), acquiring).await;
+    let acquired = tokio::time::timeout(SOON, acquiring).await;
     acquired.expect("in time");
     assert!(!blocked.is_finished(), "the client of the cluster went on");
     blocked.abort();
