@@ -26,16 +26,16 @@ async fn fixture() -> PostgresFixture {
     }
 }
 
-/// Waits until some session of this schema waits for a lock of the server's.
-async fn somebody_waits(fixture: &PostgresFixture) {
-    let mut raw = fixture.raw().await;
+/// Waits until some session of this schema waits for a lock of the server's. That is not for long (1 s), so
+/// the connection that watches has been opened before.
+async fn somebody_waits(watch: &mut PgConnection, fixture: &PostgresFixture) {
     let limit = tokio::time::Instant::now() + LONG / 6;
     loop {
         let waiting: i64 = sqlx::query_scalar(
             "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE $1",
         )
         .bind(format!("%{}%", fixture.schema()))
-        .fetch_one(&mut raw)
+        .fetch_one(&mut *watch)
         .await
         .expect("a sound answer");
         if waiting > 0 {
@@ -94,7 +94,7 @@ async fn a_take_over_that_waited_sees_the_renewals_of_its_wait() {
         let claim = taker.claim(&name);
         let take_over = taker.backend.take_over(&claim, &observed);
         let meanwhile = async {
-            somebody_waits(&fixture).await;
+            somebody_waits(&mut watch, &fixture).await;
             // Its snapshot says that the owner is dead by then.
             let end = owner.expires(&mut watch).await;
             let renewed = owner.backend.renew_process(&owner.process, LONG).await;
@@ -140,7 +140,7 @@ async fn a_take_over_waits_for_a_renewal_that_is_being_committed() {
         let claim = taker.claim(&name);
         let take_over = taker.backend.take_over(&claim, &observed);
         let meanwhile = async {
-            somebody_waits(&fixture).await;
+            somebody_waits(&mut watch, &fixture).await;
             renewal.commit().await.unwrap();
         };
         let (claimed, ()) = tokio::join!(take_over, meanwhile);
@@ -169,7 +169,7 @@ async fn a_create_that_waited_does_not_rob_a_process_that_was_born_meanwhile() {
             other.backend.release(&claim.owner).await.unwrap();
         }
         let newborn = Somebody::unborn(&fixture.store()).await;
-        let mut raw = fixture.raw().await;
+        let (mut raw, mut watch) = (fixture.raw().await, fixture.raw().await);
         let mut transaction = raw.begin().await.unwrap();
         sqlx::query("SELECT FROM create_process($1, 60000000, 0)")
             .bind(newborn.process.as_str())
@@ -182,7 +182,7 @@ async fn a_create_that_waited_does_not_rob_a_process_that_was_born_meanwhile() {
         let claim = other.claim("k");
         let second = other.backend.try_create(&claim);
         let meanwhile = async {
-            somebody_waits(&fixture).await;
+            somebody_waits(&mut watch, &fixture).await;
             transaction.commit().await.unwrap();
         };
         let (claimed, ()) = tokio::join!(second, meanwhile);
@@ -208,14 +208,14 @@ async fn settling_waits_for_a_create_that_is_being_committed_and_removes_it() {
             owner.backend.release(&claim.owner).await.unwrap();
         }
         let claim = owner.claim("k");
-        let mut raw = fixture.raw().await;
+        let (mut raw, mut watch) = (fixture.raw().await, fixture.raw().await);
         let mut attempt = raw.begin().await.unwrap();
         assert_eq!(owner.claim_over(&mut attempt, &claim).await, "granted");
         let settle = owner
             .backend
             .settle(&claim.owner, StoreTime::from_micros(1));
         let meanwhile = async {
-            somebody_waits(&fixture).await;
+            somebody_waits(&mut watch, &fixture).await;
             attempt.commit().await.unwrap();
         };
         let (settled, ()) = tokio::join!(settle, meanwhile);
@@ -373,7 +373,7 @@ async fn a_confirmed_lock_cannot_be_taken_over_before_the_transaction_ends() {
     let claim = owner.acquire("k").await;
     let held = taker.read("k").await.expect("it is held");
     let token = held.data.token;
-    let mut raw = fixture.raw().await;
+    let (mut raw, mut watch) = (fixture.raw().await, fixture.raw().await);
     let mut transaction = raw.begin().await.unwrap();
     store
         .confirm_in_tx(&mut transaction, &claim.owner, token)
@@ -383,7 +383,7 @@ async fn a_confirmed_lock_cannot_be_taken_over_before_the_transaction_ends() {
     let theirs = taker.claim("k");
     let take_over = taker.backend.take_over(&theirs, &held.observed);
     let meanwhile = async {
-        somebody_waits(&fixture).await;
+        somebody_waits(&mut watch, &fixture).await;
         transaction.commit().await.unwrap();
     };
     let (claimed, ()) = tokio::join!(take_over, meanwhile);

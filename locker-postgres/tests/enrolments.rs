@@ -324,19 +324,20 @@ async fn what_is_withdrawn_is_locked_in_the_order_of_the_keys() {
     let mut first = first.begin().await.unwrap();
     let lock = "SELECT id FROM waiters WHERE key = 'a' FOR UPDATE";
     sqlx::query(lock).execute(&mut *first).await.unwrap();
-    let mut raw = line.fixture.raw().await;
+    // It waits for one second at most, so these are opened before.
+    let (mut raw, mut watch) = (line.fixture.raw().await, line.fixture.raw().await);
     let withdrawing = tokio::spawn(async move {
         let all = "SELECT withdraw(array_agg(key ORDER BY key DESC), array_agg(id ORDER BY key DESC)) FROM waiters";
         sqlx::query(all).execute(&mut raw).await
     });
     let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'SELECT withdraw(%'";
     until("it waits", async || {
-        line.number(sqlx::query_scalar(waits)).await == 1
+        let waits = sqlx::query_scalar::<_, i64>(waits);
+        waits.fetch_one(&mut watch).await.unwrap() == 1
     })
     .await;
     let free = "SELECT id FROM waiters WHERE key = 'k' FOR UPDATE NOWAIT";
-    let mut raw = line.fixture.raw().await;
-    let free = sqlx::query(free).execute(&mut raw);
+    let free = sqlx::query(free).execute(&mut watch);
     free.await
         .expect("it waits for the first and keeps no other");
     first.rollback().await.unwrap();

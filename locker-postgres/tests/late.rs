@@ -12,36 +12,35 @@ use sqlx::{Connection, PgConnection};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Until when it is not too late, in microseconds; and when the row is given back. Both shorter than
-/// the functions wait for a row (1 s).
-const SOON: i64 = 400_000;
-const LATE: i64 = 600_000;
+/// Until when it is not too late, in microseconds; and when the row is given back. Both far shorter than
+/// the functions wait for a row (1 s), so that a busy machine may take its time.
+const SOON: i64 = 100_000;
+const LATE: i64 = 200_000;
 
 async fn now(raw: &mut PgConnection) -> i64 {
     let now = sqlx::query_scalar("SELECT clock()");
     now.fetch_one(raw).await.expect("an answer")
 }
 
-/// Claims a free lock whose row somebody else keeps until it is later than `SOON`, and something else
-/// has happened.
+/// Claims a free lock, as of this time of the store, whose row somebody else keeps until it is later than
+/// `SOON`, and something else has happened.
 async fn claimed_after_a_wait(
     fixture: &PostgresFixture,
     somebody: &Arc<Somebody>,
-    claim: Claim,
+    claim: impl FnOnce(i64) -> Claim,
     meanwhile: impl AsyncFnOnce(&mut PgConnection),
 ) -> Claimed {
-    let mut keeper = fixture.raw().await;
+    let (mut keeper, mut raw) = (fixture.raw().await, fixture.raw().await);
     let mut kept = keeper.begin().await.expect("an answer");
-    let keep = "SELECT key FROM locks WHERE key = $1 AND owner IS NULL FOR UPDATE";
-    let keep = sqlx::query(keep).bind(claim.key().as_str());
+    let keep = "SELECT key FROM locks WHERE key = 'k' AND owner IS NULL FOR UPDATE";
+    let keep = sqlx::query(keep);
     assert_eq!(
         keep.fetch_all(&mut *kept).await.expect("an answer").len(),
         1
     );
-    let asking = Arc::clone(somebody);
-    let asking = tokio::spawn(async move { asking.backend.try_create(&claim).await });
-    let mut raw = fixture.raw().await;
     let begun = now(&mut raw).await;
+    let (asking, claim) = (Arc::clone(somebody), claim(begun));
+    let asking = tokio::spawn(async move { asking.backend.try_create(&claim).await });
     let waits = format!("%{}%try_create(%", fixture.schema());
     loop {
         let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE $1";
@@ -66,9 +65,10 @@ async fn a_claim_that_is_too_late_when_it_has_the_row_is_undone() {
     let somebody = Arc::new(Somebody::over(&fixture.store()).await);
     let before = somebody.acquire("k").await;
     somebody.backend.release(&before.owner).await.unwrap();
-    let mut claim = somebody.claim("k");
-    let not_after = now(&mut fixture.raw().await).await + SOON;
-    claim.not_after = StoreTime::from_micros(not_after.unsigned_abs());
+    let claim = |now: i64| Claim {
+        not_after: StoreTime::from_micros((now + SOON).unsigned_abs()),
+        ..somebody.claim("k")
+    };
     let claimed = claimed_after_a_wait(&fixture, &somebody, claim, async |_| {}).await;
     assert!(matches!(claimed, Claimed::TooLate), "{claimed:?}");
     assert!(somebody.read("k").await.is_none(), "nothing is left of it");
@@ -84,7 +84,7 @@ async fn a_claim_of_a_process_that_is_dead_when_it_has_the_row_is_undone() {
     let other = Somebody::over(&fixture.store()).await;
     let before = somebody.acquire("k").await;
     somebody.backend.release(&before.owner).await.unwrap();
-    let claim = somebody.claim("k");
+    let claim = |_| somebody.claim("k");
     let process = somebody.process.clone();
     let retire = async |raw: &mut PgConnection| {
         let retire = sqlx::query("SELECT retire_process($1)").bind(process.as_str());
