@@ -283,7 +283,7 @@ async fn a_lost_connection_fails_at_once_and_does_not_come_back() {
 async fn a_token_that_ran_out_is_an_error_of_one_connection() {
     let setup = Setup::new()
         .flag("auth-token", "simple")
-        .flag("auth-token-ttl", "1");
+        .flag("auth-token-ttl", "2");
     let server = server_as(&setup.flag("bcrypt-cost", "4"));
     let mut root: Client = raw(&server).await;
     root.user_add("root", "secret", None).await.unwrap();
@@ -296,7 +296,7 @@ async fn a_token_that_ran_out_is_an_error_of_one_connection() {
     // Idle for longer than the token lives; every look makes it live on.
     let limit = Instant::now() + Duration::from_secs(20);
     let error = loop {
-        tokio::time::sleep(Duration::from_secs(3)).await;
+        tokio::time::sleep(Duration::from_secs(4)).await;
         match backend
             .try_create(&common::claim(&owner("k", &process, 1)))
             .await
