@@ -135,7 +135,7 @@ fn zombies_of_the_group_do_not_keep_the_lock() {
 #[test]
 fn a_stopped_wrapper_loses_its_command_at_the_deadline() {
     let home = Home::new();
-    let wrapper = home.script(&["--liveness-ttl", "1"], FAMILY);
+    let wrapper = home.script(&["--liveness-ttl", "3"], FAMILY);
     let family = family(&home);
     let keeper = wrapper.keeper();
     wrapper.signal(Signal::SIGSTOP);
@@ -152,7 +152,7 @@ fn a_stopped_wrapper_loses_its_command_at_the_deadline() {
 #[test]
 fn a_stopped_keeper_does_not_keep_the_command_past_the_deadline() {
     let home = Home::new();
-    let wrapper = home.script(&["--liveness-ttl", "1"], FAMILY);
+    let wrapper = home.script(&["--liveness-ttl", "3"], FAMILY);
     let family = family(&home);
     let keeper = wrapper.keeper();
     wrapper.signal(Signal::SIGSTOP);

@@ -241,11 +241,12 @@ fn a_command_that_takes_too_long_is_ended_with_124() {
 fn min_hold_keeps_the_lock_after_the_command() {
     let home = Home::new();
     let begun = Instant::now();
-    let wrapper = home.script(&["--min-hold", "1"], "echo > done");
+    // Longer than another command takes to be refused.
+    let wrapper = home.script(&["--min-hold", "3"], "echo > done");
     home.await_file("done");
     home.script(&[], ":").end().expect(75);
     wrapper.end().expect(0);
-    assert!(begun.elapsed() >= Duration::from_secs(1));
+    assert!(begun.elapsed() >= Duration::from_secs(3));
     home.script(&[], ":").end().expect(0);
 }
 
@@ -300,12 +301,13 @@ fn a_lock_that_was_deleted_under_its_command_is_lost_and_the_code_can_be_moved()
 #[test]
 fn a_stderr_that_nobody_reads_does_not_stop_the_wrapper() {
     let home = Home::new();
-    let script = "head -c 100000 /dev/zero >&2 & sleep 2; kill $!; exit 3";
+    // For longer than the liveness TTL, which a busy machine has to report in.
+    let script = "head -c 100000 /dev/zero >&2 & sleep 4; kill $!; exit 3";
     let options = [
         "run",
         "-v",
         "--liveness-ttl",
-        "1",
+        "3",
         "k",
         "--",
         "sh",

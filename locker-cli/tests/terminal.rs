@@ -175,13 +175,13 @@ fn ctrl_z_stops_the_job_and_fg_continues_it() {
 fn a_job_that_was_stopped_past_its_deadline_is_not_continued() {
     let mut shell = Shell::new();
     shell.enter(&format!(
-        "$LOCKER run --liveness-ttl 1 k -- bash -c '{WORK}'"
+        "$LOCKER run --liveness-ttl 3 k -- bash -c '{WORK}'"
     ));
     await_that("the command works", || shell.home.lines("work") > 0);
     shell.types(CTRL_Z);
     shell.expect("Stopped");
     let stopped_at = shell.home.lines("work");
-    sleep(Duration::from_secs(2));
+    sleep(Duration::from_secs(4));
     shell.enter("fg");
     shell.expect_code(76);
     assert_eq!(shell.home.lines("work"), stopped_at);
