@@ -68,9 +68,23 @@ fn a_refused_timer_of_abort_is_told_as_that() {
                 }
             }
         };
-        let granted = tokio::time::timeout(patience, granted).await;
-        assert!(granted.unwrap().is_valid());
+        let granted = tokio::time::timeout(patience, granted).await.unwrap();
+        assert!(granted.is_valid());
+        granted.release().await.unwrap();
+        locker.terminate(patience).await.unwrap();
     });
+}
+
+/// How many are open here, when the threads that the test before has ended have closed theirs.
+fn descriptors() -> u64 {
+    let count = || std::fs::read_dir("/proc/self/fd").unwrap().count() as u64;
+    loop {
+        let before = count();
+        std::thread::sleep(Duration::from_millis(50));
+        if count() == before {
+            return before;
+        }
+    }
 }
 
 /// Whatever descriptor is missing, the start fails, and says that it was the system's word.
@@ -78,7 +92,7 @@ fn a_refused_timer_of_abort_is_told_as_that() {
 fn a_refused_descriptor_of_the_reporter_is_told_at_the_start() {
     limited(Resource::RLIMIT_NOFILE, async |limit| {
         let mut refused = 0;
-        let open = std::fs::read_dir("/proc/self/fd").unwrap().count() as u64;
+        let open = descriptors();
         for descriptors in 0.. {
             limit.set(open + descriptors);
             let started = Locker::builder(memory()).start().await;
