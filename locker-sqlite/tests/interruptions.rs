@@ -135,7 +135,7 @@ async fn a_renewal_that_waited_past_the_end_revives_nothing() {
 #[tokio::test]
 async fn a_claim_that_waited_past_its_last_moment_is_too_late() {
     let place = Place::new();
-    let (store, upkeep) = (place.open().await, place.open().await);
+    let (store, upkeep) = (place.patient().await, place.open().await);
     let me = born(&store, 1).await;
     let x = owner("k", &me, 1);
     let seen = store
@@ -144,7 +144,8 @@ async fn a_claim_that_waited_past_its_last_moment_is_too_late() {
         .unwrap()
         .store_time
         .unwrap();
-    let not_after = seen + Duration::from_millis(200);
+    // Far enough for what is asked before.
+    let not_after = seen + Duration::from_secs(1);
     let bounded = Claim {
         not_after,
         ..claim(&x)
@@ -155,7 +156,7 @@ async fn a_claim_that_waited_past_its_last_moment_is_too_late() {
     sql(&mut raw, "BEGIN IMMEDIATE").await;
     let mut late = store.try_create(&bounded);
     assert!(late.as_mut().now_or_never().is_none());
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    tokio::time::sleep(Duration::from_millis(1200)).await;
     sql(&mut raw, "ROLLBACK").await;
     assert_eq!(late.await.unwrap().value, Claimed::TooLate);
     let closed = upkeep.settle(&x, not_after).await.unwrap().value;

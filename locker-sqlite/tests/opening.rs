@@ -20,7 +20,9 @@ async fn child() {
     match role.as_str() {
         // One of many that come at once: it opens, is born, and takes part in a race for one key.
         "starter" => {
-            let store = common::open(&path).await.expect("opening");
+            // Each waits for the writes of all, however slow the disk is.
+            let store = Sqlite::new(&path).busy_timeout(LONG);
+            let store = store.connect(Side::Caller).await.expect("opening");
             let me = born(&store, std::process::id().into()).await;
             let claimed = store.try_create(&claim(&owner("race", &me, 1))).await;
             println!("\nended {claimed:?}");

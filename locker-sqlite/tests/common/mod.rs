@@ -55,6 +55,12 @@ impl Place {
         open(&self.path()).await.unwrap()
     }
 
+    /// The store, as one who waits for another's write for as long as it takes.
+    pub async fn patient(&self) -> Arc<dyn Backend> {
+        let store = Sqlite::new(self.path()).busy_timeout(LONG);
+        store.connect(Side::Caller).await.unwrap()
+    }
+
     /// A connection beside the store's, for looking and for spoiling.
     pub async fn raw(&self) -> SqliteConnection {
         raw(&self.path()).await
