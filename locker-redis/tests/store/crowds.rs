@@ -2,6 +2,7 @@
 
 use super::crowd::*;
 use super::*;
+use distributed_locker::ReleaseError;
 use futures_util::future::join_all;
 use locker_core::backend::{Liveness, Released};
 use locker_core::{Effect, ErrorKind, Timing};
@@ -497,7 +498,10 @@ async fn what_a_crowd_drops_leaves_no_lock_behind() {
                         granted += 1;
                         most = (most / 2).max(Duration::from_micros(100));
                         if granted % 2 == 0 {
-                            guard.release().await.unwrap();
+                            // One that meets the slot on its way goes on in the background.
+                            let released = guard.release().await;
+                            let lost = matches!(released, Err(ReleaseError::Lost(_)));
+                            assert!(!lost, "{released:?}");
                         }
                     }
                     Ok(other) => panic!("{other:?}"),
@@ -520,7 +524,7 @@ async fn what_a_crowd_drops_leaves_no_lock_behind() {
     for place in 0..MANY {
         let key = format!("dropped{place}");
         until("a lock that was dropped is free", async || {
-            locker.read_lock_data(&*key).await.unwrap().is_none()
+            matches!(locker.read_lock_data(&*key).await, Ok(None))
         })
         .await;
     }
