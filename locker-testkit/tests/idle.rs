@@ -34,8 +34,9 @@ fn counted(inner: Arc<dyn Connect>) -> (Counted, Arc<dyn Connect>) {
 }
 
 /// One extension of each lock, a check at every other point of the grid, a report every 2 s
-/// (jittered down by up to a fifth), and nothing else.
-fn assert_idle(sent: &Counts, locker: &Locker) {
+/// (jittered down by up to a fifth), and nothing else. So many requests may have been sent once more, over
+/// another connection, because their answers came too late.
+fn assert_idle(sent: &Counts, locker: &Locker, repeated: u64) {
     let timing = locker.timing();
     let per =
         |every: Duration| u64::try_from(MINUTE.as_millis() / every.as_millis()).expect("small");
@@ -44,10 +45,14 @@ fn assert_idle(sent: &Counts, locker: &Locker) {
     let checks = sent.from(Side::Upkeep, Method::Check);
     let reports = sent.from(Side::Reports, Method::RenewProcess);
     println!("{LOCKS} idle locks, 60 s: {extends} extends, {checks} checks, {reports} reports");
-    assert_eq!(extends, batches * per(timing.extend_every));
+    let all = batches * per(timing.extend_every);
+    assert!(
+        (all..=all + repeated).contains(&extends),
+        "{extends} extends"
+    );
     let rounds = per(timing.recheck_every);
     assert!(
-        (batches * (rounds - 2)..=batches * rounds).contains(&checks),
+        (batches * (rounds - 2)..=batches * rounds + repeated).contains(&checks),
         "{checks} checks"
     );
     let expected = per(timing.report_every);
@@ -56,8 +61,9 @@ fn assert_idle(sent: &Counts, locker: &Locker) {
         "{reports} reports"
     );
     // The Reporter opens its second connection when it first needs it.
-    let opened = sent.from(Side::Upkeep, Method::Connect);
-    assert!(opened <= 1, "{opened} connections");
+    let opened = [Side::Upkeep, Side::Reports].map(|side| sent.from(side, Method::Connect));
+    let opened: u64 = opened.iter().sum();
+    assert!(opened <= 1 + repeated, "{opened} connections");
     let all = extends + checks + reports + opened;
     assert_eq!(sent.total(), all, "and nothing else: {sent:?}");
 }
@@ -74,7 +80,7 @@ async fn ten_thousand_idle_locks_on_the_memory_store() {
     let guards = hold_all(&locker).await;
     let before = counted.counts();
     pass(&clock, MINUTE).await;
-    assert_idle(&counted.counts().since(&before), &locker);
+    assert_idle(&counted.counts().since(&before), &locker, 0);
     assert!(guards.iter().all(LockGuard::is_valid));
 }
 
@@ -87,6 +93,6 @@ async fn ten_thousand_idle_locks_on_the_embedded_store() {
     let guards = hold_all(&locker).await;
     let before = counted.counts();
     tokio::time::sleep(MINUTE).await;
-    assert_idle(&counted.counts().since(&before), &locker);
+    assert_idle(&counted.counts().since(&before), &locker, 16);
     assert!(guards.iter().all(LockGuard::is_valid));
 }
