@@ -50,7 +50,7 @@ impl Shutdown {
     ///
     /// # Errors
     ///
-    /// As [`Locker::terminate`], and [`TerminateError::Abandoned`] when the runtime that listened to
+    /// As [`Locker::terminate`](crate::Locker::terminate), and [`TerminateError::Abandoned`] when the runtime that listened to
     /// the signals has ended.
     ///
     /// # Panics

@@ -3,6 +3,7 @@
 
 use super::World;
 use crate::fixture::Fixture;
+use crate::scaled;
 use crate::wrap::{Fault, Faulty, Method, Scope, Twist, Twisted};
 use async_trait::async_trait;
 use distributed_locker::{
@@ -145,10 +146,12 @@ pub async fn incarnations_that_the_store_denies_are_replaced_with_pauses<F: Fixt
 pub async fn jobs_of_a_process_that_is_called_dead_stop_at_once<F: Fixture>(world: World<F>) {
     let faulty = Faulty::new();
     let store = Twisted::connect(world.process(), DeadClaimants::default());
-    let locker = world.locker_over(faulty.around(store)).await;
+    // A report takes so long that a busy machine is not taken for one.
+    let timing = scaled(world.timing().liveness_ttl * 2);
+    let starting = world.builder(faulty.around(store)).timing(timing).start();
+    let locker = world.during(starting).await.unwrap();
     let guard = world.hold(&locker, "k").await;
     faulty.inject(Scope::all().of(Method::RenewProcess), Fault::Stall);
-    let timing = world.timing();
     world
         .until(
             timing.report_every * 2,
