@@ -47,7 +47,7 @@ impl Releases {
     ///
     /// No release is missed when this is dropped.
     pub async fn next(&mut self) -> Option<Key> {
-        self.heard.next().await
+        StreamExt::next(self).await
     }
 }
 

@@ -8,6 +8,7 @@ use distributed_locker::{
     HeartbeatPolicy, LockGuard, Locker, OnLost, Release, ReleaseError, Releases, Run, RunError,
     TerminateError, Timing, connect,
 };
+use futures_util::FutureExt;
 use futures_util::future::join_all;
 use locker_testkit::scaled;
 use locker_testkit::wrap::{Fault, Faulty, Method, Scope};
@@ -239,7 +240,10 @@ impl Worker {
     /// A forked child has its parent's guard and locker in its memory, and cannot use them (S8, F26).
     async fn fork(&self) -> Outcome {
         let guard = self.acquire(AcquireOptions::new()).await?;
-        let releases = self.locker.on_release("k").await?;
+        let mut releases = self.locker.on_release("k").await?;
+        // As in a `select!`: it goes on with what it has begun.
+        let heard = releases.next().now_or_never();
+        assert!(heard.is_none(), "nobody has released it");
         match fork::fork()? {
             fork::Fork::Child => {
                 // A call that waits for its parent's threads waits for ever.
