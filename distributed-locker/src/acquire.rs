@@ -125,7 +125,7 @@ impl Acquisition<'_> {
                 reason = self.drained() => return Err(AcquireError::Draining(reason)),
             },
         };
-        let mut denied = false;
+        let mut denied = 0;
         loop {
             if let Some(reason) = self.shared.draining.get() {
                 return Err(AcquireError::Draining(reason.clone()));
@@ -137,7 +137,7 @@ impl Acquisition<'_> {
                     biased;
                     found = self.shared.incarnation(life_by) => {
                         found.map_err(|why| AcquireError::NotRunning(match why {
-                            NotRunning::Unreported(None) if denied => NotRunning::Denied,
+                            NotRunning::Unreported(None) if denied > 1 => NotRunning::Denied,
                             why => why,
                         }))?
                     }
@@ -194,10 +194,16 @@ impl Acquisition<'_> {
                         // The jobs hear of it now, also while a report is under way.
                         self.shared.bells.watchdog.notify_one();
                     }
+                    denied += 1;
+                    let is_denied_anew = denied > 1;
                     if self.shared.time.now() >= life_by {
-                        return Err(AcquireError::NotRunning(NotRunning::Denied));
+                        return Err(AcquireError::NotRunning(if is_denied_anew {
+                            NotRunning::Denied
+                        } else {
+                            NotRunning::Unreported(None)
+                        }));
                     }
-                    if std::mem::replace(&mut denied, true) {
+                    if is_denied_anew {
                         // This side of the store does not see what the other one writes: more
                         // incarnations make that no better.
                         let pause = self.shared.time.now() + self.shared.timing.retry_after;
@@ -404,15 +410,20 @@ impl Acquisition<'_> {
             let patience = shared.timing.request_timeout;
             // Without the timer the promise of `OnLost::Abort` is empty, and the lock is given back.
             match shared.time.timeout(patience, armed).await {
-                Some(Ok(armed)) => armed.map_err(AcquireError::AbortUnavailable)?,
+                Some(Ok(armed)) => armed.map_err(|error| {
+                    guard.entry().tell_nobody();
+                    AcquireError::AbortUnavailable(error)
+                })?,
                 // Its thread is stopped, or has ended.
                 Some(Err(_)) | None => {
+                    guard.entry().tell_nobody();
                     let stopped = io::ErrorKind::TimedOut.into();
                     return Err(AcquireError::AbortUnavailable(stopped));
                 }
             }
         }
         if !guard.is_valid() {
+            guard.entry().tell_nobody();
             return Err(AcquireError::TooLate);
         }
         spans::granted(&self.span, token);

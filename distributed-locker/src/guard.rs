@@ -2,12 +2,11 @@
 
 use crate::error::{ExtendError, Interrupted, ReleaseError};
 use crate::heartbeat::{Heartbeater, beat, refuse_if_draining};
-use crate::registry::{Departure, Entry};
+use crate::registry::{Departure, Entry, loss_found};
 use crate::shared::Shared;
 use crate::spans;
-use locker_core::backend::Released;
 use locker_core::machine::release::Word;
-use locker_core::machine::{Loss, LossReason, Release, Step};
+use locker_core::machine::{Loss, Release, Step};
 use locker_core::{BackendError, Effect, ErrorKind, Instant, Key, OwnerHash, Token};
 use std::fmt;
 use std::sync::Arc;
@@ -279,8 +278,6 @@ impl LockGuard {
         if self.shared.is_forked() {
             return Err(ReleaseError::Forked);
         }
-        // The events end with the locker, and it may end as soon as the lock is free.
-        let _stay = self.shared.registry.stay(self.entry.owner().key());
         let Some((departure, lost_before)) = self.entry.depart(&self.shared) else {
             return Ok(());
         };
@@ -289,17 +286,9 @@ impl LockGuard {
         let word = Box::pin(given_back).await;
         spans::released(&span, &word);
         match word {
-            Ok(Released::Done) if lost_before.is_none() => Ok(()),
             Ok(found) => {
-                let reason = match (lost_before, found) {
-                    (Some(loss), _) => return Err(ReleaseError::Lost(loss)),
-                    (None, Released::Held(by)) => LossReason::TakenOver(by),
-                    (None, Released::Absent | Released::Done) => LossReason::Vanished,
-                };
-                let safe_until = self.shared.time.now();
-                let loss = Loss { reason, safe_until };
-                self.entry.tell(&self.shared, &loss);
-                Err(ReleaseError::Lost(loss))
+                let loss = lost_before.or_else(|| loss_found(&found, self.shared.time.now()));
+                loss.map_or(Ok(()), |loss| Err(ReleaseError::Lost(loss)))
             }
             // What was lost before is lost, whether the store answers or not (S6).
             Err(error) => Err(match lost_before {
@@ -332,8 +321,10 @@ impl Drop for LockGuard {
 async fn give_back(shared: &Arc<Shared>, mut departure: Departure) -> Word {
     let sent = shared.time.now();
     let give_up = sent + shared.timing.request_timeout * 2;
-    let owner = departure.owner();
     let (gone_by, unsettled) = (departure.gone_by, departure.unsettled);
+    // Until there is an answer, what somebody else finds may be the doing of this request.
+    let tells_loss = std::mem::take(&mut departure.tells_loss);
+    let owner = departure.owner();
     // What was held is released first, whatever else there is to settle.
     let (machine, _) = Release::begin(owner.clone(), shared.timing, gone_by, unsettled);
     let answer = shared
@@ -344,10 +335,13 @@ async fn give_back(shared: &Arc<Shared>, mut departure: Departure) -> Word {
     if let Ok(reply) = &answer {
         shared.heard(sent, reply);
     }
+    departure.tells_loss = tells_loss;
     let machine = match machine.on_released(shared.time.now(), answer) {
         Step::Done(end) => {
+            let word = end.into_word();
+            departure.tell(&word);
             departure.finish();
-            return end.into_word();
+            return word;
         }
         Step::Call(machine, _) | Step::Sleep(machine, _) => machine,
     };
@@ -356,6 +350,7 @@ async fn give_back(shared: &Arc<Shared>, mut departure: Departure) -> Word {
     departure.is_unheard = failure.as_ref().is_some_and(BackendError::is_unanswered);
     if let Some(word) = word {
         // An attempt of unknown outcome is still to be settled: in the background.
+        departure.tell(&word);
         departure.hand_over();
         return word;
     }

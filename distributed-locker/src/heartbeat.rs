@@ -174,8 +174,8 @@ impl Heartbeater {
         }
     }
 
-    /// Waits until the lock is lost, or was given back; for ever without a lock. For the parts of a job that dropping
-    /// its future does not stop: blocking closures and tasks it has spawned.
+    /// Waits until the lock is lost, or was given back; for ever without a lock. For the parts of a job
+    /// that dropping its future does not stop: blocking closures and tasks it has spawned.
     ///
     /// # Cancel safety
     ///

@@ -30,7 +30,8 @@ use std::task::{Context, Poll};
 ///
 /// Dropping it ends the subscription.
 pub struct Releases {
-    shared: Arc<Shared>,
+    /// Of the process that listens. It keeps nothing of a locker that has ended.
+    pid: u32,
     key: Key,
     heard: Pin<Box<dyn Stream<Item = Key> + Send>>,
 }
@@ -56,7 +57,7 @@ impl Stream for Releases {
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Key>> {
         // What there is to hear is said to its parent.
-        if self.shared.is_forked() {
+        if std::process::id() != self.pid {
             return Poll::Ready(None);
         }
         self.heard.as_mut().poll_next(context)
@@ -117,7 +118,7 @@ impl Locker {
                 .then(|| (listening.key.clone(), listening))
         });
         Ok(Releases {
-            shared: Arc::clone(self.shared()),
+            pid: self.shared().pid,
             key,
             // Fused: it may be asked again after its end.
             heard: Box::pin(heard.fuse()),

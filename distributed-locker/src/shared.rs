@@ -193,7 +193,10 @@ impl Shared {
         if self.is_forked() {
             return Err(TerminateError::Forked);
         }
-        self.drain(why.to_owned());
+        // What has ended says so, and takes no work anyway.
+        if !matches!(*self.life.borrow(), Life::Ended(_)) {
+            self.drain(why.to_owned());
+        }
         let deadline = self.time.now() + grace;
         let emptied = async {
             loop {

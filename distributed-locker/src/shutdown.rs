@@ -17,7 +17,8 @@ use tokio::task::JoinHandle;
 #[derive(Debug)]
 #[must_use = "the process is not ended by these signals any more: wait for `finished`, then end it"]
 pub struct Shutdown {
-    shared: Arc<Shared>,
+    /// Of the process that listens. It keeps nothing of a locker that has ended.
+    pid: u32,
     task: JoinHandle<Result<(), TerminateError>>,
     ended: Option<Result<(), TerminateError>>,
 }
@@ -28,9 +29,8 @@ impl Shutdown {
         let mut terminate = signal(SignalKind::terminate())?;
         // Not aborted when this is dropped: the default action of the signals is gone for good, and a
         // process that neither ends nor drains would be killed with all its locks.
-        let listening = Arc::clone(&shared);
+        let pid = shared.pid;
         let task = tokio::spawn(async move {
-            let shared = listening;
             let why = tokio::select! {
                 _ = interrupt.recv() => "the process got SIGINT",
                 _ = terminate.recv() => "the process got SIGTERM",
@@ -39,7 +39,7 @@ impl Shutdown {
             shared.terminate(why, grace).await
         });
         Ok(Self {
-            shared,
+            pid,
             task,
             ended: None,
         })
@@ -61,7 +61,7 @@ impl Shutdown {
     ///
     /// It may be dropped and called again, also after it has ended.
     pub async fn finished(&mut self) -> Result<(), TerminateError> {
-        if self.shared.is_forked() {
+        if std::process::id() != self.pid {
             return Err(TerminateError::Forked);
         }
         if let Some(ended) = &self.ended {
@@ -84,17 +84,14 @@ impl Shutdown {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a test")]
 mod tests {
     use super::*;
-    use crate::{Locker, memory};
     use futures_util::FutureExt;
     use std::panic::AssertUnwindSafe;
 
-    async fn over(task: JoinHandle<Result<(), TerminateError>>) -> Shutdown {
-        let locker = Locker::builder(memory()).start().await.unwrap();
+    fn over(task: JoinHandle<Result<(), TerminateError>>) -> Shutdown {
         Shutdown {
-            shared: Arc::clone(locker.shared()),
+            pid: std::process::id(),
             task,
             ended: None,
         }
@@ -103,7 +100,7 @@ mod tests {
     #[tokio::test]
     async fn a_shutdown_that_panics_is_no_end_in_good_order() {
         let task = tokio::spawn(async { panic!("a bug, as it is to be seen") });
-        let mut shutdown = over(task).await;
+        let mut shutdown = over(task);
         let finished = AssertUnwindSafe(shutdown.finished()).catch_unwind().await;
         assert!(finished.is_err(), "{finished:?}");
         let again = shutdown.finished().await;
@@ -114,7 +111,7 @@ mod tests {
     async fn a_shutdown_whose_runtime_has_ended_has_released_nothing() {
         let task = tokio::spawn(std::future::pending());
         task.abort();
-        let mut shutdown = over(task).await;
+        let mut shutdown = over(task);
         let finished = shutdown.finished().await;
         assert!(
             matches!(finished, Err(TerminateError::Abandoned)),

@@ -1,5 +1,5 @@
 //! The store's clock as this process has heard of it, and how often its jumps are told: each direction at
-//! most once per recheck interval, unless it jumps twice as far.
+//! most once per recheck interval, unless it jumps more than twice as far.
 //!
 //! Every answer bears the store's time, and a store may go on jumping: two primaries of a cluster whose
 //! clocks differ answer in turns. Without a limit that would be an event per answer, and nobody would see

@@ -48,6 +48,19 @@ async fn what_the_last_release_finds_is_told_before_the_end() {
     }
 }
 
+/// Nobody waits for what the Reporter finds when it gives a lock back.
+#[tokio::test]
+async fn what_is_found_behind_a_dropped_guard_is_told() {
+    let locker = Locker::builder(memory()).start().await.unwrap();
+    let guard = locker.try_acquire("k").await.unwrap().unwrap();
+    let lost = counted(locker.events());
+    let forced = locker.force_release(guard.owner_hash(), Force::Now).await;
+    forced.unwrap();
+    drop(guard);
+    locker.terminate(Duration::from_secs(5)).await.unwrap();
+    assert_eq!(lost.await.unwrap(), 1);
+}
+
 /// The machine was suspended for an hour, and the job is the first to go on: it drops its guard before
 /// anybody has looked at the deadlines.
 #[tokio::test]

@@ -1,10 +1,12 @@
 //! What is on its way back to the store.
 
+use crate::Event;
 use crate::incarnation::Tenancy;
 use crate::shared::Shared;
 use crate::sync::Arc;
-use locker_core::machine::Release;
+use locker_core::backend::Released;
 use locker_core::machine::release::Word;
+use locker_core::machine::{Loss, LossReason, Release};
 use locker_core::{Instant, OwnerHash, StoreTime};
 use tokio::sync::oneshot;
 
@@ -18,6 +20,9 @@ pub(crate) struct Departure {
     pub(crate) unsettled: Option<StoreTime>,
     /// Whether nothing was heard when the store was asked about it the last time.
     pub(crate) is_unheard: bool,
+    /// Whether nobody knows of a loss that the store finds: it was held until it departed, and no request
+    /// is under way that may have freed it.
+    pub(crate) tells_loss: bool,
     /// How far its caller has come with it, and who waits for the Reporter's word.
     ///
     /// Boxed: most never need it, and a guard's release carries the room for it.
@@ -36,6 +41,19 @@ impl Departure {
         tenancy.is_none_or(|tenancy| tenancy.has_ended(now))
     }
 
+    /// Tells everybody if the lock was lost before it was given back, by the first word of the store's. It is
+    /// told before the lock has left the registry: the events end with the locker.
+    pub(crate) fn tell(&mut self, word: &Word) {
+        let Ok(found) = word else { return };
+        if std::mem::take(&mut self.tells_loss)
+            && let Some(loss) = loss_found(found, self.place.shared.time.now())
+        {
+            let owner = self.place.owner.clone();
+            let lost = Event::LostLock { owner, loss };
+            self.place.shared.events.send(lost);
+        }
+    }
+
     /// Nothing of this owner hash is left at the store.
     pub(crate) fn finish(mut self) {
         if let Some(place) = self.place.pass_on() {
@@ -49,6 +67,17 @@ impl Departure {
     }
 }
 
+/// The loss that is found when a lock is given back which was not known to be lost.
+pub(crate) fn loss_found(found: &Released, now: Instant) -> Option<Loss> {
+    let reason = match found {
+        Released::Done => return None,
+        Released::Held(by) => LossReason::TakenOver(by.clone()),
+        Released::Absent => LossReason::Vanished,
+    };
+    let safe_until = now;
+    Some(Loss { reason, safe_until })
+}
+
 impl Drop for Departure {
     fn drop(&mut self) {
         let Some(place) = self.place.pass_on() else {
@@ -60,6 +89,7 @@ impl Drop for Departure {
             gone_by: self.gone_by,
             unsettled: self.unsettled,
             is_unheard: self.is_unheard,
+            tells_loss: self.tells_loss,
             begun: self.begun.take(),
             reply: self.reply.take(),
         };
@@ -103,6 +133,7 @@ impl Place {
             gone_by,
             unsettled,
             is_unheard: false,
+            tells_loss: false,
             begun: None,
             reply: None,
         }

@@ -73,6 +73,11 @@ impl Entry {
         }
     }
 
+    /// Nobody has had it, so nobody has lost it, whatever becomes of it.
+    pub(crate) fn tell_nobody(&self) {
+        self.announced.store(true, Ordering::Release);
+    }
+
     /// Waits for the loss.
     async fn lost(&self) -> Loss {
         loop {
@@ -184,6 +189,7 @@ impl Entry {
         };
         let mut departure = place.depart(shared.runs_out_by(now), self.unsettled);
         departure.is_unheard = self.is_unheard();
+        departure.tells_loss = !self.announced.load(Ordering::Acquire);
         Some((departure, loss))
     }
 }

@@ -17,7 +17,7 @@ mod departure;
 mod entry;
 
 pub(crate) use attempt::Attempt;
-pub(crate) use departure::Departure;
+pub(crate) use departure::{Departure, loss_found};
 pub(crate) use entry::Entry;
 
 use crate::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -124,12 +124,6 @@ impl Registry {
         earlier
     }
 
-    /// Something about this key is under way until this is dropped, so the locker does not end.
-    pub(crate) fn stay(&self, key: &Key) -> Stay<'_> {
-        let id = self.enter(key);
-        Stay { registry: self, id }
-    }
-
     fn enter(&self, key: &Key) -> u64 {
         let mut inner = self.lock();
         let id = inner.next_id;
@@ -146,17 +140,5 @@ impl Registry {
         }
         self.left.notify_waiters();
         self.left.notify_one();
-    }
-}
-
-/// Something under way that is nothing at the store.
-pub(crate) struct Stay<'a> {
-    registry: &'a Registry,
-    id: u64,
-}
-
-impl Drop for Stay<'_> {
-    fn drop(&mut self) {
-        self.registry.leave(self.id);
     }
 }

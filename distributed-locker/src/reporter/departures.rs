@@ -116,13 +116,17 @@ async fn see_off(desk: &Desk, mut departure: Departure) {
         // land is settled without keeping anybody waiting.
         if let Step::Sleep(machine, _) | Step::Call(machine, _) = &step
             && let Some(word) = machine.word()
-            && let Some(reply) = departure.reply.take()
         {
-            let _ = reply.send(word.clone());
+            departure.tell(word);
+            if let Some(reply) = departure.reply.take() {
+                let _ = reply.send(word.clone());
+            }
         }
     };
+    let word = end.into_word();
+    departure.tell(&word);
     if let Some(reply) = departure.reply.take() {
-        let _ = reply.send(end.into_word());
+        let _ = reply.send(word);
     }
     departure.finish();
 }

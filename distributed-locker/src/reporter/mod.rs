@@ -26,7 +26,9 @@ use crate::events::ReporterEvent;
 use crate::link::Link;
 use crate::shared::{Ending, Life, Shared};
 use crate::time::{Alarm, Time};
+use locker_core::Instant;
 use locker_core::backend::{Connect, Side};
+use locker_core::machine::LossReason;
 use std::io;
 use std::sync::Arc;
 use tokio::runtime::{Builder, Runtime};
@@ -136,12 +138,15 @@ struct End {
 impl Drop for End {
     fn drop(&mut self) {
         let shared = &self.shared;
+        // Nobody else tells what is lost with it, and the events end with it. A record lasts until its own
+        // deadline, so `OnLost::Abort` is in no hurry.
+        for entry in shared.registry.held() {
+            let end = Instant::FAR_FUTURE;
+            let loss = entry.tenure.condemn(LossReason::LivenessLapsed, end);
+            entry.announce(shared, &loss);
+        }
         if let Life::Alive(incarnation) = &*shared.life.borrow() {
             incarnation.deadline.lose();
-        }
-        // Nobody else tells what is lost with it, and the events end with it.
-        for entry in shared.registry.held() {
-            drop(entry.judge(shared));
         }
         if self.ending == Ending::Crashed {
             shared.events.report(ReporterEvent::Crashed);
@@ -162,8 +167,7 @@ mod tests {
     use crate::registry::Attempt;
     use crate::{BootClock, Host, Locker, NotRunning, TerminateError, Timing, memory};
     use locker_core::deadline::Deadline;
-    use locker_core::machine::LossReason;
-    use locker_core::{Instant, Key, OwnerHash, ProcessHash};
+    use locker_core::{Key, OwnerHash, ProcessHash};
     use std::time::Duration;
 
     /// The losses come first: the events end with the locker.

@@ -2,9 +2,9 @@
 //!
 //! The two are compared with each other, and neither with the clock that deadlines go by. A time daemon
 //! slews both together: to the kernel they are one clock, read with different offsets, and also after a
-//! suspend the same time is added to both. So their difference changes by a step (or a leap second) only, however long the
-//! look before is ago. The clock of deadlines runs ahead of them where they are slewed slow: by as much
-//! as A1 allows, which says nothing about a pause.
+//! suspend the same time is added to both. So their difference changes by a step (or a leap second) only,
+//! however long the look before is ago. The clock of deadlines runs ahead of them where they are slewed
+//! slow: by as much as A1 allows, which says nothing about a pause.
 
 use super::boot::{self, BootClock};
 use locker_core::Clock;

@@ -61,9 +61,11 @@ pub struct Memory {
 /// What is in it lies behind a lock, which must not be held while somebody's writer stands still.
 impl fmt::Debug for Memory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let shown = format!("{state:?}");
-        drop(state);
+        // In a forked child it may be kept for ever.
+        let shown = match self.state.try_lock() {
+            Ok(state) => format!("{state:?}"),
+            Err(_) => "<locked>".to_owned(),
+        };
         f.debug_struct("Memory")
             .field("state", &format_args!("{shown}"))
             .finish_non_exhaustive()

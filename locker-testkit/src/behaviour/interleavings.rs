@@ -137,8 +137,17 @@ pub async fn incarnations_that_the_store_denies_are_replaced_with_pauses<F: Fixt
     let refused = world.during(acquired).await.unwrap_err();
     let is_denied = matches!(refused, AcquireError::NotRunning(NotRunning::Denied));
     assert!(is_denied, "{refused:?}");
-    let asked = denied.0.load(Ordering::Relaxed);
+    let asked = denied.0.swap(999, Ordering::Relaxed);
     assert!((1..=40).contains(&asked), "asked {asked} times");
+    // Once is what happens to a process whose record was deleted.
+    world.during(locker.ensure_running()).await.unwrap();
+    let acquired = locker.acquire(
+        "denied",
+        AcquireOptions::new().wait(Wait::For(Duration::ZERO)),
+    );
+    let refused = world.during(acquired).await.unwrap_err();
+    let is_unreported = matches!(refused, AcquireError::NotRunning(NotRunning::Unreported(_)));
+    assert!(is_unreported, "{refused:?}");
 }
 
 /// S5, S12: to whom the store calls a process dead it may give its locks. The jobs hear of it at once, also

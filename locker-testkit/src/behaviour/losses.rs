@@ -243,6 +243,32 @@ pub async fn what_a_release_finds_is_told_as_it_is<F: Fixture>(world: World<F>) 
     assert_eq!(reason, LossReason::Vanished);
 }
 
+/// S9: whoever repeats a release that was cancelled finds nothing, because it was executed.
+pub async fn a_release_that_is_cancelled_is_no_loss<F: Fixture>(world: World<F>) {
+    let (locker, faulty) = world.faulty_locker().await;
+    let guard = world.hold(&locker, "k").await;
+    let mut events = locker.events();
+    let late = Fault::DelayReply(world.timing().request_timeout / 2);
+    faulty.inject(Scope::all().of(Method::Release), late);
+    let mut release = Box::pin(guard.release());
+    world
+        .until(world.timing().request_timeout, "it is sent", async || {
+            tokio::select! {
+                biased;
+                _ = &mut release => unreachable!("its answer is late"),
+                () = tokio::task::yield_now() => faulty.struck() > 0,
+            }
+        })
+        .await;
+    drop(release);
+    faulty.heal();
+    let limit = world.timing().start_timeout;
+    world.during(locker.terminate(limit)).await.unwrap();
+    while let Some(event) = events.next().await {
+        assert!(!matches!(event, Event::LostLock { .. }), "{event:?}");
+    }
+}
+
 /// S12: whoever extends before a long step must not begin it without the lock.
 pub async fn an_extension_that_fails_too_late_says_that_the_lock_is_lost<F: Fixture>(
     world: World<F>,

@@ -65,6 +65,7 @@ macro_rules! __for_each_behaviour {
                 a_signalled_job_goes_on_and_its_value_comes_late,
                 what_outlives_a_guard_is_told_at_once,
                 what_a_release_finds_is_told_as_it_is,
+                a_release_that_is_cancelled_is_no_loss,
                 an_extension_that_fails_too_late_says_that_the_lock_is_lost,
                 an_operator_gets_the_lock_after_its_owner_has_stopped,
                 an_error_of_the_job_reaches_the_caller_as_it_is,
