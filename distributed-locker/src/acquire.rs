@@ -136,10 +136,7 @@ impl Acquisition<'_> {
                 None => tokio::select! {
                     biased;
                     found = self.shared.incarnation(life_by) => {
-                        found.map_err(|why| AcquireError::NotRunning(match why {
-                            NotRunning::Unreported(None) if denied > 1 => NotRunning::Denied,
-                            why => why,
-                        }))?
+                        found.map_err(|why| AcquireError::NotRunning(why.after(denied)))?
                     }
                     reason = self.drained() => return Err(AcquireError::Draining(reason)),
                 },
@@ -195,15 +192,11 @@ impl Acquisition<'_> {
                         self.shared.bells.watchdog.notify_one();
                     }
                     denied += 1;
-                    let is_denied_anew = denied > 1;
                     if self.shared.time.now() >= life_by {
-                        return Err(AcquireError::NotRunning(if is_denied_anew {
-                            NotRunning::Denied
-                        } else {
-                            NotRunning::Unreported(None)
-                        }));
+                        let why = NotRunning::Unreported(None).after(denied);
+                        return Err(AcquireError::NotRunning(why));
                     }
-                    if is_denied_anew {
+                    if denied > 1 {
                         // This side of the store does not see what the other one writes: more
                         // incarnations make that no better.
                         let pause = self.shared.time.now() + self.shared.timing.retry_after;
@@ -406,28 +399,34 @@ impl Acquisition<'_> {
         }
         let entry = attempt.into_entry(token, Arc::new(tenure), abort_lead, unsettled);
         let guard = LockGuard::new(Arc::clone(shared), entry);
+        if let Err(error) = self.watched(&guard).await {
+            guard.entry().tell_nobody();
+            return Err(error);
+        }
+        spans::granted(&self.span, token);
+        Ok(Acquired::Guard(guard))
+    }
+
+    /// Waits until the lock can be handed out: it is watched, and still held.
+    async fn watched(&self, guard: &LockGuard) -> Result<(), AcquireError> {
+        let shared = self.shared;
         if let Some(armed) = guard.entry().watch(shared) {
             let patience = shared.timing.request_timeout;
             // Without the timer the promise of `OnLost::Abort` is empty, and the lock is given back.
             match shared.time.timeout(patience, armed).await {
-                Some(Ok(armed)) => armed.map_err(|error| {
-                    guard.entry().tell_nobody();
-                    AcquireError::AbortUnavailable(error)
-                })?,
+                Some(Ok(armed)) => armed.map_err(AcquireError::AbortUnavailable)?,
                 // Its thread is stopped, or has ended.
                 Some(Err(_)) | None => {
-                    guard.entry().tell_nobody();
                     let stopped = io::ErrorKind::TimedOut.into();
                     return Err(AcquireError::AbortUnavailable(stopped));
                 }
             }
         }
-        if !guard.is_valid() {
-            guard.entry().tell_nobody();
-            return Err(AcquireError::TooLate);
+        if guard.is_valid() {
+            Ok(())
+        } else {
+            Err(AcquireError::TooLate)
         }
-        spans::granted(&self.span, token);
-        Ok(Acquired::Guard(guard))
     }
 
     /// Waits until the locker takes no more work.

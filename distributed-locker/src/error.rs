@@ -43,6 +43,16 @@ pub enum NotRunning {
     Ended,
 }
 
+impl NotRunning {
+    /// What it is after so many denials: once is what happens to a process whose record was deleted.
+    pub(crate) fn after(self, denials: u32) -> Self {
+        match self {
+            Self::Unreported(None) if denials > 1 => Self::Denied,
+            why => why,
+        }
+    }
+}
+
 /// An acquisition that failed. Each text says what is known about the lock.
 #[derive(Debug, Error)]
 #[non_exhaustive]
