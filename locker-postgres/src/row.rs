@@ -64,6 +64,7 @@ impl Answered {
             "marked" => Standing::Marked,
             "absent" => Standing::Absent,
             "held" => Standing::Held(self.data(owner.key().as_str())?.owner),
+            "corrupt" => return Err(missing(owner.key().as_str(), "end")),
             "again" => return Err(error::busy()),
             _ => return Err(unexpected("verdict")),
         })
@@ -75,6 +76,7 @@ impl Answered {
             "done" | "wanted" => Released::Done,
             "absent" => Released::Absent,
             "held" => Released::Held(self.data(owner.key().as_str())?.owner),
+            "corrupt" => return Err(missing(owner.key().as_str(), "end")),
             "again" => return Ok(None),
             _ => return Err(unexpected("verdict")),
         }))

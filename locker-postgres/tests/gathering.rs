@@ -6,7 +6,7 @@ mod fixture;
 use fixture::{PostgresFixture, Somebody};
 use futures_util::future::join_all;
 use futures_util::{StreamExt, stream::FuturesUnordered};
-use locker_core::backend::{Claim, Claimed, Released, Reply};
+use locker_core::backend::{Claim, Claimed, Released};
 use locker_core::{BackendError, Effect, ErrorKind, Key, OwnerHash, StoreTime};
 use locker_postgres::Postgres;
 use locker_testkit::servers::postgres::{Server, Statements};
@@ -203,42 +203,6 @@ async fn every_member_is_answered_for_itself() {
     );
     let released: Vec<Released> = released.into_iter().map(|r| r.unwrap().value).collect();
     assert_eq!(released, [Released::Done, Released::Absent]);
-}
-
-/// S11: a record that lacks what every record has is nobody's to take, and says so; it is not the answer to a
-/// row that is just changing hands.
-#[tokio::test]
-async fn a_record_that_lacks_a_field_is_corrupt_for_whoever_claims_it() {
-    let fixture = fixture().await;
-    let store = fixture.store();
-    let (somebody, holder) = (Somebody::over(&store).await, Somebody::over(&store).await);
-    let fields = ["process", "acquired_at", "extended_at", "expires"];
-    let mut raw = fixture.raw().await;
-    for field in fields {
-        holder.acquire(field).await;
-        let damage = format!("UPDATE locks SET {field} = NULL WHERE key = '{field}'");
-        let damaged = sqlx::query(AssertSqlSafe(damage)).execute(&mut raw).await;
-        assert_eq!(damaged.unwrap().rows_affected(), 1);
-    }
-    let corrupt = |reply: Result<Reply<Claimed>, BackendError>, field: &str| {
-        let error = reply.expect_err(field);
-        assert_eq!(error.kind(), ErrorKind::Corrupt, "{field}: {error}");
-        assert_eq!(error.effect(), Effect::NotApplied, "{field}: {error}");
-    };
-    for field in fields {
-        corrupt(
-            somebody.backend.try_create(&somebody.claim(field)).await,
-            field,
-        );
-    }
-    // Together, as a batch claims.
-    let claims = fields.map(|field| somebody.claim(field));
-    let replies = claims
-        .iter()
-        .map(|claim| somebody.backend.try_create(claim));
-    for (reply, field) in join_all(replies).await.into_iter().zip(fields) {
-        corrupt(reply, field);
-    }
 }
 
 /// Two processes gather the same keys in opposite orders, over and over: neither waits for the

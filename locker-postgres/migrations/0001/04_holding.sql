@@ -1,7 +1,8 @@
 -- How a lock that is held is kept, looked at, and pinned.
 
 -- Sets the time of the locks that are still their owner's, unexpired and unmarked; never shortens it.
--- Verdicts: mine, marked, absent, held; again, when somebody else has the row locked.
+-- Verdicts: mine, marked, absent, held; corrupt, when the record has no end; again, when somebody else
+-- has the row locked.
 CREATE FUNCTION extend(keys text[], owners text[], ttl bigint) RETURNS SETOF answer
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path FROM CURRENT SET lock_timeout = '1s'
@@ -41,6 +42,7 @@ BEGIN
            CASE
                WHEN e.key IS NOT NULL THEN 'mine'
                WHEN l.owner IS NULL OR l.expires <= t THEN 'absent'
+               WHEN l.expires IS NULL THEN 'corrupt'
                WHEN l.owner <> m.owner OR l.format IS DISTINCT FROM 1 THEN 'held'
                WHEN l.marked THEN 'marked'
                ELSE 'again'
@@ -53,7 +55,7 @@ BEGIN
 END
 $$;
 
--- How locks stand for these owners. Verdicts: mine, marked, absent, held.
+-- How locks stand for these owners. Verdicts: mine, marked, absent, held, corrupt.
 CREATE FUNCTION standings(keys text[], owners text[]) RETURNS SETOF answer
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path FROM CURRENT
@@ -69,6 +71,7 @@ BEGIN
     SELECT u.place::integer,
            CASE
                WHEN l.owner IS NULL OR l.expires <= t THEN 'absent'
+               WHEN l.expires IS NULL THEN 'corrupt'
                WHEN l.owner <> u.owner OR l.format IS DISTINCT FROM 1 THEN 'held'
                WHEN l.marked THEN 'marked'
                ELSE 'mine'
@@ -111,7 +114,7 @@ $$;
 
 -- For a transaction of the owner's own: whether the lock is this owner's under this token. The row
 -- stays locked until that transaction ends, so nobody is granted the lock before what it writes is
--- committed. Verdicts: mine, marked, absent, held.
+-- committed. Verdicts: mine, marked, absent, held, corrupt.
 CREATE FUNCTION confirm(wanted_key text, of_owner text, of_token bigint) RETURNS SETOF answer
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path FROM CURRENT SET lock_timeout = '1s'
@@ -128,6 +131,7 @@ BEGIN
         1,
         CASE
             WHEN l.owner IS NULL OR l.expires <= t THEN 'absent'
+            WHEN l.expires IS NULL THEN 'corrupt'
             WHEN l.owner <> of_owner OR l.format IS DISTINCT FROM 1 THEN 'held'
             WHEN l.token <> of_token THEN 'absent'
             WHEN l.marked THEN 'marked'

@@ -1,7 +1,8 @@
 -- How a lock is given back.
 
 -- Frees the locks that are their owner's; the rows stay and keep their tokens. Verdicts: done,
--- wanted (done, and somebody waits for it), absent, held; again, when somebody else has it locked.
+-- wanted (done, and somebody waits for it), absent, held; corrupt, when the record has no end; again, when
+-- somebody else has it locked.
 CREATE FUNCTION release(keys text[], owners text[], patient boolean DEFAULT true)
 RETURNS SETOF answer
 LANGUAGE plpgsql SECURITY DEFINER
@@ -66,6 +67,7 @@ BEGIN
                WHEN f.wanted THEN 'wanted'
                WHEN f.member IS NOT NULL THEN 'done'
                WHEN l.owner IS NULL OR l.expires <= t THEN 'absent'
+               WHEN l.expires IS NULL THEN 'corrupt'
                WHEN l.owner <> m.owner OR l.format IS DISTINCT FROM 1 THEN 'held'
                ELSE 'again'
            END,
