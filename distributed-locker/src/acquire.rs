@@ -241,7 +241,7 @@ impl Acquisition<'_> {
         // Before the clock is read: what the store says from now on is news.
         let store_clock = shared.store_clock();
         let now = shared.time.now();
-        let seed = owner.seq() ^ u64::from(shared.pid) << 32;
+        let seed = owner.seq() ^ u64::from(shared.made_in.pid()) << 32;
         // When a subscription that has ended is renewed at the earliest.
         let mut subscribe_at = now;
         let mut step = Acquire::begin(now, owner, shared.timing, patience, store_clock, seed);

@@ -41,6 +41,9 @@ pub enum NotRunning {
     /// The locker was terminated, or its Reporter has ended.
     #[error("the locker has ended; start another one")]
     Ended,
+    /// This is a forked child of the process that started the locker. It has no Reporter.
+    #[error("a forked child cannot report for its parent, and must start its own locker")]
+    Forked,
 }
 
 impl NotRunning {

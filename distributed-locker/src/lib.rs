@@ -51,6 +51,7 @@ mod builder;
 mod error;
 mod events;
 mod executioner;
+mod forked;
 mod guard;
 mod heartbeat;
 mod incarnation;

@@ -14,6 +14,7 @@ mod part;
 #[cfg(test)]
 mod tests;
 
+use crate::forked::MadeIn;
 use crate::time::Time;
 use doubt::Signs;
 use futures_util::FutureExt;
@@ -38,9 +39,9 @@ pub(crate) struct Link {
     side: Side,
     /// Connections belong to this runtime, whoever asks for them.
     runtime: Handle,
-    /// Its process. A forked child has a copy of each of its sockets, and the store would take what it
-    /// writes there for its parent's (S8).
-    pid: u32,
+    /// A forked child has a copy of each socket, and the store would take what it writes there for its
+    /// parent's (S8).
+    made_in: MadeIn,
     time: Time,
     timeout: Duration,
     current: Arc<Mutex<Current>>,
@@ -91,7 +92,7 @@ impl Link {
             connect,
             side,
             runtime,
-            pid: std::process::id(),
+            made_in: MadeIn::this_process(),
             time,
             timeout,
             current: Arc::default(),
@@ -129,7 +130,7 @@ impl Link {
         F: Future<Output = Result<T, BackendError>>,
     {
         // Before anything is locked: in a forked child a thread may hold it that does not exist there.
-        if std::process::id() != self.pid {
+        if self.made_in.is_elsewhere() {
             return Err(forked());
         }
         let asked = self.time.now();

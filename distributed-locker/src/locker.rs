@@ -285,8 +285,8 @@ impl Locker {
         Ok(Standby::new(Arc::clone(&self.shared), key, options))
     }
 
-    /// The hash of the living incarnation of this process; `None` while there is none. It changes when
-    /// the process was cut off from the store for too long.
+    /// The hash of the living incarnation of this process; `None` while there is none, and in a forked
+    /// child. It changes when the process was cut off from the store for too long.
     pub fn process_hash(&self) -> Option<ProcessHash> {
         self.shared.process_hash()
     }
@@ -313,6 +313,9 @@ impl Locker {
     ///
     /// It may be dropped at any point.
     pub async fn ensure_running(&self) -> Result<ProcessHash, NotRunning> {
+        if self.shared.is_forked() {
+            return Err(NotRunning::Forked);
+        }
         let deadline = self.shared.time.now() + self.shared.timing.start_timeout;
         Ok(self.shared.incarnation(deadline).await?.process.clone())
     }
@@ -322,7 +325,8 @@ impl Locker {
         &self.shared.timing
     }
 
-    /// The locks that this process holds, acquires or gives back at this moment.
+    /// The locks that this process holds, acquires or gives back at this moment. In a forked child there are
+    /// none.
     ///
     /// ```
     /// # use distributed_locker::{Locker, memory};
@@ -336,6 +340,9 @@ impl Locker {
     /// ```
     ///
     pub fn keys(&self) -> Vec<Key> {
+        if self.shared.is_forked() {
+            return Vec::new();
+        }
         self.shared.registry.keys()
     }
 
@@ -367,7 +374,7 @@ impl Locker {
 
     /// Takes no more work: new acquisitions are refused, waiters are sent home, and jobs are told
     /// at their next heartbeat. Each lock is released as its job ends; with the last one goes the
-    /// process's record. The first reason counts.
+    /// process's record. The first reason counts. In a forked child it does nothing.
     ///
     /// ```
     /// # use distributed_locker::{AcquireError, AcquireOptions, Interrupted, Locker, memory};
@@ -388,7 +395,9 @@ impl Locker {
     /// ```
     ///
     pub fn drain(&self, reason: impl Into<String>) {
-        self.shared.drain(reason.into());
+        if !self.shared.is_forked() {
+            self.shared.drain(reason.into());
+        }
     }
 
     /// Drains, and waits until every lock has been released and the store has confirmed that the

@@ -1,6 +1,7 @@
 //! Hearing of the releases of a lock.
 
 use crate::error::ReadError;
+use crate::forked::MadeIn;
 use crate::into_key::IntoKey;
 use crate::locker::Locker;
 use crate::options::POLL_WITHOUT_HINTS;
@@ -30,8 +31,8 @@ use std::task::{Context, Poll};
 ///
 /// Dropping it ends the subscription.
 pub struct Releases {
-    /// Of the process that listens. It keeps nothing of a locker that has ended.
-    pid: u32,
+    /// The process that listens. It keeps nothing of a locker that has ended.
+    made_in: MadeIn,
     key: Key,
     heard: Pin<Box<dyn Stream<Item = Key> + Send>>,
 }
@@ -57,7 +58,7 @@ impl Stream for Releases {
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Key>> {
         // What there is to hear is said to its parent.
-        if std::process::id() != self.pid {
+        if self.made_in.is_elsewhere() {
             return Poll::Ready(None);
         }
         self.heard.as_mut().poll_next(context)
@@ -118,7 +119,7 @@ impl Locker {
                 .then(|| (listening.key.clone(), listening))
         });
         Ok(Releases {
-            pid: self.shared().pid,
+            made_in: self.shared().made_in,
             key,
             // Fused: it may be asked again after its end.
             heard: Box::pin(heard.fuse()),

@@ -3,6 +3,7 @@
 use crate::error::{NotRunning, TerminateError};
 use crate::events::{EventSender, ReporterEvent};
 use crate::executioner::Executioner;
+use crate::forked::MadeIn;
 use crate::incarnation::Incarnation;
 use crate::link::Link;
 use crate::queue::Queues;
@@ -24,8 +25,8 @@ pub(crate) struct Shared {
     pub(crate) timing: Timing,
     pub(crate) limits: Limits,
     pub(crate) host: Host,
-    /// The process that started the locker; a forked child is another (S8).
-    pub(crate) pid: u32,
+    /// The process that started the locker.
+    pub(crate) made_in: MadeIn,
     /// Where the grid of extends and checks begins.
     pub(crate) origin: Instant,
     pub(crate) caller: Link,
@@ -98,7 +99,7 @@ impl Shared {
             timing,
             limits,
             host,
-            pid: std::process::id(),
+            made_in: MadeIn::this_process(),
             origin,
             caller,
             registry: Registry::default(),
@@ -272,6 +273,9 @@ impl Shared {
 
     /// The hash of the living incarnation.
     pub(crate) fn process_hash(&self) -> Option<ProcessHash> {
+        if self.is_forked() {
+            return None;
+        }
         match &*self.life.borrow() {
             Life::Alive(incarnation) if incarnation.is_alive(self.time.now()) => {
                 Some(incarnation.process.clone())
@@ -289,7 +293,7 @@ impl Shared {
 
     /// Whether this is a forked child of the process that started the locker.
     pub(crate) fn is_forked(&self) -> bool {
-        std::process::id() != self.pid
+        self.made_in.is_elsewhere()
     }
 
     /// Refuses new acquisitions from now on, and tells the jobs. The first reason counts.

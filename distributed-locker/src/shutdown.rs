@@ -1,6 +1,7 @@
 //! Releasing everything when the process is told to end.
 
 use crate::error::TerminateError;
+use crate::forked::MadeIn;
 use crate::shared::Shared;
 use std::io;
 use std::panic::resume_unwind;
@@ -17,8 +18,8 @@ use tokio::task::JoinHandle;
 #[derive(Debug)]
 #[must_use = "the process is not ended by these signals any more: wait for `finished`, then end it"]
 pub struct Shutdown {
-    /// Of the process that listens. It keeps nothing of a locker that has ended.
-    pid: u32,
+    /// The process that listens. It keeps nothing of a locker that has ended.
+    made_in: MadeIn,
     task: JoinHandle<Result<(), TerminateError>>,
     ended: Option<Result<(), TerminateError>>,
 }
@@ -29,7 +30,7 @@ impl Shutdown {
         let mut terminate = signal(SignalKind::terminate())?;
         // Not aborted when this is dropped: the default action of the signals is gone for good, and a
         // process that neither ends nor drains would be killed with all its locks.
-        let pid = shared.pid;
+        let made_in = shared.made_in;
         let task = tokio::spawn(async move {
             let why = tokio::select! {
                 _ = interrupt.recv() => "the process got SIGINT",
@@ -39,7 +40,7 @@ impl Shutdown {
             shared.terminate(why, grace).await
         });
         Ok(Self {
-            pid,
+            made_in,
             task,
             ended: None,
         })
@@ -61,7 +62,7 @@ impl Shutdown {
     ///
     /// It may be dropped and called again, also after it has ended.
     pub async fn finished(&mut self) -> Result<(), TerminateError> {
-        if std::process::id() != self.pid {
+        if self.made_in.is_elsewhere() {
             return Err(TerminateError::Forked);
         }
         if let Some(ended) = &self.ended {
@@ -91,7 +92,7 @@ mod tests {
 
     fn over(task: JoinHandle<Result<(), TerminateError>>) -> Shutdown {
         Shutdown {
-            pid: std::process::id(),
+            made_in: MadeIn::this_process(),
             task,
             ended: None,
         }

@@ -2,6 +2,7 @@
 
 use super::openings::PATIENCE;
 use super::{Link, Silence};
+use crate::forked::MadeIn;
 use crate::time::Time;
 use crate::virtual_time::pass;
 use async_trait::async_trait;
@@ -121,7 +122,7 @@ async fn first_answered(link: &Link) -> usize {
 async fn nothing_is_sent_in_another_process_than_the_one_of_the_link() {
     let (mut link, slow) = slow(&[0.0]);
     assert_eq!(first_answered(&link).await, 1);
-    link.pid += 1;
+    link.made_in = MadeIn::another_process();
     let key = Key::new("k").unwrap();
     let mut sent = false;
     let refused = link.call(async |store| {

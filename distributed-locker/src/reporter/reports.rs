@@ -27,7 +27,7 @@ pub(super) async fn run(
         alarm,
         random: Some(random),
         ending: Ending::Gone,
-        jitter: Jitter::new(u64::from(shared.pid)),
+        jitter: Jitter::new(u64::from(shared.made_in.pid())),
         stillborn: 0,
         wall: WallClock::begin(),
     };
@@ -68,7 +68,7 @@ impl Reports<'_> {
                 return self.pause(shared.timing.report_every).await;
             }
         };
-        let process = ProcessHash::new(&shared.host, shared.pid, nonce);
+        let process = ProcessHash::new(&shared.host, shared.made_in.pid(), nonce);
         let mut born: Option<Arc<Incarnation>> = None;
         let mut step = Report::begin(shared.time.now(), process.clone(), shared.timing, seed);
         let end = loop {

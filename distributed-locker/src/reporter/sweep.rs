@@ -17,7 +17,7 @@ const EVERY: Duration = Duration::from_secs(60 * 60);
 /// Sweeps now and then, for ever.
 pub(super) async fn run(shared: &Arc<Shared>, link: &Link, mut alarm: Alarm) -> Infallible {
     // Processes that start together do not sweep together.
-    let mut jitter = Jitter::new(shared.time.now().as_nanos() ^ u64::from(shared.pid));
+    let mut jitter = Jitter::new(shared.time.now().as_nanos() ^ u64::from(shared.made_in.pid()));
     let mut next = shared.time.now() + jitter.up_to(FIRST);
     loop {
         while shared.time.now() < next {

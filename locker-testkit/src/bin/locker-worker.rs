@@ -5,8 +5,8 @@
 
 use distributed_locker::{
     AcquireError, AcquireOptions, Acquired, BootClock, Clock, Event, ExtendError, Force,
-    HeartbeatPolicy, LockGuard, Locker, OnLost, Release, ReleaseError, Releases, Run, RunError,
-    TerminateError, Timing, connect,
+    HeartbeatPolicy, Interrupted, LockGuard, Locker, NotRunning, OnLost, Release, ReleaseError,
+    Releases, Run, RunError, TerminateError, Timing, connect,
 };
 use futures_util::FutureExt;
 use futures_util::future::join_all;
@@ -272,10 +272,17 @@ impl Worker {
         let status = locker.read_owner_hash_status(owner.clone()).await.map(drop);
         let listened = locker.on_release("k").await.map(drop);
         let forced = locker.force_release(&owner, Force::Now).await.map(drop);
+        locker.drain("by a child");
+        let drains = matches!(guard.heartbeat(), Err(Interrupted::Draining(_)));
+        let running = locker.ensure_running().await;
         let extended = guard.extend().await;
         let terminated = locker.terminate(self.ttl * 10).await;
         let given_back = guard.release().await;
         let refused = [
+            ("drain", !drains),
+            ("keys", locker.keys().is_empty()),
+            ("process_hash", locker.process_hash().is_none()),
+            ("ensure_running", matches!(running, Err(NotRunning::Forked))),
             ("acquire", matches!(other, Err(AcquireError::Forked))),
             ("read_lock_data", says_forked(read)),
             ("read_owner_hash_status", says_forked(status)),
