@@ -1,11 +1,13 @@
-//! A cluster with many tasks that ask at once, and what its nodes tell of their pipelines.
+//! A cluster with many tasks that ask at once, and what its nodes and its callers tell of their pipelines.
 
 use super::*;
 use futures_util::future::join_all;
 use locker_core::backend::Released;
 use locker_testkit::servers::redis::Node;
+use locker_testkit::wrap::{Around, Call, Method, Request, WrappedConnect};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
+use std::sync::{Mutex, PoisonError};
 
 /// How many tasks ask at once.
 pub(super) const MANY: usize = 64;
@@ -204,4 +206,66 @@ impl Monitor {
             heard.push(line);
         }
     }
+}
+
+/// How often the store was opened for the callers of a locker, and which errors were told to
+/// anybody.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Told {
+    opened: Arc<AtomicU64>,
+    errors: Arc<Mutex<Vec<BackendError>>>,
+}
+
+impl Told {
+    pub(super) fn errors(&self) -> Vec<BackendError> {
+        let errors = self.errors.lock();
+        errors.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn opened(&self) -> u64 {
+        self.opened.load(Ordering::Relaxed)
+    }
+}
+
+impl Around for Told {
+    async fn around<T: Send + 'static>(
+        &self,
+        call: Call,
+        request: Request<T>,
+    ) -> Result<T, BackendError> {
+        if (call.side, call.method) == (Side::Caller, Method::Connect) {
+            self.opened.fetch_add(1, Ordering::Relaxed);
+        }
+        let answer = request.await;
+        if let Err(error) = &answer {
+            let mut errors = self.errors.lock().unwrap_or_else(PoisonError::into_inner);
+            errors.push(error.clone());
+        }
+        answer
+    }
+}
+
+/// A locker of this cluster.
+pub(super) async fn locker(servers: &Cluster) -> (Locker, Told) {
+    let store = Redis::from_url(servers.url()).unwrap().namespace("ns");
+    let told = Told::default();
+    let store = WrappedConnect::new(Arc::new(store), told.clone());
+    let locker = Locker::builder(Arc::new(store)).start().await.unwrap();
+    (locker, told)
+}
+
+/// Each of so many tasks acquires a lock and releases it, all at once.
+pub(super) async fn hold_many(locker: &Locker, what: &str) {
+    let texts: Vec<_> = (0..MANY).map(|place| format!("{what}{place}")).collect();
+    let hold = |text| async move { acquire(locker, text).await.release().await.unwrap() };
+    join_all(texts.iter().map(|text| hold(text))).await;
+}
+
+/// Until all of them travel in pipelines.
+pub(super) async fn holds_in_pipelines(servers: &Cluster, locker: &Locker) {
+    until("a connection to each primary", async || {
+        hold_many(locker, "crowd").await;
+        servers.nodes().iter().all(|node| !lines(node).is_empty())
+    })
+    .await;
 }

@@ -2,6 +2,7 @@
 // Tests may unwrap.
 #![allow(clippy::unwrap_used)]
 
+mod broken;
 mod crowd;
 mod crowds;
 mod demoted;
