@@ -62,7 +62,7 @@ pub use fixture::{Exceptions, Fixture, Impossible, Missing, Planted, Time};
 pub use locker_sim::{self as sim, scaled};
 pub use quiet::QUIET;
 
-/// The examples of the README run as well.
-#[cfg(doctest)]
+/// The examples of the README run as well; one of them starts servers.
+#[cfg(all(doctest, feature = "servers"))]
 #[doc = include_str!("../README.md")]
 struct Readme;
