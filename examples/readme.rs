@@ -11,7 +11,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let job = async |hb: Heartbeater| {
         for page in 1..=3 {
-            hb.heartbeat()?; // An error as soon as the lock is lost: stop working.
+            hb.heartbeat()?; // An error if the lock is lost, or the process is to end: stop here.
             println!("page {page}");
         }
         Ok::<_, Interrupted>("three pages")

@@ -44,8 +44,8 @@ impl LockerBuilder {
         }
     }
 
-    /// Other durations than the default ones. All processes of one store must use the same
-    /// liveness TTL and lock TTL, or none that contradict each other's expectations.
+    /// Other durations than the default ones. Each process of a store may choose for itself: its records say
+    /// how long they live, and the others wait as long as it chose. [`Timing`] says what must fit together.
     #[must_use]
     pub fn timing(mut self, timing: Timing) -> Self {
         self.timing = timing;
@@ -76,7 +76,7 @@ impl LockerBuilder {
     }
 
     /// Opens the store, starts the Reporter, and waits until the store has confirmed that this
-    /// process lives.
+    /// process lives. Each of the two may take up to [`Timing::start_timeout`].
     ///
     /// # Errors
     ///

@@ -95,7 +95,7 @@ pub enum ReadError {
     /// The key breaks the rule of keys. The store was not asked.
     #[error("the lock was not read: its key cannot be used")]
     InvalidKey(#[source] InvalidIdentity),
-    /// The store could not be asked.
+    /// The store could not be asked; in a forked child, because its connections are its parent's.
     #[error("the lock was not read, and may be held or free: the store could not be asked")]
     Store(#[source] BackendError),
 }

@@ -117,8 +117,9 @@ impl Locker {
 
     /// Takes a lock from its owner, by an operator's will.
     ///
-    /// [`Force::Mark`] lets the owner stop first: the lock is free soon after. [`Force::Now`] frees
-    /// it at once, while the owner may still be working: only the fencing token protects then.
+    /// [`Force::Mark`] lets the owner stop first: the lock is free soon after the answer
+    /// ([`read_lock_data`](Self::read_lock_data) tells when). [`Force::Now`] frees it before the answer, while
+    /// the owner may still be working: only the fencing token protects then.
     ///
     /// ```
     /// # use distributed_locker::{Force, Locker, Released, memory};

@@ -1,8 +1,8 @@
 //! Runs a job at most once at a time per key, across a cluster.
 //!
-//! A slow or blocked worker keeps its lock; a dead one loses it within seconds, because a dedicated
-//! thread reports that the process is alive. An owner that may have lost its lock stops *before* anyone
-//! else can acquire it, and every grant carries a fencing token.
+//! A slow worker keeps its lock as long as it gives a sign of life every few minutes; a dead one loses it
+//! within seconds, because a dedicated thread reports that the process is alive. An owner that may have lost
+//! its lock stops *before* anyone else can acquire it, and every grant carries a fencing token.
 //!
 //! ```
 //! use distributed_locker::{AcquireOptions, Locker, Run, memory};
@@ -25,16 +25,21 @@
 //! # }
 //! ```
 //!
+//! **A job must call [`Heartbeater::heartbeat`] at least once per lock TTL (5 min), or it loses its lock**;
+//! [`HeartbeatPolicy::Automatic`] lifts that. `heartbeat()` is an error when the lock is lost, and when the
+//! locker drains: the lock is held then, and the job shall come to an end ([`Interrupted`]).
+//!
 //! | to | call |
 //! | --- | --- |
 //! | run a job now, or learn who is already running it | [`Locker::acquire_and_run`] |
-//! | run a job as soon as it is free, or give up after a while | [`Locker::mutex`] |
+//! | wait for the lock, up to a timeout, and run a job | [`Locker::mutex`] |
 //! | hold a lock without a job | [`Locker::acquire`], [`Locker::try_acquire`] |
 //! | be the one active instance, or wait to become it | [`Locker::standby`] |
-//! | end in good order | [`Locker::terminate`], [`Locker::shutdown_on_signals`] |
+//! | end cleanly | [`Locker::terminate`], [`Locker::shutdown_on_signals`] |
 //! | see what happens in the background | [`Locker::events`] |
 //! | look at locks, or take one away as an operator | [`Locker::read_lock_data`], [`Locker::force_release`] |
 //! | name a store | [`connect`] |
+//! | test a job of one's own, in virtual time | [`Memory`], [`LockerBuilder::clock`], [`pass`]; [`Heartbeater::noop`] |
 //!
 //! Errors and documentation cite the guarantees (S1 to S12, L1 to L8) and their assumptions (A1 to A6) by
 //! number; the [README](https://github.com/distributed-locker/locker#guarantees) lists them, and

@@ -86,7 +86,8 @@ impl AcquireOptions {
 /// How long an acquisition waits for a lock that somebody else holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Wait {
-    /// Not at all.
+    /// Not at all. A store that does not answer is asked again for two request timeouts and a retry's pause
+    /// (3.25 s by default), and a request in flight is waited for.
     #[default]
     No,
     /// At most this long. Once it is over nothing more is asked; a request in flight is waited for.

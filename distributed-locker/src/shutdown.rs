@@ -12,8 +12,8 @@ use tokio::task::JoinHandle;
 
 /// The end of a locker on SIGINT or SIGTERM.
 ///
-/// Dropping it changes nothing for the locker, which a signal drains all the same: only nobody learns
-/// any more when everything is released. It is no handle of the locker. A forked child inherits that the
+/// Dropping it does not undo the signal handler: a signal still drains the locker, but nobody learns when
+/// everything is released. Holding it does not keep the locker alive. A forked child inherits that the
 /// signals do nothing else, and has nobody who listens.
 #[derive(Debug)]
 #[must_use = "the process is not ended by these signals any more: wait for `finished`, then end it"]

@@ -90,9 +90,13 @@ fn known() -> Vec<String> {
 ///
 /// User and password are percent-encoded. The page of a store's own crate names all options.
 ///
+/// Postgres is prepared once by `locker migrate`, or by `locker_postgres::Postgres::migrate`: whoever needs more
+/// of a store than a connection takes the store's own crate, and gives the builder its value.
+///
 /// # Errors
 ///
-/// [`ConnectError`] when the URL names no store that is compiled in.
+/// [`ConnectError`] when the URL names no store that is compiled in, or when the store cannot use it: a missing
+/// host, an unknown option, a password that is not percent-encoded. Nothing is opened yet.
 pub fn connect(url: &str) -> Result<Arc<dyn Connect>, ConnectError> {
     connect_in(url, "locker")
 }
@@ -107,7 +111,8 @@ pub fn connect(url: &str) -> Result<Arc<dyn Connect>, ConnectError> {
 ///
 /// # Errors
 ///
-/// As [`connect`].
+/// As [`connect`]; and if the namespace is not 1 to 64 bytes without NUL, `{` and `}`. On Postgres it is the name
+/// of a schema, at most 63 bytes.
 pub fn connect_in(url: &str, namespace: &str) -> Result<Arc<dyn Connect>, ConnectError> {
     if namespace.is_empty() || namespace.len() > 64 || namespace.contains(['\0', '{', '}']) {
         return Err(ConnectError::Namespace {

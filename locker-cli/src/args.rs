@@ -55,12 +55,12 @@ impl Cli {
 /// Options of every command.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Global {
-    /// The store, as an URL: sqlite:PATH, redis://…, postgres://…, etcd://…
+    /// The store, as a URL: sqlite:PATH, redis://…, postgres://…, etcd://…
     ///
     /// Without it: what `LOCKER_STORE` says, else a file in the user's state directory.
     #[arg(long, value_name = "URL", global = true, conflicts_with = "store_file")]
     pub(crate) store: Option<String>,
-    /// A file that holds the store's URL, for an URL with a password.
+    /// A file that holds the store's URL, for a URL with a password.
     #[arg(long, value_name = "PATH", global = true)]
     pub(crate) store_file: Option<PathBuf>,
     /// Locks of one namespace do not see those of another.
@@ -174,7 +174,7 @@ pub(crate) struct Run {
     #[arg(long)]
     pub(crate) pass_store: bool,
     /// How long a process that does not report counts as alive. All other times of liveness
-    /// follow in proportion. Every locker of a store should use the same.
+    /// follow in proportion. Each process may choose for itself: others wait as long as it chose.
     #[arg(long, value_name = "SECS", default_value = "10", value_parser = seconds)]
     pub(crate) liveness_ttl: Duration,
     /// Say what happens.

@@ -55,8 +55,8 @@ impl Store {
 
     fn of_url(url: &str, namespace: &str) -> Result<Self, Failure> {
         let Some((scheme, rest)) = url.split_once(':') else {
-            // It is not shown: it may be a password in a file that was to hold an URL.
-            let what = "the store is not an URL: it has no scheme";
+            // It is not shown: it may be a password in a file that was to hold a URL.
+            let what = "the store is not a URL: it has no scheme";
             let hint = format!(
                 "for a file: --store sqlite:PATH; the stores are {}",
                 schemes()
@@ -175,7 +175,7 @@ async fn bounded<T>(
     answer.map_err(|error| Failure::backend(doing, &error))
 }
 
-/// Why an URL leads to no store.
+/// Why a URL leads to no store.
 fn not_opened(scheme: &str, error: ConnectError) -> Failure {
     match error {
         ConnectError::UnknownScheme { .. } => {
@@ -186,7 +186,9 @@ fn not_opened(scheme: &str, error: ConnectError) -> Failure {
             let what = format!("URLs that begin with {scheme}: need a feature of this binary");
             Failure::new(Exit::CONFIG, what)
                 .lock("no store was asked, and no lock is held")
-                .hint(format!("cargo install locker-cli --features {feature}"))
+                .hint(format!(
+                    "install it with `--features {feature}`, beside those that it has now"
+                ))
         }
         ConnectError::Store(error) => Failure::backend("cannot use the URL of the store", &error),
         error => Failure::usage(error.to_string()),

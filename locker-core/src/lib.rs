@@ -13,7 +13,7 @@
 //!
 //! Nothing here reads a clock: `now` is always an argument. Nothing here waits: a machine answers
 //! with what to do next. That is why the same code runs under the driver of `distributed-locker`
-//! and under a simulator that plays a thousand years in a minute.
+//! and under a simulator that plays a hundred thousand histories in a minute or two.
 
 pub mod backend;
 pub mod deadline;

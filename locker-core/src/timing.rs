@@ -4,7 +4,15 @@ use crate::backend::Limits;
 use crate::time::Instant;
 use std::time::Duration;
 
-/// All durations of a locker. Start from [`Timing::default`] and change what you must.
+/// All durations of a locker. Start from [`Timing::default`] and change what you must. Each is from 1 ms to
+/// 30 days. With δ for the drift, `drift_permille / 1000`:
+///
+/// * `liveness_ttl · (1 − δ) − stop_budget − hard_margin > report_every + request_timeout + retry_after`.
+///   So one report may fail, and the next one still comes in time; with the other defaults, a liveness TTL is
+///   longer than 6.1 s.
+/// * `lock_ttl · (1 − δ) − stop_budget − hard_margin > extend_every + 2 · request_timeout`, and a lock TTL is
+///   not shorter than the liveness TTL; with the other defaults, it is longer than 71.9 s.
+/// * etcd takes whole seconds for both.
 ///
 /// ```
 /// # use locker_core::Timing;

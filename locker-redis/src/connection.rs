@@ -149,7 +149,7 @@ impl Source {
         pushes: PushTaker,
     ) -> Result<MultiplexedConnection, BackendError> {
         let Self::Place(place) = self else {
-            return Err(error::config("the nodes of a cluster are behind an URL"));
+            return Err(error::config("the nodes of a cluster are behind a URL"));
         };
         let info = place.info(node, ProtocolVersion::RESP3)?;
         multiplexed(&place.client_of(info)?, Some(pushes)).await

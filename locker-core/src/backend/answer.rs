@@ -131,7 +131,8 @@ pub enum Standing {
 /// The answer to a release.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Released {
-    /// The record was this owner's and is gone.
+    /// The record was this owner's and is gone; or, after [`Force::Mark`](super::Force::Mark), it was this
+    /// owner's and bears the mark, and the lock is free when the owner has stopped.
     Done,
     /// There was no record, or only an expired one.
     Absent,
