@@ -62,8 +62,11 @@ pub(crate) async fn start(shared: &Arc<Shared>, connect: Arc<dyn Connect>) -> io
                 }
             };
             let _ = sender.send(Ok(()));
+            // Dropped before the runtime, if a loop panics; and the runtime waits for nobody, because the
+            // lookup of a name may hang in a thread of it.
+            let mut end = end;
             end.ending = runtime.block_on(run(shared, connect, means));
-            drop(runtime);
+            runtime.shutdown_background();
         })?;
     let lost = |_| io::Error::other("the Reporter's thread has ended at its start");
     prepared.await.map_err(lost)?

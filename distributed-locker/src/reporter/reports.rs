@@ -238,10 +238,17 @@ impl Reports<'_> {
 
     async fn pause(&mut self, duration: Duration) {
         let until = self.shared.time.now() + duration;
-        while self.shared.time.now() < until && !self.is_done() {
+        loop {
+            // Before the look: whatever leaves after it rings.
+            let left = self.shared.registry.left.notified();
+            if self.shared.time.now() >= until || self.is_done() {
+                return;
+            }
             tokio::select! {
                 () = self.alarm.ring(until) => {}
                 () = self.shared.bells.reports.notified() => {}
+                // While draining, whatever leaves may be the last.
+                () = left, if self.shared.draining.get().is_some() => {}
             }
         }
     }
