@@ -46,7 +46,7 @@ impl Failure {
         self
     }
 
-    /// A failed request.
+    /// A failed request of somebody who wants the lock for itself.
     pub(crate) fn backend(doing: &str, error: &BackendError) -> Self {
         let (exit, hint) = match error.kind() {
             ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::Busy => (
@@ -76,6 +76,21 @@ impl Failure {
         Self::new(exit, format!("{doing}: {}", chain(error)))
             .lock(lock)
             .hint(hint)
+    }
+
+    /// The same of somebody who only looks.
+    pub(crate) fn of_a_look(doing: &str, error: &BackendError) -> Self {
+        Self::backend(doing, error).lock("nothing was changed, and nothing is known about any lock")
+    }
+
+    /// The same of an operator, who takes a lock from somebody else.
+    pub(crate) fn of_a_release(doing: &str, error: &BackendError) -> Self {
+        Self::backend(doing, error).lock(match error.effect() {
+            Effect::NotApplied => "nothing was changed",
+            Effect::Unknown => {
+                "it may have been released, or asked back; `locker show KEY` tells how it stands"
+            }
+        })
     }
 
     /// Writes it for programs, in one line.
@@ -158,6 +173,25 @@ mod tests {
                 text.contains("  lock: ") && text.contains("  hint: "),
                 "{text}"
             );
+        }
+    }
+
+    /// Only who wanted the lock for itself knows that it does not hold it.
+    #[test]
+    fn who_looks_says_nothing_about_the_lock_and_who_releases_says_how_it_may_stand() {
+        let told = |failure: Failure| {
+            let mut text = Vec::new();
+            failure.tell(&mut text).unwrap();
+            String::from_utf8(text).unwrap()
+        };
+        for effect in [Effect::NotApplied, Effect::Unknown] {
+            let error = BackendError::new(ErrorKind::Timeout, effect, "no answer");
+            let text = told(Failure::of_a_look("cannot look", &error));
+            assert!(text.contains("nothing is known"), "{text}");
+            let text = told(Failure::of_a_release("not confirmed", &error));
+            let may_be_done = text.contains("may have been released");
+            assert_eq!(may_be_done, effect == Effect::Unknown, "{text}");
+            assert!(!text.contains("ends with this process"), "{text}");
         }
     }
 

@@ -45,7 +45,7 @@ const BRIEFLY: Duration = Duration::from_millis(500);
 
 pub(crate) fn run(args: &Run, global: &Global) -> Result<Exit, Failure> {
     let plan = Plan::new(args, global)?;
-    let store = Store::choose(global)?;
+    let store = Store::choose_for(global, plan.timing.request_timeout)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -57,7 +57,7 @@ pub(crate) fn run(args: &Run, global: &Global) -> Result<Exit, Failure> {
     if let Some(liveness) = store.liveness() {
         keeper.order(&Order::Hold, Some(liveness));
     }
-    runtime.block_on(async {
+    let exit = runtime.block_on(async {
         let signals = Signals::new(blocked)?;
         let asleep = asleep_until_told(&signals);
         let locker = tokio::select! {
@@ -79,7 +79,10 @@ pub(crate) fn run(args: &Run, global: &Global) -> Result<Exit, Failure> {
         // What is not settled by then ends with this process.
         let _ = locker.terminate(grace).await;
         exit
-    })
+    });
+    // The lookup of a name may hang in a thread of the runtime's, and nobody waits for that.
+    runtime.shutdown_background();
+    exit
 }
 
 impl<'a> Plan<'a> {

@@ -39,6 +39,16 @@ pub(crate) struct Store {
 impl Store {
     /// The store that these options, or the environment, name.
     pub(crate) fn choose(global: &Global) -> Result<Self, Failure> {
+        Self::chosen(global, None)
+    }
+
+    /// The same for a process with this request timeout. A request that waits for a file's lock ends before:
+    /// it is then known not to have been executed.
+    pub(crate) fn choose_for(global: &Global, request_timeout: Duration) -> Result<Self, Failure> {
+        Self::chosen(global, Some(request_timeout * 2 / 3))
+    }
+
+    fn chosen(global: &Global, busy_timeout: Option<Duration>) -> Result<Self, Failure> {
         let url = match (&global.store, &global.store_file) {
             (Some(url), _) => url.clone(),
             (None, Some(path)) => read_url(path)?,
@@ -50,10 +60,10 @@ impl Store {
                 }
             },
         };
-        Self::of_url(&url, &global.namespace)
+        Self::of_url(&url, &global.namespace, busy_timeout)
     }
 
-    fn of_url(url: &str, namespace: &str) -> Result<Self, Failure> {
+    fn of_url(url: &str, namespace: &str, busy_timeout: Option<Duration>) -> Result<Self, Failure> {
         let Some((scheme, rest)) = url.split_once(':') else {
             // It is not shown: it may be a password in a file that was to hold a URL.
             let what = "the store is not a URL: it has no scheme";
@@ -65,7 +75,7 @@ impl Store {
         };
         #[cfg(feature = "sqlite")]
         if scheme == "sqlite" {
-            let (connect, liveness) = embedded::open(rest, namespace)?;
+            let (connect, liveness) = embedded::open(rest, namespace, busy_timeout)?;
             return Ok(Self {
                 url: url.to_owned(),
                 #[cfg(feature = "postgres")]
@@ -74,7 +84,7 @@ impl Store {
                 liveness: Some(liveness),
             });
         }
-        let _ = rest;
+        let _ = (rest, busy_timeout);
         let connect = distributed_locker::connect_in(url, namespace);
         Ok(Self {
             url: url.to_owned(),
@@ -107,8 +117,9 @@ impl Store {
 
     /// A connection for commands that hold no lock.
     pub(crate) async fn open(&self) -> Result<Arc<dyn Backend>, Failure> {
-        let doing = format!("cannot open the store {}", self.shown());
-        bounded(&doing, PATIENCE, self.connect.connect(Side::Caller)).await
+        let opened = bounded(PATIENCE, self.connect.connect(Side::Caller)).await;
+        let doing = || format!("cannot open the store {}", self.shown());
+        opened.map_err(|error| Failure::of_a_look(&doing(), &error))
     }
 
     /// Fails if it is a file that is not there: opening it would make one.
@@ -159,20 +170,29 @@ impl Store {
         &self,
         question: impl Future<Output = Result<T, BackendError>>,
     ) -> Result<T, Failure> {
-        let doing = format!("cannot ask the store {}", self.shown());
-        bounded(&doing, PATIENCE, question).await
+        let doing = || format!("cannot ask the store {}", self.shown());
+        let answer = bounded(PATIENCE, question).await;
+        answer.map_err(|error| Failure::of_a_look(&doing(), &error))
+    }
+
+    /// The answer to what takes a lock from its owner.
+    pub(crate) async fn release<T>(
+        &self,
+        request: impl Future<Output = Result<T, BackendError>>,
+    ) -> Result<T, Failure> {
+        let doing = || format!("the store {} has not confirmed it", self.shown());
+        let answer = bounded(PATIENCE, request).await;
+        answer.map_err(|error| Failure::of_a_release(&doing(), &error))
     }
 }
 
 /// A server may accept a connection and say nothing, for ever.
 async fn bounded<T>(
-    doing: &str,
     patience: Duration,
     request: impl Future<Output = Result<T, BackendError>>,
-) -> Result<T, Failure> {
+) -> Result<T, BackendError> {
     let answer = tokio::time::timeout(patience, request).await;
-    let answer = answer.unwrap_or_else(|_| Err(BackendError::timeout()));
-    answer.map_err(|error| Failure::backend(doing, &error))
+    answer.unwrap_or_else(|_| Err(BackendError::timeout()))
 }
 
 /// Why a URL leads to no store.

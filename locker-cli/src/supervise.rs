@@ -63,7 +63,7 @@ pub(crate) struct Ended {
     pub(crate) end: End,
     /// Why the lock was lost meanwhile, if it was.
     pub(crate) lost: Option<String>,
-    /// Whether the time was up.
+    /// Whether it was ended because its time was up.
     pub(crate) timed_out: bool,
 }
 
@@ -270,6 +270,8 @@ impl<G: Grant> Supervisor<'_, G> {
                 if cause == Cause::Deadline && self.lost.is_none() {
                     self.lost = Some("its validity ran out unextended".to_owned());
                 }
+                // It had ended by itself; what it left behind is all that there was to end.
+                self.timed_out &= cause != Cause::Itself;
                 return Ok(Some(End::Gone(status)));
             }
         }

@@ -96,7 +96,9 @@ fn ps_shows_living_processes() {
 fn wait_ends_when_the_lock_is_free() {
     let home = Home::new();
     home.run(&["wait", "k"]).expect(0);
+    home.run(&["wait", "-w", "0", "k"]).expect(0);
     let holder = hold(&home, "k");
+    home.run(&["wait", "-w", "0", "k"]).expect(75);
     home.run(&["wait", "-w", "0.2", "k"]).expect(75);
     let mut waiter = Running::of(home.locker(&["wait", "k"]).spawn().unwrap());
     std::thread::sleep(Duration::from_millis(300));

@@ -122,6 +122,16 @@ fn what_a_command_leaves_behind_is_asked_before_it_is_killed() {
     assert_eq!(home.await_file("asked"), "asked");
 }
 
+/// The lock goes on being extended, for longer than it is valid at any moment; so the whole grace is there.
+#[test]
+fn the_grace_may_be_longer_than_a_lock_is_valid_without_a_report() {
+    let home = Home::new();
+    let slow = "trap 'sleep 5; echo done > done; exit 6' TERM; while :; do sleep 0.01; done";
+    let options = ["--liveness-ttl", "3", "--timeout", "0.5", "--grace", "60"];
+    home.script(&options, slow).end().expect(124);
+    assert_eq!(home.await_file("done"), "done");
+}
+
 /// Attack 35 (f): zombies that nobody reaps keep no lock.
 #[test]
 fn zombies_of_the_group_do_not_keep_the_lock() {

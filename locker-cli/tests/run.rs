@@ -223,6 +223,22 @@ fn signals_are_passed_on_to_the_whole_group() {
     home.run(&["show", "k"]).expect(1);
 }
 
+/// The time was up for what the command had left behind, and not for itself.
+#[test]
+fn a_command_that_ended_in_time_keeps_its_code_whatever_it_leaves_behind() {
+    let home = Home::new();
+    let stubborn = "setsid sh -c \"trap : TERM; echo > ready; while :; do sleep 0.01; done\" &
+                    while [ ! -e ready ]; do sleep 0.01; done; exit 9";
+    let options = ["--timeout", "1", "--grace", "3"];
+    let begun = Instant::now();
+    home.script(&options, stubborn).end().expect(9);
+    let took = begun.elapsed();
+    assert!(
+        took > Duration::from_secs(2),
+        "the time was not up: {took:?}"
+    );
+}
+
 #[test]
 fn a_command_that_takes_too_long_is_ended_with_124() {
     let home = Home::new();

@@ -26,7 +26,7 @@ pub(crate) fn dispatch(command: &Command, global: &Global) -> Result<Exit, Failu
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(async {
+    let exit = runtime.block_on(async {
         match command {
             Command::List { prefix } => {
                 list::locks(&Store::choose(global)?, prefix, &mut out).await
@@ -54,5 +54,8 @@ pub(crate) fn dispatch(command: &Command, global: &Global) -> Result<Exit, Failu
             Command::Doctor => doctor::doctor(global, &mut out).await,
             Command::Run(_) | Command::Completions { .. } | Command::Man => Ok(Exit::SUCCESS),
         }
-    })
+    });
+    // The lookup of a name may hang in a thread of the runtime's, and nobody waits for that.
+    runtime.shutdown_background();
+    exit
 }

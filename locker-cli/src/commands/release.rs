@@ -34,7 +34,7 @@ pub(super) async fn release(
 ) -> Result<Exit, Failure> {
     let backend = store.open().await?;
     let force = if now { Force::Now } else { Force::Mark };
-    let answer = store.ask(backend.force_release(owner, force)).await?;
+    let answer = store.release(backend.force_release(owner, force)).await?;
     let key = printable(owner.key().as_str());
     let (word, text, exit) = match (&answer.value, now) {
         (Released::Done, true) => (

@@ -9,7 +9,8 @@ use futures_util::StreamExt;
 use locker_core::Key;
 use locker_core::backend::Watcher;
 use serde_json::json;
-use std::time::Duration;
+use std::pin::pin;
+use std::time::{Duration, Instant};
 
 /// How often it looks without having been told to.
 const POLL: Duration = Duration::from_millis(500);
@@ -21,14 +22,7 @@ pub(super) async fn wait(
     patience: Patience,
     out: &mut Output,
 ) -> Result<Exit, Failure> {
-    let look = until_free(store, key);
-    let free = match patience {
-        Patience::Forever => look.await.map(|()| true)?,
-        Patience::For(limit) => match tokio::time::timeout(limit, look).await {
-            Ok(looked) => looked.map(|()| true)?,
-            Err(_) => false,
-        },
-    };
+    let free = is_free_within(store, key, patience).await?;
     if out.is_json() {
         out.value(&json!({ "key": key.as_str(), "held": !free }))?;
     } else if !free {
@@ -41,21 +35,32 @@ pub(super) async fn wait(
     Ok(if free { Exit::SUCCESS } else { Exit::BUSY })
 }
 
-async fn until_free(store: &Store, key: &Key) -> Result<(), Failure> {
+/// Whether it is free within that time. That it is held is said only of what was seen so: the store is
+/// asked once at least, however short the time is.
+async fn is_free_within(store: &Store, key: &Key, patience: Patience) -> Result<bool, Failure> {
+    let begun = Instant::now();
+    let over = async {
+        match patience {
+            Patience::For(limit) => tokio::time::sleep(limit.saturating_sub(begun.elapsed())).await,
+            Patience::Forever => std::future::pending().await,
+        }
+    };
     let backend = store.open().await?;
     // Subscribed first, then looked: a release in between is not missed.
     let mut hints = store.ask(backend.watch(key, &Watcher::Observer)).await?;
     let poll = backend.limits().cheap_death_poll.unwrap_or(POLL);
+    let mut over = pin!(over);
     let mut hints_end = false;
     loop {
         let answer = store.ask(backend.read_lock(key)).await?;
         // The lock of a dead process is anybody's.
         if answer.value.is_none_or(|held| alive(&held) == Some(false)) {
-            return Ok(());
+            return Ok(true);
         }
         tokio::select! {
             hint = hints.next(), if !hints_end => hints_end = hint.is_none(),
             () = tokio::time::sleep(poll) => {}
+            () = &mut over => return Ok(false),
         }
     }
 }

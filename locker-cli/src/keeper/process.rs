@@ -56,7 +56,8 @@ struct Running {
 
 struct Ending {
     cause: Cause,
-    kill_at: Instant,
+    /// How long everybody has time, as long as the lock is held.
+    until: Instant,
     asked: HashSet<Pid>,
 }
 
@@ -158,21 +159,8 @@ impl Keeper {
 
     /// Starts the command through the exec stage, which answers only if that fails.
     fn start(&mut self, start: Start, stdin: Option<OwnedFd>) -> io::Result<()> {
-        let (ours, theirs) = wire::pair()?;
-        // From here on a keeper that stands still is killed in time, whatever it waits for.
-        self.executioner = Some(executioner(deadline_of_executioner(
-            &start,
-            start.deadline,
-        ))?);
-        let spawned = Command::new("/proc/self/exe")
-            .arg0("locker")
-            .arg(super::EXEC_STAGE)
-            .args(&self.argv)
-            .process_group(0)
-            .stdin(Stdio::from(theirs))
-            .spawn();
-        let child = match spawned {
-            Ok(child) => Pid::from_raw(child.id().cast_signed()),
+        let (child, ours) = match self.spawn(&start) {
+            Ok(spawned) => spawned,
             Err(error) => {
                 self.not_started(error.raw_os_error().unwrap_or(0));
                 return Ok(());
@@ -201,6 +189,22 @@ impl Keeper {
             }),
         }
         Ok(())
+    }
+
+    /// The exec stage, and the way to it.
+    fn spawn(&mut self, start: &Start) -> io::Result<(Pid, OwnedFd)> {
+        let (ours, theirs) = wire::pair()?;
+        // From here on a keeper that stands still is killed in time, whatever it waits for.
+        let at = deadline_of_executioner(start, start.deadline);
+        self.executioner = Some(executioner(at)?);
+        let child = Command::new("/proc/self/exe")
+            .arg0("locker")
+            .arg(super::EXEC_STAGE)
+            .args(&self.argv)
+            .process_group(0)
+            .stdin(Stdio::from(theirs))
+            .spawn()?;
+        Ok((Pid::from_raw(child.id().cast_signed()), ours))
     }
 
     /// There is nothing to keep, and nothing more to hear.
@@ -232,8 +236,9 @@ impl Keeper {
             self.end(kill_at, Cause::Deadline);
         }
         let group = self.command.as_ref().map(|running| running.pid);
+        let is_over = self.kill_at().is_some_and(|kill_at| now >= kill_at);
         if let Some(ending) = &mut self.ending {
-            if now >= ending.kill_at {
+            if is_over {
                 family::kill_all(group);
                 // Every signal is sent. The kernel's timer has nothing to add, and this process
                 // has to live until the last of them is gone.
@@ -282,15 +287,12 @@ impl Keeper {
         }
     }
 
-    /// From now on everybody is asked to end, and killed at `kill_at`. A later call can only
-    /// bring that moment forward.
-    fn end(&mut self, kill_at: Instant, cause: Cause) {
-        let latest = self.command.as_ref().map_or(kill_at, |running| {
-            kill_at.min(running.deadline - running.start.kill_lead)
-        });
+    /// From now on everybody is asked to end, and killed at `until`. A later call can only bring that
+    /// moment forward.
+    fn end(&mut self, until: Instant, cause: Cause) {
         match &mut self.ending {
             Some(ending) => {
-                ending.kill_at = ending.kill_at.min(latest);
+                ending.until = ending.until.min(until);
                 if ending.cause == Cause::Itself {
                     return;
                 }
@@ -301,11 +303,20 @@ impl Keeper {
             None => {
                 self.ending = Some(Ending {
                     cause,
-                    kill_at: latest,
+                    until,
                     asked: HashSet::new(),
                 });
             }
         }
+    }
+
+    /// When everybody is killed who is still there, if they have been asked to end: when their time is over,
+    /// or in time before the lock may be somebody else's. The wrapper goes on extending it meanwhile.
+    fn kill_at(&self) -> Option<Instant> {
+        let until = self.ending.as_ref()?.until;
+        let deadline = |running: &Running| running.deadline - running.start.kill_lead;
+        let last = self.command.as_ref().map_or(until, deadline);
+        Some(until.min(last))
     }
 
     /// Sets the alarm and the kernel's timer to what comes next.
@@ -319,9 +330,9 @@ impl Keeper {
             timer.set(one_shot(at), TimerSetTimeFlags::TFD_TIMER_ABSTIME)?;
         }
         let now = clock::now();
-        let at = match &self.ending {
+        let at = match self.kill_at() {
             None => deadline - running.start.soft_lead,
-            Some(ending) if now < ending.kill_at => ending.kill_at,
+            Some(kill_at) if now < kill_at => kill_at,
             Some(_) => now + REPEAT,
         };
         self.alarm

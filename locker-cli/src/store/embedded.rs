@@ -10,9 +10,14 @@ use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The store in this file, and a duplicate of its liveness descriptor for the keeper.
-pub(super) fn open(path: &str, namespace: &str) -> Result<(Arc<dyn Connect>, OwnedFd), Failure> {
+pub(super) fn open(
+    path: &str,
+    namespace: &str,
+    busy_timeout: Option<Duration>,
+) -> Result<(Arc<dyn Connect>, OwnedFd), Failure> {
     if path.is_empty() {
         return Err(Failure::usage("the store has no path").hint("--store sqlite:PATH"));
     }
@@ -22,7 +27,10 @@ pub(super) fn open(path: &str, namespace: &str) -> Result<(Arc<dyn Connect>, Own
     let doing = format!("cannot open the store {}", path.display());
     let liveness = Liveness::beside(path).map_err(|error| Failure::backend(&doing, &error))?;
     let descriptor = liveness.as_fd().try_clone_to_owned()?;
-    let sqlite = Sqlite::new(path).namespace(namespace).liveness(liveness);
+    let mut sqlite = Sqlite::new(path).namespace(namespace).liveness(liveness);
+    if let Some(busy_timeout) = busy_timeout {
+        sqlite = sqlite.busy_timeout(busy_timeout);
+    }
     Ok((Arc::new(sqlite), descriptor))
 }
 

@@ -14,13 +14,17 @@ pub(super) fn is_meant(url: &str) -> bool {
 }
 
 pub(super) async fn migrate(store: &Store) -> Result<(), Failure> {
-    let doing = format!("cannot prepare the store {}", store.shown());
-    bounded(&doing, PATIENCE, async { postgres(store)?.migrate().await }).await
+    let migrated = bounded(PATIENCE, async { postgres(store)?.migrate().await }).await;
+    let doing = || format!("cannot prepare the store {}", store.shown());
+    migrated.map_err(|error| {
+        let failure = Failure::of_a_look(&doing(), &error);
+        failure.lock("no lock was touched; `locker migrate --check` says whether it is prepared")
+    })
 }
 
 pub(super) fn text(store: &Store) -> Result<String, Failure> {
     let text = postgres(store).and_then(|store| store.migrations());
-    text.map_err(|error| Failure::backend("cannot print the migrations", &error))
+    text.map_err(|error| Failure::of_a_look("cannot print the migrations", &error))
 }
 
 fn postgres(store: &Store) -> Result<Postgres, BackendError> {
