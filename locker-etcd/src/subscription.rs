@@ -24,8 +24,13 @@ use locker_core::BackendError;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
+use tokio::time::MissedTickBehavior;
+
+/// How often what could not be withdrawn is tried again. Nothing is sent where nothing is owed.
+const WITHDRAW_AGAIN: Duration = Duration::from_secs(5);
 
 /// Ids of watches are chosen here. Zero would let etcd choose, and what is negative is no id.
 const FIRST_ID: i64 = 1;
@@ -88,8 +93,6 @@ impl Subscription {
             sender,
             next_id: Arc::new(AtomicI64::new(FIRST_ID)),
         };
-        // What the connection before this one could not withdraw.
-        orders.withdraw();
         Self {
             orders,
             task: tokio::spawn(task.run(incoming)),
@@ -133,7 +136,7 @@ impl Orders {
         Ok(watching)
     }
 
-    /// Sees to it that what is owed is withdrawn: now, or on the next connection.
+    /// Sees to it that what is owed is withdrawn: now, or as soon as a connection can.
     pub(crate) fn withdraw(&self) {
         let _ = self.sender.send(Order::Withdraw);
     }
@@ -171,6 +174,8 @@ impl Drop for Watch {
 
 impl Task {
     async fn run(mut self, mut orders: mpsc::UnboundedReceiver<Order>) {
+        let mut again = tokio::time::interval(WITHDRAW_AGAIN);
+        again.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let message = async {
                 match &mut self.stream {
@@ -189,6 +194,9 @@ impl Task {
                     Some(order) => self.obey(order).await,
                     None => return,
                 },
+                // Also what is owed since by a connection that was there before this one and is gone only
+                // now; and, by its first tick, what it owed at the start.
+                _ = again.tick() => self.withdraw(),
             }
         }
     }

@@ -252,3 +252,18 @@ async fn an_enrolment_outlives_its_connection_by_no_more_than_the_next_one() {
     let _next = connect(&store).await;
     until(async || enrolments(&server).await == 0).await;
 }
+
+/// So it is if the next one is there already, as it is where a connection is doubted.
+#[tokio::test]
+async fn an_enrolment_is_withdrawn_on_the_connection_that_is_there() {
+    let server = server();
+    let store = store(&server);
+    let b = connect(&store).await;
+    let waiter = born(&b, 1).await;
+    let mut hints = wait_for(&b, "k", &waiter).await;
+    let _next = connect(&store).await;
+    drop(b);
+    assert_eq!(next(&mut hints).await, None);
+    drop(hints);
+    until(async || enrolments(&server).await == 0).await;
+}
