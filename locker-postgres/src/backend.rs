@@ -21,16 +21,26 @@ use sqlx::postgres::PgRow;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
 /// How many rows one page of a listing, or one step of a sweep, looks at.
 const SCAN: i32 = 512;
 /// How often a claim or a release is asked whose row somebody else is just changing.
 const TURNS: u32 = 4;
+/// How many connections are left to requests that wait for nobody's lock on a row.
+const FREE_LANES: usize = 2;
+/// How long a request that may wait for a row waits for its turn. With the time for which the server lets it
+/// wait for the row that is less than a request may take: so its caller hears that nothing was done.
+const TURN_WAIT: Duration = Duration::from_millis(250);
 
 /// One side's connections.
 #[derive(Debug)]
 pub(crate) struct PostgresBackend {
     gate: Gate<Statements>,
+    /// The turns of those who may wait for somebody's lock on a row. A transaction that goes on for minutes
+    /// can hold many rows; whoever waits for one of them has a connection for that time.
+    patient: Semaphore,
     /// `None` where no session is kept, so that nobody can listen.
     subscription: Option<Subscription>,
     crash_detection: CrashDetection,
@@ -46,6 +56,7 @@ impl PostgresBackend {
         crash_detection: CrashDetection,
     ) -> Self {
         Self {
+            patient: Semaphore::new(lanes.limit().saturating_sub(FREE_LANES).max(1)),
             gate: gather::before(lanes),
             subscription,
             crash_detection,
@@ -75,6 +86,17 @@ impl PostgresBackend {
         }
     }
 
+    /// Sends what may wait for a row, if few others do so already.
+    async fn patiently<T>(
+        &self,
+        request: impl Future<Output = Result<T, BackendError>>,
+    ) -> Result<T, BackendError> {
+        match timeout(TURN_WAIT, self.patient.acquire()).await {
+            Ok(Ok(_turn)) => request.await,
+            Ok(Err(_)) | Err(_) => Err(error::crowded()),
+        }
+    }
+
     /// A call that answers about exactly one process.
     async fn about_process(
         &self,
@@ -100,7 +122,7 @@ impl PostgresBackend {
             let answered = if turn < TURNS {
                 self.gate.ask(op()).await?
             } else {
-                self.gate.carrier().carry_one(&op()).await?
+                self.patiently(self.gate.carrier().carry_one(&op())).await?
             };
             if let Some(value) = read(&answered)? {
                 return Ok(Reply::at(answered.store_time(), value));
@@ -209,7 +231,8 @@ impl Backend for PostgresBackend {
             deadline(claim.not_after).into(),
         ];
         let of: Of = |all| &all.take_over;
-        let answered = self.one(of, arguments, Then::Nothing).await?;
+        let request = self.one(of, arguments, Then::Nothing);
+        let answered = self.patiently(request).await?;
         let claimed = answered.claimed(claim.key())?.ok_or_else(error::busy)?;
         Ok(Reply::at(answered.store_time(), claimed))
     }
@@ -245,7 +268,8 @@ impl Backend for PostgresBackend {
     async fn settle(&self, owner: &OwnerHash, not_after: StoreTime) -> Answer<Settlement> {
         let arguments = vec![owner.key().as_str().into(), owner.as_str().into()];
         let of: Of = |all| &all.settle;
-        let answered = self.one(of, arguments, Then::WakeFreed).await?;
+        let request = self.one(of, arguments, Then::WakeFreed);
+        let answered = self.patiently(request).await?;
         let released = answered.released(owner)?.ok_or_else(error::busy)?;
         let time = answered.store_time();
         let settlement = if time > not_after {
@@ -262,7 +286,8 @@ impl Backend for PostgresBackend {
             Force::Mark => {
                 let arguments = vec![owner.key().as_str().into(), owner.as_str().into()];
                 let of: Of = |all| &all.mark;
-                let answered = self.one(of, arguments, Then::Nothing).await?;
+                let request = self.one(of, arguments, Then::Nothing);
+                let answered = self.patiently(request).await?;
                 let released = answered.released(owner)?.ok_or_else(error::busy)?;
                 Ok(Reply::at(answered.store_time(), released))
             }

@@ -38,6 +38,15 @@ pub(crate) fn busy() -> BackendError {
     )
 }
 
+/// Many wait for rows that somebody else has locked; nothing was sent.
+pub(crate) fn crowded() -> BackendError {
+    BackendError::new(
+        ErrorKind::Busy,
+        Effect::NotApplied,
+        "others wait already for rows that another session has locked",
+    )
+}
+
 /// What is found in a row cannot be read; nothing was done to it.
 pub(crate) fn corrupt(message: impl Into<String>) -> BackendError {
     BackendError::new(ErrorKind::Corrupt, Effect::NotApplied, message)

@@ -89,7 +89,8 @@ impl Statements {
 /// Most of a statement's time is a wait for the disk, and the server writes several commits to it at
 /// once. So there are several statements under way, one less than there are connections: what is
 /// sent never waits for one, and what does not gather has one left. That is so for few operations as
-/// well: a statement that waits for somebody's lock on a row holds nobody else up.
+/// well: a statement that waits for somebody's lock on a row holds nobody else up. Those of them that do not
+/// gather take turns, which leaves connections to the others.
 pub(crate) fn before(lanes: Lanes) -> Gate<Statements> {
     const BATCHES: Limits = match NonZeroUsize::new(BATCH) {
         Some(batch) => Limits::batches_of(batch),

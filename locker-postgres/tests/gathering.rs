@@ -6,7 +6,7 @@ mod fixture;
 use fixture::{PostgresFixture, Somebody};
 use futures_util::future::join_all;
 use futures_util::{StreamExt, stream::FuturesUnordered};
-use locker_core::backend::{Claim, Claimed, Released};
+use locker_core::backend::{Claim, Claimed, Released, Reply};
 use locker_core::{BackendError, Effect, ErrorKind, Key, OwnerHash, StoreTime};
 use locker_postgres::Postgres;
 use locker_testkit::servers::postgres::{Server, Statements};
@@ -203,6 +203,62 @@ async fn every_member_is_answered_for_itself() {
     );
     let released: Vec<Released> = released.into_iter().map(|r| r.unwrap().value).collect();
     assert_eq!(released, [Released::Done, Released::Absent]);
+}
+
+/// The rows of many locks are pinned, whose owner is dead. Whoever waits for them takes no lock from those
+/// who want another one.
+#[tokio::test]
+async fn many_pinned_rows_leave_a_connection_to_the_others() {
+    const PINNED: usize = 8;
+    let fixture = fixture().await;
+    let store = fixture.store();
+    let (dead, taker) = (Somebody::over(&store).await, Somebody::over(&store).await);
+    let mut observed = Vec::new();
+    for key in keys(0..PINNED) {
+        dead.acquire(&key).await;
+        observed.push(dead.read(&key).await.expect("it is held").observed);
+    }
+    let mut raw = fixture.raw().await;
+    let mut pinning = raw.begin().await.unwrap();
+    sqlx::query("SELECT FROM locks FOR SHARE")
+        .execute(&mut *pinning)
+        .await
+        .unwrap();
+    dead.backend.retire_process(&dead.process).await.unwrap();
+    let theirs: Vec<Claim> = keys(0..PINNED).map(|key| taker.claim(&key)).collect();
+    let mut take_overs: FuturesUnordered<_> = theirs
+        .iter()
+        .zip(&observed)
+        .map(|(claim, observed)| taker.backend.take_over(claim, observed))
+        .collect();
+    let mut refused = 0;
+    // Who has no turn may hear of it soon; who waits for a row does so for a second.
+    let mut only_refused = |answer: Result<Reply<Claimed>, BackendError>| {
+        let error = answer.expect_err("the row is pinned");
+        assert_eq!(error.kind(), ErrorKind::Busy, "{error:?}");
+        assert!(error.to_string().contains("others wait already"), "{error}");
+        refused += 1;
+    };
+    // All of them are under way, or wait for their turn, when the others come.
+    let soon = tokio::time::timeout(Duration::from_millis(100), take_overs.next());
+    if let Ok(Some(answer)) = soon.await {
+        only_refused(answer);
+    }
+    let mut others = Box::pin(async {
+        for key in keys(PINNED..PINNED + 5) {
+            let claim = taker.acquire(&key).await;
+            taker.backend.release(&claim.owner).await.unwrap();
+        }
+    });
+    loop {
+        tokio::select! {
+            biased;
+            () = &mut others => break,
+            Some(answer) = take_overs.next() => only_refused(answer),
+        }
+    }
+    assert!(refused < PINNED, "nobody waits for a row");
+    pinning.rollback().await.unwrap();
 }
 
 /// Two processes gather the same keys in opposite orders, over and over: neither waits for the

@@ -12,6 +12,7 @@ AS $$
 DECLARE
     t bigint := clock();
     looked bigint;
+    locked text[];
 BEGIN
     swept := 0;
     judged_at := t;
@@ -19,16 +20,19 @@ BEGIN
         SELECT count(*), max(n.key) INTO looked, last FROM (
             SELECT l.key FROM locks l WHERE l.key > after ORDER BY l.key LIMIT at_most
         ) n;
-        WITH old AS (
+        SELECT array_agg(f.key) INTO locked FROM (
             SELECT l.key FROM locks l
             WHERE l.key > after AND l.key <= last
               AND (l.owner IS NULL OR (l.format = 1 AND l.expires <= t))
               -- In the very microsecond of a token the next one would repeat it.
               AND l.token < t - older_than
-              AND NOT (l.wanted AND EXISTS (SELECT FROM waiters w WHERE w.key = l.key))
             ORDER BY l.key FOR UPDATE SKIP LOCKED
-        )
-        DELETE FROM locks l USING old WHERE l.key = old.key;
+        ) f;
+        -- By a later snapshot: whoever enrolled before the row was locked is seen, and whoever comes later
+        -- waits for the row. In one statement the row would be the latest, and the waiters those of before.
+        DELETE FROM locks l
+        WHERE l.key = ANY (locked)
+          AND NOT (l.wanted AND EXISTS (SELECT FROM waiters w WHERE w.key = l.key));
         GET DIAGNOSTICS swept = ROW_COUNT;
         IF looked < at_most THEN
             last := NULL;
