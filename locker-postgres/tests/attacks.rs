@@ -3,13 +3,12 @@
 
 mod fixture;
 
-use fixture::{PostgresFixture, Somebody};
+use fixture::{PostgresFixture, Somebody, fixture};
 use locker_core::backend::{
     Birth, Claimed, Hint, Liveness, Released, Renewal, Reply, Settlement, Watcher,
 };
 use locker_core::{BackendError, ErrorKind, StoreTime, Token};
 use locker_postgres::{ConfirmError, CrashDetection};
-use locker_testkit::Fixture;
 use sqlx::{Connection, PgConnection, Row};
 use std::time::Duration;
 
@@ -18,13 +17,6 @@ const LONG: Duration = Duration::from_secs(60);
 const BRIEF: Duration = Duration::from_millis(400);
 /// How often an interleaving is tried on a machine that may be slow.
 const ROUNDS: usize = 20;
-
-async fn fixture() -> PostgresFixture {
-    match PostgresFixture::open().await {
-        Ok(fixture) => fixture,
-        Err(missing) => panic!("there is no store to test: {missing}"),
-    }
-}
 
 /// Waits until some session of this schema waits for a lock of the server's. That is not for long (1 s), so
 /// the connection that watches has been opened before.

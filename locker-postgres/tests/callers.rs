@@ -3,12 +3,11 @@
 
 mod fixture;
 
-use fixture::{PostgresFixture, Somebody};
+use fixture::{Somebody, fixture};
 use futures_util::{FutureExt, StreamExt};
 use locker_core::Key;
 use locker_core::backend::{Hint, Side, Watcher};
 use locker_core::{Connect, LockData};
-use locker_testkit::Fixture;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use sqlx::Connection;
@@ -16,11 +15,6 @@ use std::pin::pin;
 use std::time::Duration;
 
 const LONG: Duration = Duration::from_secs(60);
-
-async fn fixture() -> PostgresFixture {
-    let fixture = PostgresFixture::open().await;
-    fixture.unwrap_or_else(|missing| panic!("there is no store: {missing}"))
-}
 
 /// The wake-up follows in a statement of its own, and belongs to the release all the same.
 #[tokio::test]

@@ -3,22 +3,16 @@
 
 mod fixture;
 
-use fixture::{PostgresFixture, Somebody};
+use fixture::{Somebody, fixture};
 use futures_util::future::join_all;
 use locker_core::backend::Reply;
 use locker_core::{BackendError, Effect, ErrorKind};
 use locker_postgres::ConfirmError;
-use locker_testkit::Fixture;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use std::fmt::Debug;
 use std::time::Duration;
 
 const LONG: Duration = Duration::from_secs(60);
-
-async fn fixture() -> PostgresFixture {
-    let opened = PostgresFixture::open().await;
-    opened.unwrap_or_else(|missing| panic!("there is no store to test: {missing}"))
-}
 
 /// The record of the lock loses this field; the key is its name.
 async fn damage(raw: &mut PgConnection, field: &str) {

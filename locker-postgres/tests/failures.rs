@@ -2,23 +2,15 @@
 
 mod fixture;
 
-use fixture::{PostgresFixture, Somebody};
+use fixture::{Somebody, fixture};
 use locker_core::backend::{Force, Side};
 use locker_core::{BackendError, Connect, Effect, ErrorKind};
 use locker_postgres::Postgres;
-use locker_testkit::Fixture;
 use locker_testkit::servers::postgres::{GUARDED, Server};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use std::time::Duration;
 
 const LONG: Duration = Duration::from_secs(60);
-
-async fn fixture() -> PostgresFixture {
-    match PostgresFixture::open().await {
-        Ok(fixture) => fixture,
-        Err(missing) => panic!("there is no store to test: {missing}"),
-    }
-}
 
 fn server(lines: &[&str]) -> Server {
     Server::start(lines).unwrap_or_else(|missing| panic!("there is no store to test: {missing}"))

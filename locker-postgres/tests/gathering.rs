@@ -3,7 +3,7 @@
 
 mod fixture;
 
-use fixture::{PostgresFixture, Somebody};
+use fixture::{Somebody, fixture};
 use futures_util::future::join_all;
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use locker_core::backend::{Claim, Claimed, Released, Reply};
@@ -17,11 +17,6 @@ use std::pin::Pin;
 use std::time::Duration;
 
 const LONG: Duration = Duration::from_secs(60);
-
-async fn fixture() -> PostgresFixture {
-    let opened = PostgresFixture::open().await;
-    opened.unwrap_or_else(|missing| panic!("there is no store to test: {missing}"))
-}
 
 fn keys(of: std::ops::Range<usize>) -> impl Iterator<Item = String> {
     of.map(|n| format!("k{n}"))
