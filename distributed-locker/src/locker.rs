@@ -72,9 +72,7 @@ struct Handle(Arc<Shared>);
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        if !self.0.is_forked() {
-            self.0.drain("the last handle was dropped".to_owned());
-        }
+        self.0.drain("the last handle was dropped".to_owned());
     }
 }
 
@@ -395,9 +393,7 @@ impl Locker {
     /// ```
     ///
     pub fn drain(&self, reason: impl Into<String>) {
-        if !self.shared.is_forked() {
-            self.shared.drain(reason.into());
-        }
+        self.shared.drain(reason.into());
     }
 
     /// Drains, and waits until every lock has been released and the store has confirmed that the

@@ -298,6 +298,10 @@ impl Shared {
 
     /// Refuses new acquisitions from now on, and tells the jobs. The first reason counts.
     pub(crate) fn drain(&self, reason: String) {
+        // The jobs of a forked child's parent are none of its business.
+        if self.is_forked() {
+            return;
+        }
         let _ = self.draining.set(reason);
         self.bells.reports.notify_one();
         self.bells.drained.notify_waiters();

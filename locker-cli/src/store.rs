@@ -117,9 +117,9 @@ impl Store {
 
     /// A connection for commands that hold no lock.
     pub(crate) async fn open(&self) -> Result<Arc<dyn Backend>, Failure> {
-        let opened = bounded(PATIENCE, self.connect.connect(Side::Caller)).await;
-        let doing = || format!("cannot open the store {}", self.shown());
-        opened.map_err(|error| Failure::of_a_look(&doing(), &error))
+        let doing = format!("cannot open the store {}", self.shown());
+        let opening = self.connect.connect(Side::Caller);
+        bounded(&doing, PATIENCE, Failure::of_a_look, opening).await
     }
 
     /// Fails if it is a file that is not there: opening it would make one.
@@ -170,9 +170,8 @@ impl Store {
         &self,
         question: impl Future<Output = Result<T, BackendError>>,
     ) -> Result<T, Failure> {
-        let doing = || format!("cannot ask the store {}", self.shown());
-        let answer = bounded(PATIENCE, question).await;
-        answer.map_err(|error| Failure::of_a_look(&doing(), &error))
+        let doing = format!("cannot ask the store {}", self.shown());
+        bounded(&doing, PATIENCE, Failure::of_a_look, question).await
     }
 
     /// The answer to what takes a lock from its owner.
@@ -180,19 +179,21 @@ impl Store {
         &self,
         request: impl Future<Output = Result<T, BackendError>>,
     ) -> Result<T, Failure> {
-        let doing = || format!("the store {} has not confirmed it", self.shown());
-        let answer = bounded(PATIENCE, request).await;
-        answer.map_err(|error| Failure::of_a_release(&doing(), &error))
+        let doing = format!("the store {} has not confirmed it", self.shown());
+        bounded(&doing, PATIENCE, Failure::of_a_release, request).await
     }
 }
 
 /// A server may accept a connection and say nothing, for ever.
 async fn bounded<T>(
+    doing: &str,
     patience: Duration,
+    told: fn(&str, &BackendError) -> Failure,
     request: impl Future<Output = Result<T, BackendError>>,
-) -> Result<T, BackendError> {
+) -> Result<T, Failure> {
     let answer = tokio::time::timeout(patience, request).await;
-    answer.unwrap_or_else(|_| Err(BackendError::timeout()))
+    let answer = answer.unwrap_or_else(|_| Err(BackendError::timeout()));
+    answer.map_err(|error| told(doing, &error))
 }
 
 /// Why a URL leads to no store.

@@ -231,8 +231,9 @@ impl Backend for PostgresBackend {
             deadline(claim.not_after).into(),
         ];
         let of: Of = |all| &all.take_over;
-        let request = self.one(of, arguments, Then::Nothing);
-        let answered = self.patiently(request).await?;
+        let answered = self
+            .patiently(self.one(of, arguments, Then::Nothing))
+            .await?;
         let claimed = answered.claimed(claim.key())?.ok_or_else(error::busy)?;
         Ok(Reply::at(answered.store_time(), claimed))
     }
@@ -268,8 +269,9 @@ impl Backend for PostgresBackend {
     async fn settle(&self, owner: &OwnerHash, not_after: StoreTime) -> Answer<Settlement> {
         let arguments = vec![owner.key().as_str().into(), owner.as_str().into()];
         let of: Of = |all| &all.settle;
-        let request = self.one(of, arguments, Then::WakeFreed);
-        let answered = self.patiently(request).await?;
+        let answered = self
+            .patiently(self.one(of, arguments, Then::WakeFreed))
+            .await?;
         let released = answered.released(owner)?.ok_or_else(error::busy)?;
         let time = answered.store_time();
         let settlement = if time > not_after {
@@ -286,8 +288,9 @@ impl Backend for PostgresBackend {
             Force::Mark => {
                 let arguments = vec![owner.key().as_str().into(), owner.as_str().into()];
                 let of: Of = |all| &all.mark;
-                let request = self.one(of, arguments, Then::Nothing);
-                let answered = self.patiently(request).await?;
+                let answered = self
+                    .patiently(self.one(of, arguments, Then::Nothing))
+                    .await?;
                 let released = answered.released(owner)?.ok_or_else(error::busy)?;
                 Ok(Reply::at(answered.store_time(), released))
             }

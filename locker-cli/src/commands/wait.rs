@@ -6,11 +6,12 @@ use crate::failure::Failure;
 use crate::output::{Output, alive, printable};
 use crate::store::Store;
 use futures_util::StreamExt;
+use futures_util::future::OptionFuture;
 use locker_core::Key;
 use locker_core::backend::Watcher;
 use serde_json::json;
 use std::pin::pin;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How often it looks without having been told to.
 const POLL: Duration = Duration::from_millis(500);
@@ -38,18 +39,14 @@ pub(super) async fn wait(
 /// Whether it is free within that time. That it is held is said only of what was seen so: the store is
 /// asked once at least, however short the time is.
 async fn is_free_within(store: &Store, key: &Key, patience: Patience) -> Result<bool, Failure> {
-    let begun = Instant::now();
-    let over = async {
-        match patience {
-            Patience::For(limit) => tokio::time::sleep(limit.saturating_sub(begun.elapsed())).await,
-            Patience::Forever => std::future::pending().await,
-        }
-    };
+    let mut over = pin!(OptionFuture::from(match patience {
+        Patience::For(limit) => Some(tokio::time::sleep(limit)),
+        Patience::Forever => None,
+    }));
     let backend = store.open().await?;
     // Subscribed first, then looked: a release in between is not missed.
     let mut hints = store.ask(backend.watch(key, &Watcher::Observer)).await?;
     let poll = backend.limits().cheap_death_poll.unwrap_or(POLL);
-    let mut over = pin!(over);
     let mut hints_end = false;
     loop {
         let answer = store.ask(backend.read_lock(key)).await?;
@@ -60,7 +57,7 @@ async fn is_free_within(store: &Store, key: &Key, patience: Patience) -> Result<
         tokio::select! {
             hint = hints.next(), if !hints_end => hints_end = hint.is_none(),
             () = tokio::time::sleep(poll) => {}
-            () = &mut over => return Ok(false),
+            Some(()) = &mut over => return Ok(false),
         }
     }
 }

@@ -54,6 +54,13 @@ struct Running {
     start: Start,
 }
 
+impl Running {
+    /// By when everybody has to be killed, as the lock is valid now.
+    fn last_moment(&self) -> Instant {
+        self.deadline - self.start.kill_lead
+    }
+}
+
 struct Ending {
     cause: Cause,
     /// How long everybody has time, as long as the lock is held.
@@ -232,8 +239,7 @@ impl Keeper {
             && self.ending.is_none()
             && now >= running.deadline - running.start.soft_lead
         {
-            let kill_at = running.deadline - running.start.kill_lead;
-            self.end(kill_at, Cause::Deadline);
+            self.end(running.last_moment(), Cause::Deadline);
         }
         let group = self.command.as_ref().map(|running| running.pid);
         let is_over = self.kill_at().is_some_and(|kill_at| now >= kill_at);
@@ -314,8 +320,7 @@ impl Keeper {
     /// or in time before the lock may be somebody else's. The wrapper goes on extending it meanwhile.
     fn kill_at(&self) -> Option<Instant> {
         let until = self.ending.as_ref()?.until;
-        let deadline = |running: &Running| running.deadline - running.start.kill_lead;
-        let last = self.command.as_ref().map_or(until, deadline);
+        let last = self.command.as_ref().map_or(until, Running::last_moment);
         Some(until.min(last))
     }
 

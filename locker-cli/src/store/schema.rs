@@ -14,10 +14,10 @@ pub(super) fn is_meant(url: &str) -> bool {
 }
 
 pub(super) async fn migrate(store: &Store) -> Result<(), Failure> {
-    let migrated = bounded(PATIENCE, async { postgres(store)?.migrate().await }).await;
-    let doing = || format!("cannot prepare the store {}", store.shown());
-    migrated.map_err(|error| {
-        let failure = Failure::of_a_look(&doing(), &error);
+    let doing = format!("cannot prepare the store {}", store.shown());
+    let migration = async { postgres(store)?.migrate().await };
+    let migrated = bounded(&doing, PATIENCE, Failure::of_a_look, migration).await;
+    migrated.map_err(|failure| {
         failure.lock("no lock was touched; `locker migrate --check` says whether it is prepared")
     })
 }
